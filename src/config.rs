@@ -1,0 +1,258 @@
+//! Every value that a program may set, its default, and what makes it unusable.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::ids::AssetKind;
+use crate::limits;
+
+/// How bytes are laid out in a bundle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// Frames of at most 64 KiB decoded: quick to reach one asset. The default.
+    #[default]
+    Access,
+    /// Frames of up to 1 MiB: smallest to ship.
+    Dense,
+}
+
+impl Layout {
+    /// The largest decoded frame, in bytes.
+    pub fn frame_bytes_max(self) -> usize {
+        match self {
+            Self::Access => limits::FRAME_ACCESS_BYTES_MAX,
+            Self::Dense => limits::FRAME_BYTES_MAX,
+        }
+    }
+
+    /// The lower-case name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Access => "access",
+            Self::Dense => "dense",
+        }
+    }
+}
+
+/// Which read engine the I/O workers use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// io_uring where a probe finds it working, positioned reads elsewhere. The default.
+    #[default]
+    Auto,
+    /// io_uring, or an error.
+    Uring,
+    /// Positioned reads on threads: portable.
+    Positioned,
+}
+
+/// How I/O workers are pinned to the processors of their NUMA node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pinning {
+    /// To one core where the node has cores to spare (four or more), else to the node's set. The default.
+    #[default]
+    Auto,
+    /// To one core.
+    Core,
+    /// To the node's whole set.
+    Node,
+    /// Not at all.
+    Off,
+}
+
+/// What is checked on a load.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Integrity {
+    /// The stored bytes of each frame, against the authenticated table of contents. The default.
+    #[default]
+    Frames,
+    /// The content hash of the decoded bytes as well.
+    Content,
+}
+
+/// When a change set is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettleConfig {
+    /// While events keep coming the set stays open until this much quiet. Default 5 ms.
+    pub quiet: Duration,
+    /// The longest that a set stays open. Default 100 ms.
+    pub open_max: Duration,
+    /// The longest that a version control's lock holds a set open. Default 2 s.
+    pub lock_max: Duration,
+}
+
+impl Default for SettleConfig {
+    fn default() -> Self {
+        Self { quiet: Duration::from_millis(5), open_max: Duration::from_millis(100), lock_max: Duration::from_secs(2) }
+    }
+}
+
+/// The configuration of a runtime. Every field has a default; [`RuntimeConfig::validate`] names the field it refuses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuntimeConfig {
+    /// Bytes of memory charged at most: resident, in flight, retired. Default 512 MiB.
+    pub budget_bytes: u64,
+    /// Bytes charged at most per kind; a kind that is not named is bounded by the total alone. Default none.
+    pub kind_budget_bytes: BTreeMap<AssetKind, u64>,
+    /// The read engine. Default [`Engine::Auto`].
+    pub engine: Engine,
+    /// How I/O workers are pinned. Default [`Pinning::Auto`].
+    pub pinning: Pinning,
+    /// Reads that one I/O worker keeps with the kernel, 1 to 256. Default 64.
+    pub queue_depth: usize,
+    /// Threads that decode; 0 for one per core, at most 64. Default 0.
+    pub decode_threads: usize,
+    /// Threads that build; 0 for one per core, at most 64. Default 0.
+    pub build_threads: usize,
+    /// What is checked on a load. Default [`Integrity::Frames`].
+    pub integrity: Integrity,
+    /// Whether tables of contents are mapped; `false` reads pages, for files that others may truncate. Default `true`.
+    pub mapping: bool,
+    /// How long a load waits for memory that is pinned. Default 5 s.
+    pub memory_wait: Duration,
+    /// The deadline of a request that names none; `None` waits as long as it takes. Default `None`.
+    pub deadline: Option<Duration>,
+    /// Whether the dependencies of a loaded asset are prefetched at low priority. Default `true`.
+    pub prefetch_dependencies: bool,
+    /// Whether a source directory is watched and reloaded. Default `false`.
+    pub watch: bool,
+    /// When a change set is complete.
+    pub settle: SettleConfig,
+    /// The layout of a store's bundle. Default [`Layout::Access`].
+    pub layout: Layout,
+    /// The folder of the served tree's store; `None` for one in the user's cache folder. Default `None`.
+    pub store: Option<PathBuf>,
+    /// Requests that may be open at once. Default and bound 4,194,304.
+    pub open_requests_max: usize,
+}
+
+impl Default for RuntimeConfig {
+    fn default() -> Self {
+        Self {
+            budget_bytes: 512 << 20,
+            kind_budget_bytes: BTreeMap::new(),
+            engine: Engine::default(),
+            pinning: Pinning::default(),
+            queue_depth: 64,
+            decode_threads: 0,
+            build_threads: 0,
+            integrity: Integrity::default(),
+            mapping: true,
+            memory_wait: Duration::from_secs(5),
+            deadline: None,
+            prefetch_dependencies: true,
+            watch: false,
+            settle: SettleConfig::default(),
+            layout: Layout::default(),
+            store: None,
+            open_requests_max: limits::OPEN_REQUESTS_MAX,
+        }
+    }
+}
+
+impl RuntimeConfig {
+    /// The fixed part of the budget for compressed buffers in flight and decoding scratch:
+    /// an eighth of it, at least 4 MiB and at most 32 MiB. The rest may be resident.
+    pub fn io_reserve_bytes(&self) -> u64 {
+        (self.budget_bytes / 8).clamp(limits::IO_RESERVE_BYTES_MIN, limits::IO_RESERVE_BYTES_MAX)
+    }
+
+    /// The largest asset that may be resident.
+    pub fn resident_bytes_max(&self) -> u64 {
+        self.budget_bytes.saturating_sub(self.io_reserve_bytes())
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the name of the first field that cannot be used.
+    pub fn validate(&self) -> Result<()> {
+        if self.budget_bytes < limits::BUDGET_BYTES_MIN {
+            return Err(Error::config(
+                "budget_bytes",
+                format!("{} is below the smallest budget of {} bytes", self.budget_bytes, limits::BUDGET_BYTES_MIN),
+            ));
+        }
+        for (kind, bytes) in &self.kind_budget_bytes {
+            if *bytes > self.budget_bytes {
+                return Err(Error::config(
+                    format!("kind_budget_bytes.{kind}"),
+                    format!("{bytes} is above budget_bytes, {}", self.budget_bytes),
+                ));
+            }
+        }
+        let within = |field: &str, value: usize, least: usize, most: usize| {
+            if (least..=most).contains(&value) {
+                Ok(())
+            } else {
+                Err(Error::config(field, format!("{value} is not within {least} to {most}")))
+            }
+        };
+        within("queue_depth", self.queue_depth, 1, limits::READS_IN_FLIGHT_MAX)?;
+        within("decode_threads", self.decode_threads, 0, 64)?;
+        within("build_threads", self.build_threads, 0, 64)?;
+        within("open_requests_max", self.open_requests_max, 1, limits::OPEN_REQUESTS_MAX)?;
+        if self.settle.quiet > self.settle.open_max {
+            return Err(Error::config("settle.quiet", "it is longer than settle.open_max"));
+        }
+        if self.settle.open_max > Duration::from_secs(60) {
+            return Err(Error::config("settle.open_max", "it is longer than 60 s"));
+        }
+        if self.settle.lock_max > Duration::from_secs(600) {
+            return Err(Error::config("settle.lock_max", "it is longer than 600 s"));
+        }
+        if self.memory_wait.is_zero() {
+            return Err(Error::config("memory_wait", "it is zero: no load could ever wait for an eviction"));
+        }
+        if self.deadline.is_some_and(|deadline| deadline.is_zero()) {
+            return Err(Error::config("deadline", "it is zero: no load could be answered"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_each_bad_value_is_refused_by_name() {
+        RuntimeConfig::default().validate().unwrap();
+        let check = |field: &str, change: fn(&mut RuntimeConfig)| {
+            let mut config = RuntimeConfig::default();
+            change(&mut config);
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.starts_with(field), "{error}");
+        };
+        check("budget_bytes", |config| config.budget_bytes = 4096);
+        check("kind_budget_bytes.texture", |config| {
+            config.kind_budget_bytes.insert(AssetKind::Texture, u64::MAX);
+        });
+        check("queue_depth", |config| config.queue_depth = 0);
+        check("decode_threads", |config| config.decode_threads = 65);
+        check("build_threads", |config| config.build_threads = 65);
+        check("open_requests_max", |config| config.open_requests_max = 0);
+        check("settle.quiet", |config| config.settle.quiet = Duration::from_secs(1));
+        check("settle.open_max", |config| config.settle.open_max = Duration::from_secs(61));
+        check("settle.lock_max", |config| config.settle.lock_max = Duration::from_secs(601));
+        check("memory_wait", |config| config.memory_wait = Duration::ZERO);
+        check("deadline", |config| config.deadline = Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn the_reserve_is_part_of_the_budget() {
+        let mut config = RuntimeConfig::default();
+        assert_eq!(config.io_reserve_bytes(), 32 << 20);
+        config.budget_bytes = limits::BUDGET_BYTES_MIN;
+        assert_eq!(config.io_reserve_bytes(), 4 << 20);
+        assert_eq!(config.resident_bytes_max(), 4 << 20);
+    }
+}

@@ -1,0 +1,255 @@
+//! The one error type. Each variant says what failed, where, and what to do about it.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::ids::{AssetPath, Generation};
+
+/// What can go wrong. Cheap to clone, since one failure may answer many waiters.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused.
+    #[error("{}: cannot {what}: {source}", path.display())]
+    Io {
+        /// The operation, as a verb phrase: "open", "read 4096 bytes at 8192".
+        what: String,
+        /// The file or folder.
+        path: PathBuf,
+        /// The cause.
+        source: Arc<io::Error>,
+    },
+    /// A path that cannot name an asset.
+    #[error("'{path}' is not an asset path: {why}")]
+    InvalidPath {
+        /// The text as given, cut to 200 characters.
+        path: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// No such asset in this generation.
+    #[error("'{what}' is not in generation {generation}")]
+    NotFound {
+        /// The path, or the id where only that is known.
+        what: String,
+        /// Where it was looked for.
+        generation: Generation,
+    },
+    /// Bytes that do not match what the table of contents says, or a structure that contradicts itself.
+    #[error("{file}: corrupt: {what}; run `flyloft verify` to see what is damaged, then pack it again")]
+    Corrupt {
+        /// The bundle.
+        file: String,
+        /// What did not match, and at which byte.
+        what: String,
+    },
+    /// The file is not a bundle at all.
+    #[error("{file}: not a bundle: {why}")]
+    NotABundle {
+        /// The file.
+        file: String,
+        /// What gave it away.
+        why: String,
+    },
+    /// A bundle written by a newer version.
+    #[error("{file}: needs a newer flyloft: {what}")]
+    TooNew {
+        /// The bundle.
+        file: String,
+        /// The version or feature that is not known here.
+        what: String,
+    },
+    /// Another writer holds the bundle.
+    #[error("{}: another process is writing it; wait for it or stop it", path.display())]
+    Locked {
+        /// The bundle.
+        path: PathBuf,
+    },
+    /// An asset that can never fit.
+    #[error(
+        "'{what}' needs {needed_bytes} bytes, but at most {limit_bytes} can be resident; raise the budget or read it with open()"
+    )]
+    TooLarge {
+        /// The asset, or the set of assets asked for together.
+        what: String,
+        /// Bytes needed.
+        needed_bytes: u64,
+        /// Bytes that the budget admits.
+        limit_bytes: u64,
+    },
+    /// Memory did not come free in time, since it is pinned.
+    #[error(
+        "'{what}' waited {waited:?} for {needed_bytes} bytes of a budget of {budget_bytes}; pinned: {}",
+        List(pinned)
+    )]
+    Pinned {
+        /// The asset.
+        what: String,
+        /// Bytes needed.
+        needed_bytes: u64,
+        /// The budget that is full.
+        budget_bytes: u64,
+        /// How long it waited.
+        waited: Duration,
+        /// The largest pinned assets and their bytes.
+        pinned: Vec<(AssetPath, u64)>,
+    },
+    /// The caller's deadline passed.
+    #[error("'{what}' was not loaded within {after:?}")]
+    Deadline {
+        /// The asset.
+        what: String,
+        /// The time allowed.
+        after: Duration,
+    },
+    /// An asset that broke a stage too often.
+    #[error("'{what}' is quarantined after {attempts} failed attempts: {cause}; it is tried again when it changes")]
+    Quarantined {
+        /// The asset.
+        what: String,
+        /// Attempts made.
+        attempts: u32,
+        /// The last cause.
+        cause: String,
+    },
+    /// A source file that does not build.
+    #[error("{path}{}: {transform}: {cause}", Line(*line))]
+    Build {
+        /// The source file, as an asset path or as the operating system names it.
+        path: String,
+        /// The line, where known.
+        line: Option<u32>,
+        /// The step that failed: "scan", "read", a transform's name.
+        transform: String,
+        /// Why.
+        cause: String,
+    },
+    /// A configuration value that cannot be used.
+    #[error("{field}: {why}")]
+    Config {
+        /// The field's name.
+        field: String,
+        /// What is wrong and what is expected.
+        why: String,
+    },
+    /// Too many open requests.
+    #[error("{limit} requests are open already; wait for some to finish")]
+    QueueFull {
+        /// The bound.
+        limit: usize,
+    },
+    /// The disk is full. The old generation stands.
+    #[error("{}: no space left; {needed_bytes} more bytes are needed; generation {} still stands", path.display(), Standing(*standing))]
+    DiskFull {
+        /// The file that could not grow.
+        path: PathBuf,
+        /// Bytes needed.
+        needed_bytes: u64,
+        /// The generation that readers still have, if there is one.
+        standing: Option<Generation>,
+    },
+    /// The runtime gave up restarting a part; `Runtime::restart` brings it back.
+    #[error("the runtime has failed: {cause}; Runtime::restart brings it back")]
+    Failed {
+        /// The last cause.
+        cause: String,
+    },
+    /// The runtime is shut down.
+    #[error("the runtime is shut down")]
+    ShutDown,
+    /// What was asked for is not possible with this source or on this machine.
+    #[error("{what}: not supported: {why}")]
+    Unsupported {
+        /// What was asked.
+        what: String,
+        /// Why not.
+        why: String,
+    },
+}
+
+impl Error {
+    /// Wraps an operating system error with what was tried and where.
+    pub fn io(what: impl Into<String>, path: impl AsRef<Path>, source: io::Error) -> Self {
+        Self::Io { what: what.into(), path: path.as_ref().to_owned(), source: Arc::new(source) }
+    }
+
+    /// A configuration error.
+    pub fn config(field: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Config { field: field.into(), why: why.into() }
+    }
+
+    /// A corruption error.
+    pub fn corrupt(file: impl Into<String>, what: impl Into<String>) -> Self {
+        Self::Corrupt { file: file.into(), what: what.into() }
+    }
+
+    /// Whether the input was fine and the answer is simply no: missing, corrupt, failed to build.
+    pub fn is_no(&self) -> bool {
+        matches!(self, Self::NotFound { .. } | Self::Corrupt { .. } | Self::Build { .. } | Self::Quarantined { .. })
+    }
+}
+
+/// Shorthand.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+struct List<'a>(&'a [(AssetPath, u64)]);
+
+impl fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 5;
+        if self.0.is_empty() {
+            return f.write_str("nothing by name (loads in flight hold it)");
+        }
+        for (index, (path, bytes)) in self.0.iter().take(SHOWN).enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}{path} ({bytes} bytes)")?;
+        }
+        if self.0.len() > SHOWN {
+            write!(f, " and {} more", self.0.len() - SHOWN)?;
+        }
+        Ok(())
+    }
+}
+
+struct Line(Option<u32>);
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |line| write!(f, ":{line}"))
+    }
+}
+
+struct Standing(Option<Generation>);
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(generation) => generation.fmt(f),
+            None => f.write_str("none"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_with_what_where_and_what_to_do() {
+        let error = Error::Pinned {
+            what: "a.png".into(),
+            needed_bytes: 10,
+            budget_bytes: 20,
+            waited: Duration::from_secs(5),
+            pinned: vec![(AssetPath::new("b.png").unwrap(), 15)],
+        };
+        let text = error.to_string();
+        assert!(!text.contains('\n') && text.contains("b.png (15 bytes)") && text.contains("5s"), "{text}");
+        let error =
+            Error::Build { path: "a.json".into(), line: Some(3), transform: "minify-json".into(), cause: "x".into() };
+        assert_eq!(error.to_string(), "a.json:3: minify-json: x");
+    }
+}

@@ -1,0 +1,114 @@
+//! What happened: reloads, failures, restarts. Values only; who sends them to whom is the runtime's business.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{AssetId, AssetPath, ContentHash, Generation};
+
+/// Something that happened in a runtime. Serializes as JSON with a `type` field.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Event {
+    /// A new generation is what readers see now. All of a change set, in one step.
+    Published(Published),
+    /// A source file does not build. Its last good version stays.
+    BuildFailed(BuildFailure),
+    /// A source file that failed builds again.
+    Healed {
+        /// The file.
+        path: AssetPath,
+    },
+    /// Something about the tree that is not an error: a dependency on nothing, a link that is not followed.
+    Warning {
+        /// What, where, and what to do.
+        what: String,
+    },
+    /// The watcher lost events and looked at the whole tree again.
+    Rescanned {
+        /// Why.
+        why: String,
+    },
+    /// An actor ended abnormally and was started again.
+    ActorRestarted {
+        /// Which.
+        actor: String,
+        /// How it ended.
+        cause: String,
+        /// Restarts of this actor since the runtime started.
+        restarts: u64,
+    },
+    /// A part used up its restart window and is parked; the rest goes on.
+    Degraded {
+        /// Which part.
+        part: String,
+        /// How it ended last.
+        cause: String,
+    },
+    /// A parked part was revived.
+    Revived {
+        /// Which part.
+        part: String,
+    },
+    /// The runtime gave up; every open request was answered with an error.
+    Failed {
+        /// How it ended last.
+        cause: String,
+    },
+    /// Subscribers only: this many events were missed, since the subscriber was slow.
+    Lagged {
+        /// How many.
+        missed: u64,
+    },
+}
+
+/// A publication.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Published {
+    /// The generation that readers saw before.
+    pub old: Generation,
+    /// The generation that readers see now.
+    pub generation: Generation,
+    /// What differs, in path order.
+    pub changed: Vec<ChangedAsset>,
+    /// Where the time went.
+    pub timings: ReloadTimings,
+}
+
+/// One asset that differs between two generations.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChangedAsset {
+    /// Its path.
+    pub path: AssetPath,
+    /// Its id.
+    pub id: AssetId,
+    /// Its content before; `None` when it is new.
+    pub old: Option<ContentHash>,
+    /// Its content now; `None` when it is gone.
+    pub new: Option<ContentHash>,
+}
+
+/// Where the time of a reload went, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadTimings {
+    /// From the first event of the change set until it was settled.
+    pub settle_us: u64,
+    /// Reading, planning and transforming.
+    pub build_us: u64,
+    /// Writing frames and tables, and checking them.
+    pub stage_us: u64,
+    /// Making what was resident resident in the new generation, and the swap.
+    pub publish_us: u64,
+}
+
+/// A failure to build one source file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildFailure {
+    /// The file: its asset path where it has one, else as the operating system names it.
+    pub path: String,
+    /// The line, where known.
+    pub line: Option<u32>,
+    /// The step that failed: "scan", "read", a transform's name.
+    pub transform: String,
+    /// Why.
+    pub cause: String,
+}

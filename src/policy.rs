@@ -1,0 +1,1 @@
+//! Decisions: pure functions and values; `now` is an argument.

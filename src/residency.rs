@@ -1,0 +1,1 @@
+//! What is in memory, and who waits for what. No actor in it.

@@ -1,0 +1,65 @@
+//! Bytes at positions: what the bundle reads from and writes to. It never opens files itself.
+
+use std::io;
+
+/// A file, or something like one, that can be read at a position from many threads.
+pub trait ReadAt: Send + Sync {
+    /// The length in bytes now.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether it holds no byte.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn is_empty(&self) -> io::Result<bool> {
+        self.len().map(|len| len == 0)
+    }
+
+    /// Fills `into` with the bytes at `offset`.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when there are fewer; otherwise what the operating system says.
+    fn read_exact_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()>;
+
+    /// Maps the first `len` bytes, if this storage can be mapped. The bytes may change under the mapping when
+    /// another process writes: whoever uses them checks bounds and hashes where it uses them.
+    ///
+    /// # Errors
+    /// What the operating system says; `Ok(None)` where mapping is not possible or not wanted.
+    fn map(&self, len: u64) -> io::Result<Option<Box<dyn Mapped>>> {
+        let _ = len;
+        Ok(None)
+    }
+
+    /// The operating system's file under this storage, for read engines; `None` where there is none.
+    fn file(&self) -> Option<&std::fs::File> {
+        None
+    }
+
+    /// The name for error messages: the path as the user gave it.
+    fn name(&self) -> String;
+}
+
+/// A mapping of the start of a storage.
+pub trait Mapped: Send + Sync {
+    /// The mapped bytes.
+    fn bytes(&self) -> &[u8];
+}
+
+/// Storage that one writer may change.
+pub trait WriteAt: ReadAt {
+    /// Writes all of `bytes` at `offset`.
+    ///
+    /// # Errors
+    /// `StorageFull` when the disk is; otherwise what the operating system says.
+    fn write_all_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Returns when everything written before is durable.
+    ///
+    /// # Errors
+    /// What the operating system says. After an error nothing may be assumed durable.
+    fn sync(&self) -> io::Result<()>;
+}
