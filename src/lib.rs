@@ -13,6 +13,7 @@ pub mod platform;
 pub mod policy;
 pub mod residency;
 pub mod storage;
+pub mod telemetry;
 
 pub use error::{Error, Result};
 pub use ids::{AssetId, AssetKind, AssetPath, ContentHash, Generation, Origin, Priority};

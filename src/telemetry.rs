@@ -1,0 +1,12 @@
+//! What can be observed: events for subscribers, counters and histograms for pages, names for spans.
+//!
+//! Spans: `load` (one per request, with its number, through every stage), `reload` (one per generation), `restart`
+//! (one per restart). They are plain `tracing` spans: a console or OpenTelemetry layer attaches with no change here.
+
+pub mod events;
+pub mod histogram;
+pub mod metrics;
+
+pub use events::{Events, Subscription};
+pub use histogram::{Histogram, Quantiles};
+pub use metrics::{Counter, Metrics, MetricsReport};
