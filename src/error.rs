@@ -186,9 +186,9 @@ impl Error {
         Self::Corrupt { file: file.into(), what: what.into() }
     }
 
-    /// Whether the input was fine and the answer is simply no: missing, corrupt, failed to build.
+    /// Whether the call and the input were fine and the answer is simply no: missing or corrupt.
     pub fn is_no(&self) -> bool {
-        matches!(self, Self::NotFound { .. } | Self::Corrupt { .. } | Self::Build { .. } | Self::Quarantined { .. })
+        matches!(self, Self::NotFound { .. } | Self::Corrupt { .. } | Self::Quarantined { .. })
     }
 }
 

@@ -139,7 +139,8 @@ impl<'de> Deserialize<'de> for AssetPath {
 }
 
 /// A stable 64-bit id: the first 8 bytes of BLAKE3 of the path, little-endian. The same in every run and process.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// Written for people and JSON as 16 hexadecimal digits, since a JSON number of that size is rounded by many readers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AssetId(pub u64);
 
 impl AssetId {
@@ -161,6 +162,32 @@ impl fmt::Display for AssetId {
 impl fmt::Debug for AssetId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "AssetId({:016x})", self.0)
+    }
+}
+
+impl FromStr for AssetId {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self, Error> {
+        u64::from_str_radix(text, 16).map(Self).map_err(|_| Error::Config {
+            field: "asset id".into(),
+            why: format!("'{text}' is not 16 hexadecimal digits"),
+        })
+    }
+}
+
+impl Serialize for AssetId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() { serializer.collect_str(self) } else { self.0.serialize(serializer) }
+    }
+}
+
+impl<'de> Deserialize<'de> for AssetId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        } else {
+            u64::deserialize(deserializer).map(Self)
+        }
     }
 }
 
@@ -384,6 +411,14 @@ mod tests {
         let hash = blake3::hash(b"a/b.png");
         let first: [u8; 8] = hash.as_bytes()[..8].try_into().unwrap();
         assert_eq!(AssetPath::new("a/b.png").unwrap().id().0, u64::from_le_bytes(first));
+    }
+
+    #[test]
+    fn an_id_survives_json_as_text() {
+        let id = AssetId::of_path("a/b.png");
+        let json = serde_json::to_string(&id).unwrap();
+        assert_eq!(json, format!("\"{id}\""));
+        assert_eq!(serde_json::from_str::<AssetId>(&json).unwrap(), id);
     }
 
     #[test]

@@ -1,19 +1,30 @@
 //! Flyloft: an actor-based runtime for assets.
+//!
+//! It packs a tree of files and its dependency graph into one content-addressed bundle, streams assets out of it by
+//! priority under a memory budget, and hot-reloads what changes, atomically. File watcher, rebuilder, I/O dispatcher and
+//! workers, decompressor, cache manager, evictor and predictor are independent actors under supervisors: what dies is
+//! restarted, and no request is lost.
+//!
+//!
+//! - [`Runtime`] is what a program holds; [`Snapshot`] is one generation of the tree, [`Asset`] a handle to resident
+//!   bytes, [`AssetReader`] a stream for what is larger than memory.
+//! - [`build`] packs trees, [`bundle`] reads and writes the file format.
+//! - `serve` (a feature, on by default) is the HTTP face.
+//!
+//! `default-features = false` is the library alone.
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
-pub mod build;
-pub mod bundle;
 pub mod config;
 pub mod error;
 pub mod event;
 pub mod ids;
 pub mod limits;
 pub mod platform;
-pub mod policy;
-pub mod residency;
 pub mod storage;
 pub mod telemetry;
 
+pub use config::RuntimeConfig;
 pub use error::{Error, Result};
+pub use event::Event;
 pub use ids::{AssetId, AssetKind, AssetPath, ContentHash, Generation, Origin, Priority};

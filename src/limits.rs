@@ -34,6 +34,8 @@ pub const IO_RESERVE_BYTES_MAX: u64 = 32 << 20;
 pub const IO_RESERVE_BYTES_MIN: u64 = 4 << 20;
 /// Frees of at least this many bytes are done by the reaper thread, not by whoever drops the handle.
 pub const LARGE_FREE_BYTES: usize = 256 << 10;
+/// Largest piece that a stream reads at once. Fixed-size frames of every layout divide it.
+pub const STREAM_BYTES_MAX: usize = 1 << 20;
 /// Events that a slow subscriber may fall behind before it is told that it lagged.
 pub const EVENTS_BEHIND_MAX: usize = 1024;
 /// Generation numbers reserved ahead at once, durably, before the first of them is shown to a reader.
@@ -43,6 +45,9 @@ const _: () = {
     assert!(FRAME_ACCESS_BYTES_MAX <= FRAME_BYTES_MAX);
     assert!(FRAME_BYTES_MAX <= READ_BYTES_MAX);
     assert!(FRAME_BYTES_MAX <= u32::MAX as usize);
+    assert!(
+        STREAM_BYTES_MAX.is_multiple_of(FRAME_BYTES_MAX) && STREAM_BYTES_MAX.is_multiple_of(FRAME_ACCESS_BYTES_MAX)
+    );
     assert!(READ_BATCH_MAX <= READS_IN_FLIGHT_MAX);
     assert!(IO_RESERVE_BYTES_MIN < IO_RESERVE_BYTES_MAX);
     assert!(IO_RESERVE_BYTES_MIN < BUDGET_BYTES_MIN);

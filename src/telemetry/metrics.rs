@@ -22,6 +22,11 @@ impl Counter {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
+    /// Adds one and returns the sum before: a number that nobody else gets.
+    pub fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// The sum so far.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -64,7 +69,7 @@ impl ShardedCounter {
 pub struct Metrics {
     /// `get` and `load` answered from memory at once.
     pub hits: ShardedCounter,
-    /// `get` that found nothing resident, and `load` that had to ask.
+    /// Loads that had to ask. A `get` that finds nothing is not counted: whoever wants it loads it next.
     pub misses: Counter,
     /// Reads sent to the engines.
     pub reads: Counter,
@@ -86,6 +91,8 @@ pub struct Metrics {
     pub memory_waits: Counter,
     /// Prefetches that were asked for.
     pub prefetches: Counter,
+    /// Numbers the requests, for their spans.
+    pub requests: Counter,
     /// Generations published.
     pub reloads: Counter,
     /// From request to answer, for loads that were not hits.

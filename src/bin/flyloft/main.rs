@@ -1,1 +1,3 @@
+//! The program, which is still to come.
+
 fn main() {}

@@ -1,1 +1,0 @@
-//! The file format: bytes in, values out.

@@ -1,0 +1,316 @@
+//! What this machine offers, what it lacks, and what the lack costs. Nothing here changes what is done (invariant 16).
+
+use std::fmt;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::affinity::{self, CpuSet};
+use super::memory;
+use super::topology::Topology;
+
+/// Lockable memory below this leaves no room to register the buffers of one I/O worker with the kernel.
+const MEMLOCK_BYTES_MIN: u64 = 8 << 20;
+/// Open files below this are few for a server that streams.
+const OPEN_FILES_MIN: u64 = 1024;
+/// Watched folders below this are few for a large tree.
+const WATCHES_MIN: u64 = 8192;
+/// Watchers below this are used up by a few programs of one user.
+const INSTANCES_MIN: u64 = 64;
+/// Events that wait below this overflow in a large checkout.
+const EVENTS_MIN: u64 = 16384;
+
+/// One thing about the machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Capability {
+    /// What: `io_uring`, `memlock`.
+    pub name: &'static str,
+    /// What it is here, as one line.
+    pub value: String,
+    /// Whether it is as good as Flyloft can use.
+    pub ok: bool,
+    /// What the lack costs and what to do about it; empty when `ok`.
+    pub cost: String,
+}
+
+/// What this machine offers to this process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Capabilities {
+    /// Everything that matters, in the order in which it is shown.
+    pub items: Vec<Capability>,
+    /// NUMA nodes and processors.
+    pub topology: Topology,
+}
+
+impl Capabilities {
+    /// Looks at this machine now. io_uring is really tried, which takes a few milliseconds.
+    pub fn probe() -> Self {
+        Self::read(Path::new("/"), &affinity::allowed(), super::io::probe_uring())
+    }
+
+    /// Looks at the files that Linux shows under `root`, and takes the rest as given.
+    fn read(root: &Path, allowed: &CpuSet, uring: Result<(), String>) -> Self {
+        let topology = Topology::read(&root.join("sys"), allowed);
+        let files = Files { root };
+        let items = vec![
+            system(&files),
+            io_uring(uring),
+            memlock(&files),
+            open_files(&files),
+            huge_pages(&files),
+            memory_size(&topology),
+            numa(&topology),
+            cores(&files, allowed, &topology),
+            watching(&files, "inotify.watches", "max_user_watches", WATCHES_MIN),
+            watching(&files, "inotify.instances", "max_user_instances", INSTANCES_MIN),
+            watching(&files, "inotify.events", "max_queued_events", EVENTS_MIN),
+            panic_strategy(),
+        ];
+        Self { items, topology }
+    }
+
+    /// Whether nothing is missing.
+    pub fn is_complete(&self) -> bool {
+        self.items.iter().all(|item| item.ok)
+    }
+
+    /// The one named `name`.
+    pub fn get(&self, name: &str) -> Option<&Capability> {
+        self.items.iter().find(|item| item.name == name)
+    }
+}
+
+/// One line for each, and another for what it costs.
+impl fmt::Display for Capabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.items.iter().map(|item| item.name.len()).max().unwrap_or(0);
+        for item in &self.items {
+            let mark = if item.ok { "ok" } else { "--" };
+            writeln!(f, "{mark}  {:width$}  {}", item.name, item.value)?;
+            if !item.ok {
+                writeln!(f, "    {:width$}  {}", "", item.cost)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Small files of the kernel's.
+struct Files<'a> {
+    root: &'a Path,
+}
+
+impl Files<'_> {
+    fn text(&self, path: &str) -> Option<String> {
+        std::fs::read_to_string(self.root.join(path)).ok().map(|text| text.trim().to_owned())
+    }
+
+    fn number(&self, path: &str) -> Option<u64> {
+        self.text(path)?.parse().ok()
+    }
+
+    /// The soft limit of this process; `u64::MAX` when there is none.
+    fn limit(&self, name: &str) -> Option<u64> {
+        let limits = self.text("proc/self/limits")?;
+        let soft = limits.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.to_owned();
+        if soft == "unlimited" { Some(u64::MAX) } else { soft.parse().ok() }
+    }
+}
+
+fn good(name: &'static str, value: impl Into<String>) -> Capability {
+    Capability { name, value: value.into(), ok: true, cost: String::new() }
+}
+
+fn poor(name: &'static str, value: impl Into<String>, cost: impl Into<String>) -> Capability {
+    Capability { name, value: value.into(), ok: false, cost: cost.into() }
+}
+
+fn system(files: &Files<'_>) -> Capability {
+    let kernel = files.text("proc/sys/kernel/osrelease").map(|release| format!(", kernel {release}"));
+    let value = format!("{} {}{}", std::env::consts::OS, std::env::consts::ARCH, kernel.unwrap_or_default());
+    if cfg!(target_os = "linux") {
+        good("system", value)
+    } else {
+        poor("system", value, "the fast read engine, pinning to a node and NUMA placement are Linux's")
+    }
+}
+
+fn io_uring(tried: Result<(), String>) -> Capability {
+    const COST: &str =
+        "cold reads go through threads that wait: about ten times the processor time for each, and fewer at once";
+    match tried {
+        Ok(()) => good("io_uring", "works (tried)"),
+        Err(why) => poor("io_uring", why, COST),
+    }
+}
+
+fn memlock(files: &Files<'_>) -> Capability {
+    let cost = format!(
+        "buffers cannot be registered with the kernel, which costs processor time for each large read; raise `ulimit \
+         -l` to {} KiB",
+        MEMLOCK_BYTES_MIN >> 10
+    );
+    match files.limit("Max locked memory") {
+        Some(bytes) if bytes >= MEMLOCK_BYTES_MIN => good("memlock", bytes_or_unlimited(bytes)),
+        Some(bytes) => poor("memlock", bytes_or_unlimited(bytes), cost),
+        None => poor("memlock", "not known", cost),
+    }
+}
+
+fn open_files(files: &Files<'_>) -> Capability {
+    let cost = format!("many clients at once run out of descriptors; raise `ulimit -n` to {OPEN_FILES_MIN} or more");
+    match files.limit("Max open files") {
+        Some(u64::MAX) => good("open files", "unlimited"),
+        Some(limit) if limit >= OPEN_FILES_MIN => good("open files", limit.to_string()),
+        Some(limit) => poor("open files", limit.to_string(), cost),
+        None => good("open files", "the system does not say"),
+    }
+}
+
+fn huge_pages(files: &Files<'_>) -> Capability {
+    const COST: &str = "large buffers take more page faults and address translation; set it to madvise";
+    let mode = files.text("sys/kernel/mm/transparent_hugepage/enabled");
+    let chosen = mode.as_deref().and_then(|text| text.split_once('[')?.1.split_once(']')).map(|(chosen, _)| chosen);
+    let page = memory::page_size();
+    match chosen {
+        Some(mode @ ("always" | "madvise")) => good("huge pages", format!("{mode}, beside pages of {page} bytes")),
+        Some(mode) => poor("huge pages", format!("{mode}; pages of {page} bytes"), COST),
+        None => poor("huge pages", format!("none; pages of {page} bytes"), COST),
+    }
+}
+
+fn memory_size(topology: &Topology) -> Capability {
+    let bytes: u64 = topology.nodes.iter().chain(&topology.memory_only).map(|node| node.memory_bytes).sum();
+    good("memory", if bytes == 0 { "not known".to_owned() } else { format!("{} MiB", bytes >> 20) })
+}
+
+fn numa(topology: &Topology) -> Capability {
+    let nodes: Vec<String> = topology
+        .nodes
+        .iter()
+        .map(|node| format!("{}: processors {}", node.number, CpuSet::from_iter(node.cpus.iter().copied())))
+        .collect();
+    let memory_only = match topology.memory_only.len() {
+        0 => String::new(),
+        count => format!("; {count} more with memory alone"),
+    };
+    let plural = if nodes.len() == 1 { "node" } else { "nodes" };
+    good("numa", format!("{} {plural} ({}){memory_only}", nodes.len(), nodes.join("; ")))
+}
+
+fn cores(files: &Files<'_>, allowed: &CpuSet, topology: &Topology) -> Capability {
+    let usable = topology.cpu_count();
+    if allowed.is_any() {
+        let cost = "threads cannot be pinned, so the system may move an I/O worker away from its memory";
+        return poor("cores", format!("{usable}; the affinity mask is not known"), cost);
+    }
+    match files.text("sys/devices/system/cpu/online") {
+        Some(online) if online != allowed.to_string() => {
+            let cost = "only these are used; a container's or taskset's limit, which is honoured";
+            poor("cores", format!("{usable} of those online ({online}): {allowed}"), cost)
+        }
+        _ => good("cores", format!("{usable}: {allowed}")),
+    }
+}
+
+fn watching(files: &Files<'_>, name: &'static str, key: &str, least: u64) -> Capability {
+    match files.number(&format!("proc/sys/fs/inotify/{key}")) {
+        Some(limit) if limit >= least => good(name, limit.to_string()),
+        Some(limit) => {
+            let cost = match key {
+                "max_user_watches" => "a tree with more folders than this cannot be watched whole",
+                "max_user_instances" => "other programs of this user may leave none to watch with",
+                _ => "a large change overflows, and the whole tree is scanned instead of what changed",
+            };
+            poor(name, limit.to_string(), format!("{cost}; raise fs.inotify.{key} to {least} or more"))
+        }
+        None if cfg!(target_os = "linux") => poor(name, "not known", "it may not be possible to watch for changes"),
+        None => good(name, "not needed on this system"),
+    }
+}
+
+fn panic_strategy() -> Capability {
+    if cfg!(panic = "abort") {
+        let cost = "a panic ends the process: supervision cannot restart anything; build with panic = \"unwind\"";
+        poor("panics", "abort", cost)
+    } else {
+        good("panics", "unwind")
+    }
+}
+
+fn bytes_or_unlimited(bytes: u64) -> String {
+    if bytes == u64::MAX { "unlimited".to_owned() } else { format!("{} KiB", bytes >> 10) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn machine(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        root
+    }
+
+    const LIMITS: &str = "Limit                     Soft Limit           Hard Limit           Units     \n\
+                          Max open files            256                  4096                 files     \n\
+                          Max locked memory         65536                65536                bytes     \n";
+
+    #[test]
+    fn what_is_missing_is_named_with_its_cost_and_what_to_do() {
+        let root = machine(&[
+            ("proc/self/limits", LIMITS),
+            ("sys/kernel/mm/transparent_hugepage/enabled", "always madvise [never]\n"),
+            ("proc/sys/fs/inotify/max_user_watches", "100\n"),
+            ("proc/sys/fs/inotify/max_user_instances", "128\n"),
+            ("proc/sys/fs/inotify/max_queued_events", "16384\n"),
+            ("sys/devices/system/cpu/online", "0-3\n"),
+        ]);
+        let found = Capabilities::read(root.path(), &CpuSet::one(2), Err("not permitted".into()));
+        let missing: Vec<_> = found.items.iter().filter(|item| !item.ok).map(|item| item.name).collect();
+        let mut expected = vec!["io_uring", "memlock", "open files", "huge pages", "cores", "inotify.watches"];
+        if !cfg!(target_os = "linux") {
+            expected.insert(0, "system");
+        }
+        assert_eq!(missing, expected);
+        assert!(found.items.iter().all(|item| item.ok == item.cost.is_empty() && !item.value.contains('\n')));
+        let text = found.to_string();
+        assert!(text.contains("not permitted") && text.contains("fs.inotify.max_user_watches to 8192"), "{text}");
+        assert_eq!(found.get("memlock").unwrap().value, "64 KiB");
+        assert!(!found.is_complete());
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_machine_with_everything_lacks_nothing() {
+        let limits = LIMITS.replace("256  ", "unlimited").replace("65536", "unlimited");
+        let root = machine(&[
+            ("proc/self/limits", &limits),
+            ("proc/sys/kernel/osrelease", "6.18.0\n"),
+            ("sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n"),
+            ("proc/sys/fs/inotify/max_user_watches", "100000\n"),
+            ("proc/sys/fs/inotify/max_user_instances", "128\n"),
+            ("proc/sys/fs/inotify/max_queued_events", "16384\n"),
+            ("sys/devices/system/cpu/online", "0-1\n"),
+            ("sys/devices/system/node/node0/cpulist", "0-1\n"),
+        ]);
+        let found = Capabilities::read(root.path(), &CpuSet::from_iter([0, 1]), Ok(()));
+        assert!(found.is_complete(), "{found}");
+        assert!(found.get("system").unwrap().value.ends_with("kernel 6.18.0"));
+        assert_eq!(found.get("numa").unwrap().value, "1 node (0: processors 0-1)");
+    }
+
+    #[test]
+    fn this_machine_is_described_as_text_and_as_json() {
+        let here = Capabilities::probe();
+        assert_eq!(here.get("io_uring").unwrap().ok, crate::platform::io::probe_uring().is_ok());
+        let json = serde_json::to_value(&here).unwrap();
+        assert_eq!(json["items"].as_array().unwrap().len(), here.items.len());
+        assert!(here.to_string().lines().count() >= here.items.len());
+    }
+}

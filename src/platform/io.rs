@@ -1,0 +1,415 @@
+//! Reads at positions, many at once, behind one driver for every engine.
+//!
+//! A [`Driver`] owns a thread, the runtime on it, the ring or the helper threads, and every buffer in flight. The actor
+//! that uses it may be killed and started again: it attaches itself anew and nothing is lost (invariant 15).
+//!
+//! Two engines stand behind it: `io_uring` where a probe finds it working, and `positioned` reads on a few threads,
+//! which also serve sources that have no file of the operating system under them.
+
+mod account;
+mod positioned;
+#[cfg(target_os = "linux")]
+mod uring;
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
+use std::thread::{JoinHandle, ThreadId};
+
+use serde::Serialize;
+use tokio::runtime::{Builder, Handle};
+
+use self::account::{Account, Inbox};
+use self::positioned::Positioned;
+use super::affinity::CpuSet;
+use super::memory::AlignedBuffer;
+use super::threads::{Pool, Threads, join_from_outside};
+use crate::config::Engine;
+use crate::error::{Error, Result};
+use crate::limits;
+use crate::storage::ReadAt;
+
+/// Threads that read for the positioned engine; fewer when the depth is less.
+const POSITIONED_THREADS: usize = 16;
+/// Threads that read for the io_uring engine what a ring cannot read.
+const HELPER_THREADS: usize = 2;
+
+/// One read: `len` bytes at `offset` of `source` into the start of `buffer`.
+pub struct ReadOp<T> {
+    /// What is read. It is kept open until the read is done.
+    pub source: Arc<dyn ReadAt>,
+    /// The first byte.
+    pub offset: u64,
+    /// Where the bytes go. It belongs to the driver until it comes back in a [`ReadDone`].
+    pub buffer: AlignedBuffer,
+    /// How many bytes, at most the buffer's length.
+    pub len: usize,
+    /// The caller's own; it comes back untouched.
+    pub token: T,
+}
+
+/// The end of one read.
+pub struct ReadDone<T> {
+    /// All `len` bytes are there, or why not: `UnexpectedEof` when the source ends before.
+    pub result: io::Result<()>,
+    /// The buffer of the [`ReadOp`].
+    pub buffer: AlignedBuffer,
+    /// The length asked for.
+    pub len: usize,
+    /// The token of the [`ReadOp`].
+    pub token: T,
+}
+
+impl<T> ReadOp<T> {
+    /// Ends the read; the source is let go of.
+    fn done(self, result: io::Result<()>) -> ReadDone<T> {
+        ReadDone { result, buffer: self.buffer, len: self.len, token: self.token }
+    }
+
+    /// Whether the numbers make sense.
+    fn check(&self) -> io::Result<()> {
+        let refuse = |why: String| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        if self.len > self.buffer.len() {
+            return refuse(format!("a read of {} bytes into a buffer of {}", self.len, self.buffer.len()));
+        }
+        if self.offset.checked_add(self.len as u64).is_none_or(|end| end > i64::MAX as u64) {
+            return refuse(format!("a read of {} bytes at {}, which no file has", self.len, self.offset));
+        }
+        Ok(())
+    }
+}
+
+impl<T> fmt::Debug for ReadOp<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadOp").field("offset", &self.offset).field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for ReadDone<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadDone").field("result", &self.result).field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+/// How a driver is started.
+#[derive(Clone, Debug)]
+pub struct DriverConfig {
+    /// The name of its thread; helper threads add to it.
+    pub name: String,
+    /// Where its thread runs. Helper threads run there too, unless it is a single processor.
+    pub cpus: CpuSet,
+    /// Reads in flight at most, 1 to [`limits::READS_IN_FLIGHT_MAX`].
+    pub depth: usize,
+    /// Which engine.
+    pub engine: Engine,
+}
+
+/// What a driver has done since it was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DriverStats {
+    /// Reads accepted.
+    pub submitted: u64,
+    /// Reads ended, failed ones included.
+    pub completed: u64,
+    /// Reads that ended with an error.
+    pub failed: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// System calls that handed reads to the ring; 0 for the positioned engine.
+    pub batches: u64,
+    /// Times that the thread slept until something happened.
+    pub sleeps: u64,
+    /// Reads continued after a short one, or tried again after an interruption.
+    pub continued: u64,
+    /// Reads done by threads: all of the positioned engine, the exceptions of the ring.
+    pub positioned: u64,
+    /// Times that the sink panicked. What it was given then is gone, the driver goes on.
+    pub sink_panics: u64,
+}
+
+/// Owns a thread, a runtime on it, an engine, and every buffer in flight.
+///
+/// Dropping it is [`Driver::stop`].
+pub struct Driver<T: Send + 'static> {
+    account: Arc<Account<T>>,
+    engine: EngineHandle<T>,
+    note: Option<String>,
+    handle: Handle,
+    thread_id: ThreadId,
+    /// What `stop` takes down.
+    running: Mutex<Option<Running<T>>>,
+}
+
+struct Running<T: Send + 'static> {
+    thread: JoinHandle<()>,
+    positioned: Arc<Positioned<T>>,
+}
+
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+enum EngineHandle<T: Send + 'static> {
+    Uring(Arc<Inbox<T>>),
+    Positioned,
+}
+
+/// What the thread says once it runs.
+struct Started<T: Send + 'static> {
+    handle: Handle,
+    engine: EngineHandle<T>,
+    note: Option<String>,
+}
+
+/// Whether io_uring works for this process, by reading through a ring; or the reason why not.
+///
+/// # Errors
+/// Why not, as one line.
+pub fn probe_uring() -> std::result::Result<(), String> {
+    #[cfg(target_os = "linux")]
+    {
+        uring::probe()
+    }
+    #[cfg(not(target_os = "linux"))]
+    Err("io_uring is an interface of Linux".to_owned())
+}
+
+impl<T: Send + 'static> Driver<T> {
+    /// Starts the thread and the engine. [`Engine::Auto`] tries io_uring by reading through a ring, and falls back to
+    /// positioned reads; [`Driver::engine_note`] then says why.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a depth that cannot be used, [`Error::Unsupported`] when [`Engine::Uring`] is asked for
+    /// and does not work, [`Error::Io`] when a thread cannot be started.
+    pub fn start(config: DriverConfig, threads: &dyn Threads) -> Result<Arc<Self>> {
+        Self::start_probed(config, threads, probe_uring)
+    }
+
+    /// [`Driver::start`], with the answer of the probe as an argument.
+    fn start_probed(
+        config: DriverConfig,
+        threads: &dyn Threads,
+        probe: impl FnOnce() -> std::result::Result<(), String>,
+    ) -> Result<Arc<Self>> {
+        if !(1..=limits::READS_IN_FLIGHT_MAX).contains(&config.depth) {
+            let why = format!("{} is not within 1 to {}", config.depth, limits::READS_IN_FLIGHT_MAX);
+            return Err(Error::config("depth", why));
+        }
+        let unusable = |why| Error::Unsupported { what: "io_uring".to_owned(), why };
+        let verdict = if config.engine == Engine::Positioned { Ok(()) } else { probe() };
+        if let (Engine::Uring, Err(why)) = (config.engine, &verdict) {
+            return Err(unusable(why.clone()));
+        }
+        let try_uring = config.engine != Engine::Positioned && verdict.is_ok();
+        let account = Arc::new(Account::new(config.depth));
+        let positioned = {
+            let count = if try_uring { HELPER_THREADS } else { POSITIONED_THREADS };
+            let cpus = if config.cpus.len() == 1 { CpuSet::any() } else { config.cpus.clone() };
+            let pool = Pool::new(&format!("{}-read", config.name), count.min(config.depth), &cpus, threads)?;
+            Arc::new(Positioned::new(pool, Arc::clone(&account)))
+        };
+
+        let (tell, told) = mpsc::sync_channel(1);
+        let body = {
+            let (account, positioned, depth) = (Arc::clone(&account), Arc::clone(&positioned), config.depth);
+            Box::new(move || body(depth, try_uring, account, positioned, &tell))
+        };
+        let cannot = |error| Error::io("start the I/O thread", &config.name, error);
+        let thread = threads.spawn(&config.name, &config.cpus, body).map_err(cannot)?;
+        let thread_id = thread.thread().id();
+        let ended = |_| cannot(io::Error::other("it ended at once"));
+        let mut started = match told.recv().map_err(ended).and_then(|started| started.map_err(cannot)) {
+            Ok(started) => started,
+            Err(error) => {
+                join_from_outside(thread);
+                return Err(error);
+            }
+        };
+        if let Err(why) = verdict {
+            started.note = Some(why);
+        }
+        let Started { handle, engine, note } = started;
+        let running = Mutex::new(Some(Running { thread, positioned }));
+        let driver = Arc::new(Self { account, engine, note, handle, thread_id, running });
+        match (config.engine, &driver.note) {
+            // The probe read through a ring, but a ring of this depth was refused.
+            (Engine::Uring, Some(why)) => Err(unusable(why.clone())),
+            _ => Ok(driver),
+        }
+    }
+
+    /// The runtime on the driver's thread. What is spawned there is dropped when the driver has stopped.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Hands reads to the engine, on any thread, without waiting: as many as `depth - in_flight` allows, in order. The
+    /// rest comes back; all of it once the driver is stopping.
+    ///
+    /// Reads submitted in one call, and in calls before the thread gets to them, are one system call.
+    pub fn submit(&self, ops: Vec<ReadOp<T>>) -> Vec<ReadOp<T>> {
+        let (admitted, rest) = self.account.admit(ops);
+        if admitted.is_empty() {
+            return rest;
+        }
+        match &self.engine {
+            EngineHandle::Uring(inbox) => {
+                inbox.put(admitted);
+                self.account.wake();
+            }
+            EngineHandle::Positioned => {
+                let positioned = self.running().as_ref().map(|running| Arc::clone(&running.positioned));
+                match positioned {
+                    Some(positioned) => positioned.start(admitted),
+                    // Stopped by its own thread meanwhile: answered, never lost.
+                    None => self.account.complete(admitted.into_iter().map(|op| op.done(Err(stopped()))).collect()),
+                }
+            }
+        }
+        rest
+    }
+
+    /// Gives completions to `sink` from now on, in place of the one before. Those that came while none was attached
+    /// come first. The sink is called on the engine's threads (or, for what was waiting, on this one), one call at a
+    /// time; it must not block. It may submit, attach and detach.
+    pub fn attach(&self, sink: Box<dyn Fn(Vec<ReadDone<T>>) + Send + Sync>) {
+        self.account.attach(sink);
+    }
+
+    /// Keeps completions until a sink is attached. A call of the old sink that has begun on another thread goes on.
+    pub fn detach(&self) {
+        self.account.detach();
+    }
+
+    /// Reads that are with the engine. Completions that no sink has taken yet are not among them.
+    pub fn in_flight(&self) -> usize {
+        self.account.in_flight()
+    }
+
+    /// The engine in use: `io_uring` or `positioned`.
+    pub fn engine(&self) -> &'static str {
+        match self.engine {
+            EngineHandle::Uring(_) => "io_uring",
+            EngineHandle::Positioned => "positioned",
+        }
+    }
+
+    /// Why it is not io_uring, where that was wanted.
+    pub fn engine_note(&self) -> Option<String> {
+        self.note.clone()
+    }
+
+    /// What it has done.
+    pub fn stats(&self) -> DriverStats {
+        self.account.stats()
+    }
+
+    /// Refuses new reads, waits until everything in flight has completed and was given to the sink, and joins the
+    /// threads. Completions without a sink are kept for the next one. A second call does nothing.
+    ///
+    /// On the driver's own thread, or within its sink, waiting would never end: there it returns at once, and the
+    /// threads end by themselves when their last read is done.
+    pub fn stop(&self) {
+        let own_thread = std::thread::current().id() == self.thread_id;
+        let waits = self.account.close() && !own_thread;
+        let running = self.running().take();
+        if waits {
+            self.account.wait_idle();
+            if let Some(running) = running {
+                join_from_outside(running.thread);
+            }
+        }
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Running<T>>> {
+        self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl<T: Send + 'static> Drop for Driver<T> {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl<T: Send + 'static> fmt::Debug for Driver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Driver");
+        out.field("engine", &self.engine()).field("note", &self.note).field("in_flight", &self.in_flight());
+        out.finish_non_exhaustive()
+    }
+}
+
+fn stopped() -> io::Error {
+    io::Error::other("the read engine has stopped")
+}
+
+/// The driver's thread, from start to end.
+fn body<T: Send + 'static>(
+    #[cfg_attr(not(target_os = "linux"), allow(unused_variables))] depth: usize,
+    #[cfg_attr(not(target_os = "linux"), allow(unused_variables))] try_uring: bool,
+    account: Arc<Account<T>>,
+    positioned: Arc<Positioned<T>>,
+    tell: &mpsc::SyncSender<io::Result<Started<T>>>,
+) {
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return drop(tell.send(Err(error))),
+    };
+    // However this thread ends, nobody waits for it in vain.
+    let _leave = account::Leave(&account);
+    let handle = runtime.handle().clone();
+    let mut note = None;
+    #[cfg(target_os = "linux")]
+    if try_uring {
+        let entered = runtime.enter();
+        match uring::Ring::new(depth) {
+            Ok(ring) => {
+                drop(entered);
+                let inbox = Arc::new(Inbox::default());
+                let engine = EngineHandle::Uring(Arc::clone(&inbox));
+                if tell.send(Ok(Started { handle, engine, note })).is_ok() {
+                    runtime.block_on(uring::run(ring, &inbox, &account, &positioned));
+                }
+                return runtime.shutdown_background();
+            }
+            Err(error) => note = Some(format!("a ring of depth {depth} was refused: {error}")),
+        }
+    }
+    if tell.send(Ok(Started { handle, engine: EngineHandle::Positioned, note: note.take() })).is_ok() {
+        runtime.block_on(async {
+            while !account.is_finished() {
+                account.woken().await;
+            }
+        });
+    }
+    runtime.shutdown_background();
+    // Kept until here, so that a driver that was stopped from within its sink still ends its reads.
+    drop(positioned);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::threads::OsThreads;
+
+    fn config(engine: Engine) -> DriverConfig {
+        DriverConfig { name: "io-test".into(), cpus: CpuSet::any(), depth: 4, engine }
+    }
+
+    #[test]
+    fn without_io_uring_auto_falls_back_and_says_why() {
+        let missing = || Err("not permitted (EPERM)".to_owned());
+        let driver = Driver::<()>::start_probed(config(Engine::Auto), &OsThreads, missing).unwrap();
+        assert_eq!((driver.engine(), driver.engine_note().as_deref()), ("positioned", Some("not permitted (EPERM)")));
+        let error = Driver::<()>::start_probed(config(Engine::Uring), &OsThreads, missing).unwrap_err();
+        assert!(matches!(&error, Error::Unsupported { why, .. } if why == "not permitted (EPERM)"), "{error}");
+        let forced = Driver::<()>::start_probed(config(Engine::Positioned), &OsThreads, || unreachable!()).unwrap();
+        assert_eq!((forced.engine(), forced.engine_note()), ("positioned", None));
+    }
+
+    #[test]
+    fn a_depth_that_cannot_be_used_is_refused() {
+        for depth in [0, limits::READS_IN_FLIGHT_MAX + 1] {
+            let error = Driver::<()>::start(DriverConfig { depth, ..config(Engine::Auto) }, &OsThreads).unwrap_err();
+            assert!(matches!(error, Error::Config { .. }), "{error}");
+        }
+    }
+}

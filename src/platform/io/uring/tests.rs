@@ -1,0 +1,88 @@
+//! The ring against kernels that refuse, pieces that come short, and askers that die.
+
+use super::*;
+use crate::platform::memory::AlignedBuffer;
+use crate::storage::ReadAt;
+use std::io::Write;
+
+struct Pipe(File);
+
+impl ReadAt for Pipe {
+    fn len(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+
+    fn read_exact_at(&self, _: u64, _: &mut [u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn file(&self) -> Option<&File> {
+        Some(&self.0)
+    }
+
+    fn name(&self) -> String {
+        "pipe".into()
+    }
+}
+
+fn read(source: &Arc<dyn ReadAt>, token: Arc<()>) -> ReadOp<Arc<()>> {
+    let buffer = AlignedBuffer::new_zeroed(4, 64).unwrap();
+    ReadOp { source: Arc::clone(source), offset: 0, buffer, len: 4, token }
+}
+
+/// Runs `body` with a ring for two reads, a pipe and its other end; nothing happens where there is no io_uring.
+fn with_ring(body: impl FnOnce(Ring<Arc<()>>, Arc<dyn ReadAt>, io::PipeWriter)) {
+    if probe().is_err() {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _entered = runtime.enter();
+    let (reader, writer) = io::pipe().unwrap();
+    body(Ring::new(2).unwrap(), Arc::new(Pipe(File::from(OwnedFd::from(reader)))), writer);
+}
+
+fn outcome() -> Outcome<Arc<()>> {
+    Outcome { done: Vec::new(), by_thread: Vec::new(), continued: 0 }
+}
+
+#[test]
+fn a_ring_that_is_dropped_waits_for_what_the_kernel_has() {
+    with_ring(|mut ring, source, mut writer| {
+        let (lease, mut outcome) = (Arc::new(()), outcome());
+        ring.accept(read(&source, Arc::clone(&lease)), &mut outcome);
+        assert_eq!(ring.hand_over(&mut outcome), 1);
+        // Never handed over: it must not keep the drop waiting.
+        ring.accept(read(&source, Arc::clone(&lease)), &mut outcome);
+        assert_eq!((ring.with_kernel(), ring.unsubmitted.len()), (1, 1));
+        let watched = Arc::downgrade(&source);
+        drop(source);
+        let other_end = std::thread::spawn(move || {
+            assert!(watched.strong_count() > 0, "the entry keeps the source until the kernel has answered");
+            writer.write_all(b"late").unwrap();
+        });
+        drop(ring);
+        other_end.join().unwrap();
+        assert_eq!(Arc::strong_count(&lease), 1, "both tokens came free, each once");
+    });
+}
+
+#[test]
+fn a_ring_that_breaks_hands_what_it_has_not_submitted_to_threads_and_keeps_the_rest() {
+    with_ring(|mut ring, source, mut writer| {
+        let (lease, mut outcome) = (Arc::new(()), outcome());
+        ring.accept(read(&source, Arc::clone(&lease)), &mut outcome);
+        ring.hand_over(&mut outcome);
+        ring.accept(read(&source, Arc::clone(&lease)), &mut outcome);
+        ring.give_up(&mut outcome);
+        assert_eq!((outcome.by_thread.len(), ring.with_kernel()), (1, 1));
+        ring.accept(read(&source, Arc::clone(&lease)), &mut outcome);
+        assert_eq!(outcome.by_thread.len(), 2, "a broken ring takes nothing more");
+        writer.write_all(b"late").unwrap();
+        while outcome.done.is_empty() {
+            assert_eq!(ring.hand_over(&mut outcome), 0);
+            ring.reap(&mut outcome);
+        }
+        assert_eq!(outcome.done[0].buffer.as_slice(), b"late");
+        assert_eq!(ring.with_kernel(), 0);
+    });
+}

@@ -1,0 +1,359 @@
+//! The operating system's watcher, and a thread that makes its events dependable.
+
+use std::fs;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use notify::event::{AccessKind, AccessMode, CreateKind, Flag, ModifyKind, RemoveKind, RenameMode};
+use notify::{Config, ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+
+use super::{EventSink, RawEvent, RawKind, Watch, WatchGuard};
+use crate::platform::affinity::CpuSet;
+use crate::platform::threads::{OsThreads, Threads, join_from_outside};
+
+/// Events that may wait for the sink; more are an overflow.
+const WAITING_MAX: usize = 16 << 10;
+/// Events given to the sink at once, at most.
+const BATCH_MAX: usize = 1024;
+/// How often the root is looked at by itself, since a folder far above it may be moved without a word.
+const ROOT_CHECK: Duration = Duration::from_secs(2);
+
+/// The operating system's watcher.
+#[derive(Clone)]
+pub struct OsWatch {
+    threads: Arc<dyn Threads>,
+    root_check: Duration,
+}
+
+impl OsWatch {
+    /// A watcher whose thread comes from `threads`.
+    pub fn new(threads: Arc<dyn Threads>) -> Self {
+        Self { threads, root_check: ROOT_CHECK }
+    }
+}
+
+impl Default for OsWatch {
+    fn default() -> Self {
+        Self::new(Arc::new(OsThreads))
+    }
+}
+
+impl Watch for OsWatch {
+    fn watch(&self, root: &Path, sink: EventSink) -> io::Result<Box<dyn WatchGuard>> {
+        let root = std::path::absolute(root)?;
+        if !fs::metadata(&root)?.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        let (tell, told) = sync_channel(WAITING_MAX);
+        let shared = Arc::new(Shared::default());
+        let watcher = {
+            let (tell, shared) = (tell.clone(), Arc::clone(&shared));
+            let handler = move |event: notify::Result<Event>| {
+                if event.as_ref().is_ok_and(is_noise) {
+                    return;
+                }
+                if tell.try_send(Message::Event(event)).is_err() {
+                    shared.lost.store(true, Ordering::SeqCst);
+                }
+            };
+            let config = Config::default().with_follow_symlinks(false);
+            RecommendedWatcher::new(handler, config).map_err(|error| to_io(&error))?
+        };
+        let mut watching = Watching { watcher, root, place: None, gone_said: false, sink, shared };
+        watching.settle_root().map_err(|error| to_io(&error))?;
+        let shared = Arc::clone(&watching.shared);
+        let root_check = self.root_check;
+        let body = Box::new(move || watching.run(&told, root_check));
+        let thread = self.threads.spawn("flyloft-watch", &CpuSet::any(), body)?;
+        Ok(Box::new(Guard { tell, shared, thread: Mutex::new(Some(thread)) }))
+    }
+}
+
+enum Message {
+    Event(notify::Result<Event>),
+    Stop,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// An event found no room.
+    lost: AtomicBool,
+    stop: AtomicBool,
+}
+
+struct Guard {
+    tell: SyncSender<Message>,
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl WatchGuard for Guard {}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        // Only to wake the thread; if there is no room it is awake.
+        let _ = self.tell.try_send(Message::Stop);
+        if let Some(thread) = self.thread.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take() {
+            join_from_outside(thread);
+        }
+    }
+}
+
+/// Where the root stands and which folder that is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    /// Without links: the name under which the operating system reports it.
+    real: PathBuf,
+    /// Device and inode, or what stands for them.
+    identity: (u64, u64),
+}
+
+struct Watching {
+    watcher: RecommendedWatcher,
+    /// As given, made absolute: the name under which it is reported to the sink.
+    root: PathBuf,
+    /// What is watched now.
+    place: Option<Place>,
+    gone_said: bool,
+    sink: EventSink,
+    shared: Arc<Shared>,
+}
+
+impl Watching {
+    fn run(mut self, told: &Receiver<Message>, root_check: Duration) {
+        loop {
+            let first = match told.recv_timeout(root_check) {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let mut look_at_root = first.is_none();
+            let mut out = Vec::new();
+            for message in first.into_iter().chain(told.try_iter().take(BATCH_MAX)) {
+                match message {
+                    Message::Event(event) => look_at_root |= self.translate(event, &mut out),
+                    Message::Stop => return,
+                }
+            }
+            if self.shared.lost.swap(false, Ordering::SeqCst) {
+                out.push(self.about_root(RawKind::Overflow("events came faster than they were taken".to_owned())));
+            }
+            if look_at_root {
+                self.look_at_root(&mut out);
+            }
+            if self.shared.stop.load(Ordering::SeqCst) {
+                return;
+            }
+            self.give(out);
+        }
+    }
+
+    fn give(&mut self, out: Vec<RawEvent>) {
+        if out.is_empty() {
+            return;
+        }
+        let announces_folder = |event: &RawEvent| {
+            event.is_dir == Some(true)
+                && matches!(event.kind, RawKind::Created | RawKind::MovedTo | RawKind::Moved { .. })
+        };
+        if out.iter().any(announces_folder) {
+            // The watcher tells of a folder before it watches it. It answers this only after it does: what is made
+            // in the folder from here on is told, and what was made before is found by scanning it.
+            let _ = self.watcher.configure(Config::default());
+        }
+        if catch_unwind(AssertUnwindSafe(|| (self.sink)(out))).is_err() {
+            tracing::error!(root = %self.root.display(), "the taker of watch events panicked");
+            self.shared.lost.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Adds what `event` means below the root. Whether it may mean that the root is another one now.
+    fn translate(&self, event: notify::Result<Event>, out: &mut Vec<RawEvent>) -> bool {
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                out.push(self.about_root(RawKind::Overflow(to_io(&error).to_string())));
+                return true;
+            }
+        };
+        if event.flag() == Some(Flag::Rescan) {
+            let why = "the operating system's queue of events overflowed".to_owned();
+            out.push(self.about_root(RawKind::Overflow(why)));
+            return true;
+        }
+        let look_at_root = event.paths.iter().any(|path| self.is_root_or_above(path));
+        let mut push = |path: &Path, kind: RawKind, is_dir: Option<bool>| {
+            if let Some(path) = self.below_root(path) {
+                let is_dir = is_dir.or_else(|| is_dir_now(&path, &kind));
+                let event = RawEvent { path, kind, is_dir };
+                // A large file is written in many pieces: saying so once is enough.
+                if out.last() != Some(&event) {
+                    out.push(event);
+                }
+            }
+        };
+        match (event.kind, event.paths.as_slice()) {
+            (EventKind::Modify(ModifyKind::Name(RenameMode::Both)), [from, to]) => {
+                // Both ends were told already, one by one, unless they are in another batch.
+                match (self.below_root(from), self.below_root(to)) {
+                    (Some(from), Some(to)) => {
+                        let ends = |event: &RawEvent| match event.kind {
+                            RawKind::MovedFrom => event.path == from,
+                            RawKind::MovedTo => event.path == to,
+                            _ => false,
+                        };
+                        let told = out.len().saturating_sub(2);
+                        let tail = out.split_off(told);
+                        out.extend(tail.into_iter().filter(|event| !ends(event)));
+                        let is_dir = is_dir_now(&to, &RawKind::MovedTo);
+                        out.push(RawEvent { path: to, kind: RawKind::Moved { from }, is_dir });
+                    }
+                    // One end is not ours: the other was told.
+                    _ => return look_at_root,
+                }
+            }
+            (EventKind::Modify(ModifyKind::Name(mode)), paths) => {
+                for path in paths {
+                    let to = match mode {
+                        RenameMode::To => true,
+                        RenameMode::From => false,
+                        _ => fs::symlink_metadata(path).is_ok(),
+                    };
+                    push(path, if to { RawKind::MovedTo } else { RawKind::MovedFrom }, None);
+                }
+            }
+            (kind, paths) => {
+                let (kind, is_dir) = match kind {
+                    EventKind::Create(CreateKind::Folder) => (RawKind::Created, Some(true)),
+                    EventKind::Create(CreateKind::File) => (RawKind::Created, Some(false)),
+                    EventKind::Create(_) => (RawKind::Created, None),
+                    EventKind::Remove(RemoveKind::Folder) => (RawKind::Removed, Some(true)),
+                    EventKind::Remove(RemoveKind::File) => (RawKind::Removed, Some(false)),
+                    EventKind::Remove(_) => (RawKind::Removed, None),
+                    EventKind::Access(AccessKind::Close(AccessMode::Write)) => (RawKind::Finished, Some(false)),
+                    EventKind::Access(_) => return look_at_root,
+                    _ => (RawKind::Modified, None),
+                };
+                paths.iter().for_each(|path| push(path, kind.clone(), is_dir));
+            }
+        }
+        look_at_root
+    }
+
+    /// The path as the sink knows it; `None` for the root itself and what is not below it.
+    fn below_root(&self, path: &Path) -> Option<PathBuf> {
+        let rest = path.strip_prefix(&self.place.as_ref()?.real).ok()?;
+        (!rest.as_os_str().is_empty()).then(|| self.root.join(rest))
+    }
+
+    fn is_root_or_above(&self, path: &Path) -> bool {
+        self.root.starts_with(path) || self.place.as_ref().is_none_or(|place| place.real.starts_with(path))
+    }
+
+    fn about_root(&self, kind: RawKind) -> RawEvent {
+        RawEvent { path: self.root.clone(), kind, is_dir: Some(true) }
+    }
+
+    /// Says that the root is gone, or watches the one that stands there now.
+    fn look_at_root(&mut self, out: &mut Vec<RawEvent>) {
+        let found = self.find_root();
+        if found.is_some() && found == self.place {
+            return;
+        }
+        if !std::mem::replace(&mut self.gone_said, true) {
+            out.push(self.about_root(RawKind::RootGone));
+        }
+        match self.settle_root() {
+            Ok(()) => {
+                self.gone_said = false;
+                let why = "another folder stands at the root's path now".to_owned();
+                out.push(self.about_root(RawKind::Overflow(why)));
+            }
+            // Gone, or going while it was being watched: the next look tells.
+            Err(error) => tracing::debug!(root = %self.root.display(), %error, "the root cannot be watched now"),
+        }
+    }
+
+    /// Watches the folder that stands at the root's path, and the folders that name it.
+    fn settle_root(&mut self) -> notify::Result<()> {
+        if let Some(before) = self.place.take() {
+            // It fails where the watch went with the folder.
+            let _ = self.watcher.unwatch(&before.real);
+        }
+        let found = self.find_root().ok_or_else(|| notify::Error::new(ErrorKind::PathNotFound))?;
+        let mut parents = vec![self.root.parent(), found.real.parent()];
+        parents.dedup();
+        for parent in parents.into_iter().flatten() {
+            // Without it the root is still looked at from time to time. Watching it anew is harmless where it stands,
+            // and needed where it was made again.
+            if let Err(error) = self.watcher.watch(parent, RecursiveMode::NonRecursive) {
+                tracing::debug!(parent = %parent.display(), %error, "the root's parent is not watched");
+            }
+        }
+        self.watcher.watch(&found.real, RecursiveMode::Recursive)?;
+        // It may have been replaced while it was being watched.
+        if self.find_root().as_ref() != Some(&found) {
+            let _ = self.watcher.unwatch(&found.real);
+            return Err(notify::Error::new(ErrorKind::PathNotFound));
+        }
+        self.place = Some(found);
+        Ok(())
+    }
+
+    fn find_root(&self) -> Option<Place> {
+        let real = fs::canonicalize(&self.root).ok()?;
+        let metadata = fs::metadata(&real).ok().filter(fs::Metadata::is_dir)?;
+        Some(Place { identity: identity(&metadata), real })
+    }
+}
+
+#[cfg(unix)]
+fn identity(metadata: &fs::Metadata) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt;
+    (metadata.dev(), metadata.ino())
+}
+
+#[cfg(not(unix))]
+fn identity(metadata: &fs::Metadata) -> (u64, u64) {
+    let made = metadata.created().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    (0, made.map_or(0, |time| time.as_nanos() as u64))
+}
+
+/// What stands at a path that something was moved to or made at.
+fn is_dir_now(path: &Path, kind: &RawKind) -> Option<bool> {
+    match kind {
+        RawKind::Created | RawKind::MovedTo => fs::symlink_metadata(path).ok().map(|metadata| metadata.is_dir()),
+        _ => None,
+    }
+}
+
+/// Opening and reading files is reported too, by the thousand while a tree is scanned: dropped before it takes room.
+fn is_noise(event: &Event) -> bool {
+    match event.kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => false,
+        EventKind::Access(_) => event.flag().is_none(),
+        _ => false,
+    }
+}
+
+fn to_io(error: &notify::Error) -> io::Error {
+    match &error.kind {
+        ErrorKind::Io(cause) => io::Error::new(cause.kind(), error.to_string()),
+        ErrorKind::PathNotFound => io::ErrorKind::NotFound.into(),
+        ErrorKind::MaxFilesWatch => io::Error::new(
+            io::ErrorKind::QuotaExceeded,
+            "the limit on watched folders is reached; raise fs.inotify.max_user_watches",
+        ),
+        _ => io::Error::other(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,242 @@
+//! What a real folder tells the watcher.
+
+use super::*;
+use std::sync::mpsc;
+
+/// A folder with a root in it that is being watched.
+struct Scene {
+    folder: tempfile::TempDir,
+    root: PathBuf,
+    told: mpsc::Receiver<RawEvent>,
+    _guard: Box<dyn WatchGuard>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("above/root");
+        fs::create_dir_all(&root).unwrap();
+        let (guard, told) = watch(&root);
+        Self { folder, root, told, _guard: guard }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// Takes events until one satisfies `is_it`; returns all of them.
+    fn until(&self, is_it: impl Fn(&RawEvent) -> bool) -> Vec<RawEvent> {
+        let mut events = Vec::new();
+        loop {
+            let event = self.told.recv_timeout(Duration::from_secs(20));
+            let event = event.unwrap_or_else(|_| panic!("it was not told; what was: {events:#?}"));
+            let found = is_it(&event);
+            events.push(event);
+            if found {
+                return events;
+            }
+        }
+    }
+
+    fn until_kind(&self, name: &str, kind: &RawKind) -> Vec<RawEvent> {
+        let path = self.path(name);
+        self.until(|event| event.path == path && event.kind == *kind)
+    }
+}
+
+fn watch(root: &Path) -> (Box<dyn WatchGuard>, mpsc::Receiver<RawEvent>) {
+    let (tell, told) = mpsc::channel();
+    let sink: EventSink = Box::new(move |events| events.into_iter().for_each(|event| drop(tell.send(event))));
+    let watch = OsWatch { root_check: Duration::from_millis(50), ..OsWatch::default() };
+    (watch.watch(root, sink).unwrap(), told)
+}
+
+#[test]
+fn a_written_file_is_created_and_finished() {
+    let scene = Scene::new();
+    fs::write(scene.path("a"), b"1").unwrap();
+    let events = scene.until_kind("a", &RawKind::Finished);
+    assert!(events.iter().any(|event| event.kind == RawKind::Created && event.is_dir == Some(false)), "{events:?}");
+    assert!(events.iter().all(|event| event.path == scene.path("a")), "{events:?}");
+    fs::remove_file(scene.path("a")).unwrap();
+    scene.until_kind("a", &RawKind::Removed);
+}
+
+#[test]
+fn a_rename_below_the_root_is_one_move() {
+    let scene = Scene::new();
+    fs::write(scene.path("a"), b"1").unwrap();
+    scene.until_kind("a", &RawKind::Finished);
+    fs::rename(scene.path("a"), scene.path("b")).unwrap();
+    let moved = RawKind::Moved { from: scene.path("a") };
+    let events = scene.until_kind("b", &moved);
+    assert!(moved.is_finished() && events.last().unwrap().is_dir == Some(false));
+}
+
+#[test]
+fn moves_over_the_roots_edge_are_told_from_inside() {
+    let scene = Scene::new();
+    let outside = scene.folder.path().join("above/outside");
+    fs::write(&outside, b"1").unwrap();
+    fs::rename(&outside, scene.path("in")).unwrap();
+    scene.until_kind("in", &RawKind::MovedTo);
+    fs::rename(scene.path("in"), &outside).unwrap();
+    let events = scene.until_kind("in", &RawKind::MovedFrom);
+    assert!(events.iter().all(|event| event.path.starts_with(&scene.root)), "siblings are not told: {events:?}");
+}
+
+#[test]
+fn whoever_scans_an_announced_folder_misses_nothing() {
+    let scene = Scene::new();
+    let mut expected: std::collections::BTreeSet<PathBuf> = std::collections::BTreeSet::new();
+    let writer = {
+        let root = scene.root.clone();
+        for number in 0..40 {
+            expected.insert(root.join(format!("d{number}/e/f/g/file")));
+        }
+        let expected = expected.clone();
+        std::thread::spawn(move || {
+            for path in &expected {
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, b"1").unwrap();
+            }
+        })
+    };
+    fn scan(folder: &Path, found: &mut std::collections::BTreeSet<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap().flatten() {
+            match entry.file_type().unwrap().is_dir() {
+                true => scan(&entry.path(), found),
+                false => found.extend([entry.path()]),
+            }
+        }
+    }
+    let mut found = std::collections::BTreeSet::new();
+    while found != expected {
+        let event = scene.told.recv_timeout(Duration::from_secs(20)).expect("every file is found or told");
+        if event.is_dir == Some(true) {
+            scan(&event.path, &mut found);
+        } else {
+            found.insert(event.path);
+        }
+    }
+    writer.join().unwrap();
+}
+
+#[test]
+fn a_folder_that_is_moved_in_is_watched() {
+    let scene = Scene::new();
+    let outside = scene.folder.path().join("outside");
+    fs::create_dir_all(outside.join("deep")).unwrap();
+    fs::rename(&outside, scene.path("in")).unwrap();
+    let events = scene.until_kind("in", &RawKind::MovedTo);
+    assert_eq!(events.last().unwrap().is_dir, Some(true));
+    fs::write(scene.path("in/deep/a"), b"1").unwrap();
+    scene.until_kind("in/deep/a", &RawKind::Finished);
+}
+
+#[test]
+#[cfg(unix)]
+fn links_to_folders_are_not_followed() {
+    let scene = Scene::new();
+    let outside = scene.folder.path().join("outside");
+    fs::create_dir_all(&outside).unwrap();
+    std::os::unix::fs::symlink(&outside, scene.path("link")).unwrap();
+    scene.until_kind("link", &RawKind::Created);
+    fs::write(outside.join("a"), b"1").unwrap();
+    fs::write(scene.path("b"), b"1").unwrap();
+    let events = scene.until_kind("b", &RawKind::Finished);
+    assert!(events.iter().all(|event| event.path == scene.path("b") || event.path == scene.path("link")), "{events:?}");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_root_that_is_a_link_is_reported_under_its_own_name_and_followed_when_it_turns() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two, root) = (folder.path().join("one"), folder.path().join("two"), folder.path().join("root"));
+    fs::create_dir(&one).unwrap();
+    fs::create_dir(&two).unwrap();
+    std::os::unix::fs::symlink(&one, &root).unwrap();
+    let (guard, told) = watch(&root);
+    let scene = Scene { folder, root: root.clone(), told, _guard: guard };
+    fs::write(one.join("a"), b"1").unwrap();
+    scene.until_kind("a", &RawKind::Finished);
+    let turned = scene.folder.path().join("turned");
+    std::os::unix::fs::symlink(&two, &turned).unwrap();
+    fs::rename(&turned, &root).unwrap();
+    scene.until(|event| matches!(event.kind, RawKind::Overflow(_)));
+    fs::write(two.join("b"), b"1").unwrap();
+    scene.until_kind("b", &RawKind::Finished);
+}
+
+#[test]
+fn a_root_that_is_moved_away_and_made_again_is_watched_again() {
+    let scene = Scene::new();
+    let away = scene.folder.path().join("above/away");
+    fs::rename(&scene.root, &away).unwrap();
+    scene.until(|event| event.kind == RawKind::RootGone && event.path == scene.root);
+    fs::create_dir(&scene.root).unwrap();
+    scene.until(|event| matches!(event.kind, RawKind::Overflow(_)));
+    fs::write(away.join("old"), b"1").unwrap();
+    fs::write(scene.path("new"), b"1").unwrap();
+    let events = scene.until_kind("new", &RawKind::Finished);
+    assert!(events.iter().all(|event| event.path == scene.path("new")), "{events:?}");
+}
+
+#[test]
+fn a_root_whose_ancestors_are_moved_away_and_made_again_is_watched_again() {
+    let scene = Scene::new();
+    let above = scene.folder.path().join("above");
+    fs::rename(&above, scene.folder.path().join("away")).unwrap();
+    scene.until(|event| event.kind == RawKind::RootGone);
+    fs::create_dir_all(&scene.root).unwrap();
+    scene.until(|event| matches!(event.kind, RawKind::Overflow(_)));
+    fs::write(scene.path("new"), b"1").unwrap();
+    scene.until_kind("new", &RawKind::Finished);
+    // And once more, now by its parent alone.
+    fs::remove_dir_all(&scene.root).unwrap();
+    scene.until(|event| event.kind == RawKind::RootGone);
+    fs::create_dir(&scene.root).unwrap();
+    scene.until(|event| matches!(event.kind, RawKind::Overflow(_)));
+    fs::write(scene.path("again"), b"1").unwrap();
+    scene.until_kind("again", &RawKind::Finished);
+}
+
+#[test]
+fn after_the_guard_is_dropped_nothing_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (guard, told) = watch(folder.path());
+    drop(guard);
+    fs::write(folder.path().join("a"), b"1").unwrap();
+    // The sink itself is gone, and its end of the channel with it.
+    assert_eq!(told.iter().count(), 0);
+}
+
+#[test]
+fn what_cannot_be_watched_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let refuse = |path: &Path| OsWatch::default().watch(path, Box::new(|_| ())).unwrap_err().kind();
+    assert_eq!(refuse(&folder.path().join("missing")), io::ErrorKind::NotFound);
+    fs::write(folder.path().join("file"), b"1").unwrap();
+    assert_eq!(refuse(&folder.path().join("file")), io::ErrorKind::NotADirectory);
+}
+
+#[test]
+fn lost_events_and_errors_are_an_overflow() {
+    let scene = Scene::new();
+    let watcher = RecommendedWatcher::new(|_| (), Config::default()).unwrap();
+    let watching = Watching {
+        watcher,
+        root: scene.root.clone(),
+        place: None,
+        gone_said: false,
+        sink: Box::new(|_| ()),
+        shared: Arc::default(),
+    };
+    let check = |event, says: &str| {
+        let mut out = Vec::new();
+        assert!(watching.translate(event, &mut out));
+        assert!(matches!(&out[0].kind, RawKind::Overflow(why) if why.contains(says)), "{out:?}");
+    };
+    check(Ok(Event::new(EventKind::Other).set_flag(Flag::Rescan)), "queue");
+    check(Err(notify::Error::new(ErrorKind::MaxFilesWatch)), "max_user_watches");
+}

@@ -1,1 +1,0 @@
-//! What is in memory, and who waits for what. No actor in it.
