@@ -21,6 +21,7 @@ pub mod event;
 pub mod ids;
 pub mod limits;
 pub mod platform;
+pub mod policy;
 pub mod storage;
 pub mod telemetry;
 

@@ -1,0 +1,141 @@
+//! How urgent one request is within its lane, from what the caller knows about it.
+
+use std::time::Duration;
+
+use crate::ids::Priority;
+
+/// What is known about a request. What is not known counts nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Hints {
+    /// How far the viewer is, in metres.
+    pub distance_m: Option<f32>,
+    /// The dot product of the direction of view and the direction to it, both of length 1; behind counts as 0.
+    pub view: Option<f32>,
+    /// Its size, in bytes.
+    pub size_bytes: Option<u64>,
+    /// How long it waits already.
+    pub waited: Duration,
+    /// How coarse the level of detail asked for is, from 0 (finest) to 1 (coarsest): coarse ones come first, since
+    /// they show something soonest.
+    pub coarseness: Option<f32>,
+}
+
+/// How much each hint counts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Weights {
+    /// Of `1 / (distance + 1)`. Default 1.
+    pub distance: f32,
+    /// Of the view, at least 0. Default 0.5.
+    pub view: f32,
+    /// Of `1 / (size in MB + 1)`. Default 0.25.
+    pub size: f32,
+    /// Of the time waited, full at 5 s. Default 0.5.
+    pub waited: f32,
+    /// Of the coarseness. Default 0.25.
+    pub coarseness: f32,
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        Self { distance: 1.0, view: 0.5, size: 0.25, waited: 0.5, coarseness: 0.25 }
+    }
+}
+
+/// After this long the time waited counts in full.
+const WAITED_FULL: Duration = Duration::from_secs(5);
+
+/// The weighted sum of the hints: higher is sooner. Finite for finite weights.
+pub fn score(hints: &Hints, weights: &Weights) -> f32 {
+    let fraction = |value: f32| if value.is_nan() { 0.0 } else { value.clamp(0.0, 1.0) };
+    let near = hints.distance_m.map_or(0.0, |distance| fraction(1.0 / (distance.max(0.0) + 1.0)));
+    let size = hints.size_bytes.map_or(0.0, |bytes| 1.0 / (bytes as f32 / 1e6 + 1.0));
+    let waited = fraction(hints.waited.as_secs_f32() / WAITED_FULL.as_secs_f32());
+    weights.distance * near
+        + weights.view * fraction(hints.view.unwrap_or(0.0))
+        + weights.size * size
+        + weights.waited * waited
+        + weights.coarseness * fraction(hints.coarseness.unwrap_or(0.0))
+}
+
+/// The distances, in metres, up to which a request belongs in each lane.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LaneDistances {
+    /// Critical up to here. Default 10.
+    pub critical_m: f32,
+    /// High up to here. Default 50.
+    pub high_m: f32,
+    /// Medium up to here, low beyond. Default 100.
+    pub medium_m: f32,
+}
+
+impl Default for LaneDistances {
+    fn default() -> Self {
+        Self { critical_m: 10.0, high_m: 50.0, medium_m: 100.0 }
+    }
+}
+
+impl LaneDistances {
+    /// The lane of something this far away. Not-a-number is far.
+    pub fn lane(&self, distance_m: f32) -> Priority {
+        if distance_m <= self.critical_m {
+            Priority::Critical
+        } else if distance_m <= self.high_m {
+            Priority::High
+        } else if distance_m <= self.medium_m {
+            Priority::Medium
+        } else {
+            Priority::Low
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_seen_small_waiting_and_coarse_each_raise_the_score() {
+        let weights = Weights::default();
+        let base = Hints {
+            distance_m: Some(20.0),
+            view: Some(0.1),
+            size_bytes: Some(4_000_000),
+            waited: Duration::from_secs(1),
+            coarseness: Some(0.2),
+        };
+        let before = score(&base, &weights);
+        let check = |change: fn(&mut Hints)| {
+            let mut hints = base;
+            change(&mut hints);
+            assert!(score(&hints, &weights) > before, "{hints:?}");
+        };
+        check(|hints| hints.distance_m = Some(10.0));
+        check(|hints| hints.view = Some(0.9));
+        check(|hints| hints.size_bytes = Some(1_000));
+        check(|hints| hints.waited = Duration::from_secs(5));
+        check(|hints| hints.coarseness = Some(1.0));
+    }
+
+    #[test]
+    fn hints_out_of_range_stay_finite() {
+        let hints = Hints {
+            distance_m: Some(f32::NAN),
+            view: Some(-3.0),
+            size_bytes: Some(u64::MAX),
+            waited: Duration::MAX,
+            coarseness: Some(f32::INFINITY),
+        };
+        assert!(score(&hints, &Weights::default()).is_finite());
+        let alone = Hints { distance_m: Some(-5.0), ..Hints::default() };
+        assert_eq!(score(&alone, &Weights::default()), 1.0);
+        let aged = Hints { waited: Duration::from_secs(60), ..Hints::default() };
+        assert_eq!(score(&aged, &Weights::default()), 0.5);
+    }
+
+    #[test]
+    fn lanes_by_distance() {
+        let lanes = LaneDistances::default();
+        let names: Vec<_> = [0.0, 10.0, 11.0, 51.0, 101.0, f32::NAN].map(|metres| lanes.lane(metres).name()).into();
+        assert_eq!(names, ["critical", "critical", "high", "medium", "low", "low"]);
+    }
+}
