@@ -1,0 +1,205 @@
+//! Where pages come from: out of a mapping, or read one by one where mapping is off. A page is hashed when it is
+//! first used and then remembered, by address, length and hash, so that generations share what they know.
+//!
+//! A mapped page may differ the next time it is looked at, since another process may write to the file; so
+//! remembering a page saves the hash and nothing else: whoever decodes it checks bounds every time.
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::page::{Fault, PageRef};
+use crate::error::{Error, Result};
+use crate::limits;
+use crate::storage::{Mapped, ReadAt};
+
+const SHARDS: usize = 16;
+/// Pages kept when mapping is off, over all shards: 16 MiB of full pages.
+const KEPT_PAGES_MAX: usize = 4096;
+/// Dictionaries kept; beyond it they are read again.
+const KEPT_DICTIONARIES_MAX: usize = 64;
+
+/// Which mapped pages were checked, as marks in a table without locks. A mark that is overwritten by another costs a
+/// second hash of its page, nothing else. A mark is a part of the hash that the parent names and of the address: who
+/// could make two of them alike writes the parent, and might as well name the true hash.
+struct Checked(Box<[AtomicU64]>);
+
+/// Most marks in the table: half a MiB.
+const MARKS_MAX: u64 = 1 << 16;
+/// Least.
+const MARKS_MIN: u64 = 1 << 12;
+/// Places that a mark may stand in.
+const WAYS: usize = 4;
+
+impl Checked {
+    fn new(room: u64) -> Self {
+        let marks = room.clamp(MARKS_MIN, MARKS_MAX).next_power_of_two();
+        Self(std::iter::repeat_with(AtomicU64::default).take(marks as usize).collect())
+    }
+
+    /// The first place of a mark, and the mark; never 0.
+    fn mark(&self, at: &PageRef) -> (usize, u64) {
+        let [a, b, c, d, e, f, g, h, rest @ ..] = at.hash;
+        let place = usize::from(u16::from_le_bytes([rest[0], rest[1]])) & (self.0.len() - WAYS);
+        (place, (u64::from_le_bytes([a, b, c, d, e, f, g, h]) ^ at.offset.rotate_left(32) ^ u64::from(at.len)) | 1)
+    }
+
+    fn has(&self, at: &PageRef) -> bool {
+        let (place, mark) = self.mark(at);
+        self.0[place..place + WAYS].iter().any(|known| known.load(Ordering::Relaxed) == mark)
+    }
+
+    fn add(&self, at: &PageRef) {
+        let (place, mark) = self.mark(at);
+        let ways = &self.0[place..place + WAYS];
+        let free = ways.iter().find(|known| known.load(Ordering::Relaxed) == 0);
+        let victim = &ways[usize::from(at.hash[31]) % WAYS];
+        free.unwrap_or(victim).store(mark, Ordering::Relaxed);
+    }
+}
+
+/// What all generations of one storage share.
+pub(crate) struct Pages {
+    pub storage: Arc<dyn ReadAt>,
+    pub file: String,
+    pub mapping: bool,
+    checked: Checked,
+    kept: [Mutex<HashMap<PageRef, Arc<[u8]>>>; SHARDS],
+    pub dictionaries: Mutex<HashMap<PageRef, Arc<[u8]>>>,
+}
+
+impl Pages {
+    pub fn new(storage: Arc<dyn ReadAt>, mapping: bool) -> Self {
+        let file = storage.name();
+        // Pages are about 4 KiB; a writer's file will grow.
+        let room = if mapping { storage.len().unwrap_or(0) / 2048 } else { 0 };
+        Self {
+            storage,
+            file,
+            mapping,
+            checked: Checked::new(room),
+            kept: Default::default(),
+            dictionaries: Mutex::default(),
+        }
+    }
+
+    pub fn corrupt(&self, what: impl std::fmt::Display) -> Error {
+        Error::corrupt(&self.file, what.to_string())
+    }
+
+    /// The bytes at `range`, read into memory. The caller has checked `len` against a limit.
+    pub fn read(&self, offset: u64, len: usize, what: &str) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        self.storage.read_exact_at(offset, &mut bytes).map_err(|source| match source.kind() {
+            std::io::ErrorKind::UnexpectedEof => {
+                self.corrupt(format_args!("{what} at byte {offset} reaches past the end of the file"))
+            }
+            _ => Error::io(format!("read {len} bytes at {offset}"), &self.file, source),
+        })?;
+        Ok(bytes)
+    }
+
+    /// A checked byte string that is not a page and is not remembered.
+    pub fn read_checked(&self, at: &PageRef, what: &str) -> Result<Vec<u8>> {
+        let bytes = self.read(at.offset, at.len as usize, what)?;
+        if *blake3::hash(&bytes).as_bytes() != at.hash {
+            return Err(self.corrupt(format_args!("{what} at byte {} does not match its hash", at.offset)));
+        }
+        Ok(bytes)
+    }
+
+    pub fn keep_dictionary(&self, at: PageRef, bytes: &Arc<[u8]>) {
+        let mut kept = self.dictionaries.lock();
+        if kept.len() >= KEPT_DICTIONARIES_MAX {
+            kept.clear();
+        }
+        kept.insert(at, Arc::clone(bytes));
+    }
+}
+
+/// One generation's sight of the storage: what all share, and a mapping that is long enough for its pages.
+#[derive(Clone)]
+pub(crate) struct View {
+    pub pages: Arc<Pages>,
+    map: Option<Arc<dyn Mapped>>,
+    /// No page of this generation reaches past this byte.
+    pub end: u64,
+}
+
+/// A page's bytes.
+#[derive(Clone)]
+pub(crate) enum Page<'v> {
+    Mapped(&'v [u8]),
+    Read(Arc<[u8]>),
+}
+
+impl Deref for Page<'_> {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(bytes) => bytes,
+            Self::Read(bytes) => bytes,
+        }
+    }
+}
+
+impl View {
+    /// Maps the first `end` bytes where that is wanted and possible.
+    pub fn new(pages: Arc<Pages>, end: u64) -> Result<Self> {
+        let map = if pages.mapping {
+            let map =
+                pages.storage.map(end).map_err(|source| Error::io(format!("map {end} bytes"), &pages.file, source))?;
+            map.map(Arc::from)
+        } else {
+            None
+        };
+        Ok(Self { pages, map, end })
+    }
+
+    /// The bytes of a page. They match its hash, or did when it was first used.
+    pub fn page(&self, at: &PageRef) -> Result<Page<'_>> {
+        let len = at.len as usize;
+        let fits = at.offset.checked_add(u64::from(at.len)).is_some_and(|end| end <= self.end);
+        if len > limits::PAGE_BYTES_MAX || !fits || at.offset < super::HEAD_BYTES {
+            return Err(self.fault(at, "its address is outside of the bundle"));
+        }
+        let shard = usize::from(at.hash[0]) % SHARDS;
+        let mapped = self.map.as_ref().and_then(|map| {
+            let start = usize::try_from(at.offset).ok()?;
+            map.bytes().get(start..start.checked_add(len)?)
+        });
+        if let Some(bytes) = mapped {
+            if !self.pages.checked.has(at) {
+                self.check(at, bytes)?;
+                self.pages.checked.add(at);
+            }
+            return Ok(Page::Mapped(bytes));
+        }
+        if let Some(bytes) = self.pages.kept[shard].lock().get(at) {
+            return Ok(Page::Read(Arc::clone(bytes)));
+        }
+        let bytes: Arc<[u8]> = self.pages.read(at.offset, len, "a page")?.into();
+        self.check(at, &bytes)?;
+        let mut kept = self.pages.kept[shard].lock();
+        if kept.len() >= KEPT_PAGES_MAX / SHARDS {
+            kept.clear();
+        }
+        kept.insert(*at, Arc::clone(&bytes));
+        Ok(Page::Read(bytes))
+    }
+
+    fn check(&self, at: &PageRef, bytes: &[u8]) -> Result<()> {
+        if *blake3::hash(bytes).as_bytes() == at.hash {
+            Ok(())
+        } else {
+            Err(self.fault(at, "it does not match its hash"))
+        }
+    }
+
+    pub fn fault(&self, at: &PageRef, fault: Fault) -> Error {
+        self.pages.corrupt(format_args!("page at byte {}: {fault}", at.offset))
+    }
+}
