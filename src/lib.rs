@@ -23,6 +23,7 @@ pub mod ids;
 pub mod limits;
 pub mod platform;
 pub mod policy;
+pub mod residency;
 pub mod storage;
 pub mod telemetry;
 

@@ -1,0 +1,28 @@
+//! What is in memory, and who waits for what. No actor in it.
+//!
+//! - [`Budget`] decides who may have memory; [`Content`] and [`Chunk`] are memory with its charge; [`Reaper`] frees
+//!   what is large.
+//! - [`ResidentTable`] finds resident [`Asset`]s by id, in the generation that [`Generations`] says readers see.
+//! - [`Ledger`] holds every request that is not answered yet. Actors do the work; the ledger knows what is owed.
+//!
+//! Invariant 5: all of it outlives every actor. What an actor holds of it (a [`Charge`], a [`Lease`]) gives itself back
+//! when the actor dies with it.
+
+pub mod asset;
+pub mod budget;
+pub mod content;
+pub mod generations;
+pub mod ledger;
+pub mod reaper;
+pub mod table;
+
+pub use asset::{Asset, Name};
+pub use budget::{Budget, BudgetStats, Charge, IoCharge, Shortfall};
+pub use content::{Chunk, Content, ContentBuilder};
+pub use generations::{Generations, Live};
+pub use ledger::{Answer, Ask, Change, Joined, Key, Lease, Ledger, LedgerStats, Located, Merge, Ticket, Want, Working};
+pub use reaper::Reaper;
+pub use table::{Candidate, ResidentTable, TableStats};
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,128 @@
+//! The handle that a program holds: resident bytes under a name.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::content::Content;
+use crate::bundle::AssetRecord;
+use crate::ids::{AssetId, AssetKind, AssetPath, ContentHash, Generation};
+
+/// What an asset is called, and what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    /// Its id.
+    pub id: AssetId,
+    /// Its path.
+    pub path: AssetPath,
+    /// Its kind.
+    pub kind: AssetKind,
+    /// Whether its file may be executed.
+    pub executable: bool,
+}
+
+impl From<&AssetRecord> for Name {
+    fn from(record: &AssetRecord) -> Self {
+        Self { id: record.id, path: record.path.clone(), kind: record.kind, executable: record.executable }
+    }
+}
+
+struct Inner {
+    content: Arc<Content>,
+    name: Name,
+    generation: Generation,
+}
+
+/// A handle to resident bytes. Derefs to `[u8]`, is cheap to clone, and keeps the bytes in memory while it is held:
+/// a held asset is pinned, and is not evicted. A reload never changes the bytes behind a handle.
+#[derive(Clone)]
+pub struct Asset(Arc<Inner>);
+
+impl Asset {
+    /// The handle to `content` under `name`, as `generation` has it.
+    pub fn new(name: Name, generation: Generation, content: Arc<Content>) -> Asset {
+        Asset(Arc::new(Inner { content, name, generation }))
+    }
+
+    /// The same bytes under another name or in another generation.
+    pub fn under(&self, name: Name, generation: Generation) -> Asset {
+        Asset::new(name, generation, Arc::clone(&self.0.content))
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &AssetPath {
+        &self.0.name.path
+    }
+
+    /// Its id.
+    pub fn id(&self) -> AssetId {
+        self.0.name.id
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> AssetKind {
+        self.0.name.kind
+    }
+
+    /// Whether its file may be executed.
+    pub fn executable(&self) -> bool {
+        self.0.name.executable
+    }
+
+    /// The hash of the bytes.
+    pub fn hash(&self) -> ContentHash {
+        self.0.content.hash()
+    }
+
+    /// The generation it was made resident for. The bytes may be those of later generations, too.
+    pub fn generation(&self) -> Generation {
+        self.0.generation
+    }
+
+    /// Its path, id, kind and execute bit together.
+    pub fn name(&self) -> &Name {
+        &self.0.name
+    }
+
+    /// The bytes as [`Bytes`], without a copy. The asset stays pinned while any clone of them lives.
+    pub fn into_bytes(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+
+    /// The bytes apart from their name.
+    pub fn content(&self) -> &Arc<Content> {
+        &self.0.content
+    }
+
+    /// Whether someone besides the resident table holds it. Called on the table's own handle.
+    pub(super) fn is_held(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+}
+
+impl Deref for Asset {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.0.content
+    }
+}
+
+impl AsRef<[u8]> for Asset {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl From<Asset> for Bytes {
+    fn from(asset: Asset) -> Bytes {
+        asset.into_bytes()
+    }
+}
+
+impl fmt::Debug for Asset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Asset({}, {} bytes, generation {})", self.path(), self.len(), self.generation())
+    }
+}

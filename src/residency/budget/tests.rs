@@ -1,0 +1,150 @@
+//! The budget under every order of charges and releases.
+
+use std::sync::atomic::AtomicUsize;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const TEXT: AssetKind = AssetKind::Text;
+const MESH: AssetKind = AssetKind::Mesh;
+
+fn budget(total: u64, reserve: u64, text: u64) -> Arc<Budget> {
+    Budget::new(total, reserve, &BTreeMap::from([(TEXT, text)]))
+}
+
+#[test]
+fn a_charge_says_which_budget_is_short_and_by_how_much() {
+    let budget = budget(100, 20, 30);
+    let held = budget.try_charge(TEXT, 25).unwrap();
+    let short = |missing_bytes, kind| Shortfall { missing_bytes, kind };
+    assert_eq!(budget.try_charge(TEXT, 10).unwrap_err(), short(5, Some(TEXT)));
+    assert_eq!(budget.try_charge(MESH, 60).unwrap_err(), short(5, None));
+    assert_eq!(budget.try_charge(MESH, u64::MAX).unwrap_err().kind, None);
+    let rest = budget.try_charge(MESH, 55).unwrap();
+    assert_eq!(budget.try_charge(MESH, 1).unwrap_err(), short(1, None));
+    drop(held);
+    drop(rest);
+    assert_eq!((budget.snapshot().charged, budget.snapshot().peak), (0, 80));
+    assert_eq!((budget.admissible_bytes(TEXT), budget.admissible_bytes(MESH)), (30, 80));
+}
+
+#[test]
+fn the_reserve_is_apart_from_the_rest() {
+    let budget = budget(100, 20, 100);
+    let all = budget.try_charge(MESH, 80).unwrap();
+    let reading = budget.try_charge_io(20).unwrap();
+    assert!(budget.try_charge_io(1).is_none());
+    drop(all);
+    assert!(budget.try_charge_io(1).is_none());
+    assert!(budget.try_charge(MESH, 81).is_err());
+    drop(reading);
+    assert_eq!(budget.snapshot().peak, 100);
+}
+
+#[test]
+fn one_wait_is_one_call_and_a_failed_try_wakes_nobody() {
+    let budget = budget(100, 0, 100);
+    let calls = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&calls);
+    budget.on_release(Box::new(move || _ = seen.fetch_add(1, Ordering::SeqCst)));
+    let (mut first, second) = (budget.try_charge(TEXT, 40).unwrap(), budget.try_charge(TEXT, 60).unwrap());
+    assert!(budget.charge_or_wait(TEXT, 50).is_err());
+    assert_eq!(calls.load(Ordering::SeqCst), 0);
+    first.shrink_to(10);
+    drop(second);
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    drop(first);
+    assert_eq!(calls.load(Ordering::SeqCst), 1, "nobody waited any more");
+}
+
+proptest! {
+    #[test]
+    fn it_charges_what_a_plain_sum_would(
+        steps in proptest::collection::vec((0usize..3, 0u64..60, any::<bool>()), 1..80),
+    ) {
+        let budget = budget(100, 10, 40);
+        let mut held: Vec<Charge> = Vec::new();
+        for (which, bytes, release) in steps {
+            if release {
+                if !held.is_empty() {
+                    drop(held.swap_remove(which % held.len()));
+                }
+            } else {
+                let kind = AssetKind::ALL[which + 4];
+                let sum = |kind: Option<AssetKind>| -> u64 {
+                    held.iter().filter(|c| kind.is_none_or(|kind| c.kind() == kind)).map(Charge::bytes).sum()
+                };
+                let fits = sum(None) + bytes <= 90 && (kind != TEXT || sum(Some(TEXT)) + bytes <= 40);
+                let charge = budget.try_charge(kind, bytes);
+                prop_assert_eq!(charge.is_ok(), fits);
+                held.extend(charge);
+            }
+            prop_assert_eq!(budget.snapshot().charged, held.iter().map(Charge::bytes).sum::<u64>());
+        }
+    }
+}
+
+#[test]
+fn no_interleaving_charges_more_than_the_limits() {
+    let budget = budget(1000, 100, 400);
+    // Added after a charge and subtracted before it ends, so each is at most what is really charged.
+    let (shadow, shadow_text) = (AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for thread in 0..4u64 {
+            let (budget, shadow, shadow_text) = (&budget, &shadow, &shadow_text);
+            scope.spawn(move || {
+                let mut random = thread + 1;
+                for _ in 0..20_000 {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    let (kind, bytes) = (if random >> 63 == 0 { TEXT } else { MESH }, (random >> 33) % 300);
+                    let Ok(charge) = budget.try_charge(kind, bytes) else { continue };
+                    assert!(shadow.fetch_add(bytes, Ordering::SeqCst) + bytes <= 900);
+                    if kind == TEXT {
+                        assert!(shadow_text.fetch_add(bytes, Ordering::SeqCst) + bytes <= 400);
+                    }
+                    assert!(budget.snapshot().charged <= 900);
+                    if kind == TEXT {
+                        shadow_text.fetch_sub(bytes, Ordering::SeqCst);
+                    }
+                    shadow.fetch_sub(bytes, Ordering::SeqCst);
+                    drop(charge);
+                }
+            });
+        }
+    });
+    let end = budget.snapshot();
+    assert_eq!((end.charged, end.by_kind.len()), (0, 0));
+    assert!(end.peak <= 900);
+}
+
+#[test]
+fn no_wake_up_is_lost() {
+    // One waits for all of the memory, again and again, while others take and give back parts of it.
+    const ROUNDS: usize = 2000;
+    let budget = budget(100, 0, 100);
+    let (wake, woken) = mpsc::channel();
+    budget.on_release(Box::new(move || _ = wake.send(())));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    drop(budget.try_charge(TEXT, 40));
+                }
+            });
+        }
+        for _ in 0..ROUNDS {
+            loop {
+                match budget.charge_or_wait(TEXT, 70) {
+                    Ok(charge) => break drop(charge),
+                    // Generous: it only passes when the wake-up is lost.
+                    Err(_) => woken.recv_timeout(Duration::from_secs(60)).unwrap(),
+                }
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
