@@ -1,0 +1,29 @@
+//! From a source tree to its next generation.
+//!
+//! [`TreeBuilder`] is the engine; [`pack`], [`compact`] and [`unpack`] are what the program does with bundles.
+
+mod arena;
+pub mod builder;
+mod compact;
+pub mod config;
+mod contents;
+pub mod extract;
+mod frames;
+pub mod graph;
+mod pack;
+mod parallel;
+pub mod plan;
+pub mod scan;
+mod source;
+mod split;
+pub mod stats;
+pub mod transform;
+mod unpack;
+pub mod workshop;
+
+pub use self::builder::{BuildOptions, Built, NoProgress, Progress, TreeBuilder};
+pub use self::compact::{CompactReport, compact};
+pub use self::contents::ContentReader;
+pub use self::pack::{PackReport, pack};
+pub use self::unpack::{UnpackReport, unpack};
+pub use self::workshop::{Task, Workshop};

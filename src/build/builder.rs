@@ -1,0 +1,287 @@
+//! The one engine that turns a tree into generations: for packing, and for serving a directory while it changes.
+
+mod apply;
+mod delta;
+mod make;
+mod stage;
+mod tree;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use self::tree::Tree;
+use super::contents::ContentReader;
+use super::frames::{Dictionaries, Encoders};
+use super::scan::Exclude;
+use super::stats;
+use super::transform::TransformRegistry;
+use crate::bundle::{Bundle, BundleWriter, Committer, Params};
+use crate::config::Layout;
+use crate::error::{Error, Result};
+use crate::event::{BuildFailure, ChangedAsset};
+use crate::ids::AssetPath;
+use crate::platform::clock::Clock;
+use crate::platform::fs::{FileSystem, WriterLock, is_locked};
+use crate::storage::WriteAt;
+
+/// How to build.
+#[derive(Clone)]
+pub struct BuildOptions {
+    /// The layout of a bundle that is made anew. Default [`Layout::Access`].
+    pub layout: Layout,
+    /// Threads that read, transform and encode; 0 for one per core. Default 0. The result does not depend on it.
+    pub threads: usize,
+    /// `false`, the default: a file that does not build refuses the whole build, and nothing is written. `true`: it
+    /// keeps its last good version, the failure is reported, and it is tried again when it changes.
+    pub tolerant: bool,
+    /// The transforms that `flyloft.toml` may name. Default the built-in ones.
+    pub registry: Arc<TransformRegistry>,
+    /// Bytes of source files kept in memory between reading and encoding; others are read twice. Default 1 GiB.
+    pub cache_bytes: u64,
+}
+
+impl Default for BuildOptions {
+    fn default() -> Self {
+        Self {
+            layout: Layout::default(),
+            threads: 0,
+            tolerant: false,
+            registry: Arc::new(TransformRegistry::with_builtins()),
+            cache_bytes: 1 << 30,
+        }
+    }
+}
+
+impl BuildOptions {
+    fn threads(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, |count| count.get().min(64)),
+            threads => threads.min(64),
+        }
+    }
+}
+
+/// Is told how far long work is. Called from the thread that does it, often: it must be cheap.
+pub trait Progress: Sync {
+    /// `done` of `total` bytes or files; `what` is a verb: "read", "pack", "check".
+    fn step(&self, done: u64, total: u64, what: &str);
+}
+
+/// Progress that nobody watches.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoProgress;
+
+impl Progress for NoProgress {
+    fn step(&self, _done: u64, _total: u64, _what: &str) {}
+}
+
+/// The outcome of a scan or an update.
+#[derive(Clone, Debug, Default)]
+pub struct Built {
+    /// The staged generation, readable but not durable; `None` when nothing differs.
+    pub bundle: Option<Bundle>,
+    /// Assets whose content or execute bit differs, in path order.
+    pub changed: Vec<ChangedAsset>,
+    /// Everything that does not build now, in path order, not only what failed this time.
+    pub failures: Vec<BuildFailure>,
+    /// What failed before and builds again.
+    pub healed: Vec<AssetPath>,
+    /// Dependencies on nothing, links that are not followed: of the files that were read this time.
+    pub warnings: Vec<String>,
+    /// Microseconds of looking, reading and transforming.
+    pub build_us: u64,
+    /// Microseconds of encoding, writing and checking.
+    pub stage_us: u64,
+}
+
+/// Builds generations of one tree into one bundle. Owns the bundle's writer and the lock that makes it the only one.
+///
+/// [`TreeBuilder::scan`] brings the bundle up to the whole tree; after it [`TreeBuilder::update`] does the same for
+/// paths that changed, at a cost that does not depend on the size of the tree. Both only stage; the caller commits.
+pub struct TreeBuilder {
+    fs: Arc<dyn FileSystem>,
+    clock: Arc<dyn Clock>,
+    root: PathBuf,
+    real_root: PathBuf,
+    stats_path: Option<PathBuf>,
+    options: BuildOptions,
+    threads: usize,
+    exclude: Exclude,
+    writer: BundleWriter,
+    encoders: Encoders,
+    dictionaries: Dictionaries,
+    /// Reads back what small updates wrote.
+    checker: Option<ContentReader>,
+    tree: Tree,
+    /// What was written did not read back: the staged generation must not be built upon.
+    broken: Option<Error>,
+    /// Held for as long as the writer lives; declared after it, so that it goes after it.
+    _lock: WriterLock,
+}
+
+impl TreeBuilder {
+    /// Opens or creates the bundle for the tree at `root`, as its only writer. `stats` is the file that remembers
+    /// what source files looked like; without one every file is read at the first scan.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the tree's folder or the bundle cannot be opened, [`Error::Locked`] when another writer has
+    /// it, [`Error::Config`] when a strict build asks for another layout than the bundle has, and those of
+    /// [`Bundle::open`].
+    pub fn open(
+        fs: Arc<dyn FileSystem>,
+        clock: Arc<dyn Clock>,
+        root: &Path,
+        bundle: &Path,
+        stats: Option<&Path>,
+        options: BuildOptions,
+    ) -> Result<Self> {
+        Self::open_beside(fs, clock, root, bundle, stats, None, options)
+    }
+
+    /// Like [`TreeBuilder::open`]; `beside` is a file that is not packed either.
+    pub(super) fn open_beside(
+        fs: Arc<dyn FileSystem>,
+        clock: Arc<dyn Clock>,
+        root: &Path,
+        bundle: &Path,
+        stats: Option<&Path>,
+        beside: Option<&Path>,
+        options: BuildOptions,
+    ) -> Result<Self> {
+        let real_root = fs.canonicalize(root).map_err(|error| Error::io("open the folder", root, error))?;
+        fs.read_dir(root).map_err(|error| Error::io("list", root, error))?;
+        let (storage, lock) = open_writer(&*fs, bundle, true)?;
+        let writer = open_bundle(storage, options.layout)?;
+        if writer.layout() != options.layout && !options.tolerant {
+            let has = writer.layout().name();
+            let why = format!("{} has the layout {has}; ask for {has}, or pack into a new file", bundle.display());
+            return Err(Error::config("layout", why));
+        }
+        let exclude = Exclude::new(&*fs, &real_root, [Some(bundle), stats, beside].into_iter().flatten());
+        let mut tree = Tree::default();
+        if let Some(stats) = stats
+            && let Ok(bytes) = fs.read(stats)
+        {
+            tree.remembered = stats::from_bytes(&bytes).into_iter().collect();
+        }
+        Ok(Self {
+            fs,
+            clock,
+            root: root.to_owned(),
+            real_root,
+            stats_path: stats.map(Path::to_owned),
+            threads: options.threads(),
+            options,
+            exclude,
+            encoders: Encoders::new(writer.layout()),
+            writer,
+            dictionaries: Dictionaries::default(),
+            checker: None,
+            tree,
+            broken: None,
+            _lock: lock,
+        })
+    }
+
+    /// The newest staged generation; after opening, the committed one.
+    pub fn bundle(&self) -> Option<&Bundle> {
+        self.writer.bundle()
+    }
+
+    /// Commits what is staged; may be used from another thread.
+    pub fn committer(&self) -> Committer {
+        self.writer.committer()
+    }
+
+    /// Whether dead bytes exceed live ones.
+    pub fn wants_compaction(&self) -> bool {
+        self.bundle().is_some_and(|bundle| bundle.info().dead_bytes > bundle.info().live_bytes)
+    }
+
+    /// Everything that does not build now, in path order.
+    pub fn failures(&self) -> Vec<BuildFailure> {
+        self.tree.failures.values().map(|failed| failed.failure.clone()).collect()
+    }
+
+    /// Brings the bundle up to the whole tree. Only what differs is staged; nothing when nothing does.
+    ///
+    /// # Errors
+    /// When strict: the first failure, as [`Error::Build`]. Always: [`Error::Io`] when the tree's folder cannot be
+    /// listed, and those of writing; then the generation before still stands and a later call tries again.
+    pub fn scan(&mut self, progress: &dyn Progress) -> Result<Built> {
+        self.check_sound()?;
+        let started = self.clock.now();
+        let delta = self.delta_of_tree(progress)?;
+        self.apply(delta, started, progress)
+    }
+
+    /// Brings the bundle up to the files and folders at these absolute paths, what is below them, and what was built
+    /// from them. The first call is a scan.
+    ///
+    /// # Errors
+    /// Those of [`TreeBuilder::scan`].
+    pub fn update(&mut self, changed: &BTreeSet<PathBuf>) -> Result<Built> {
+        if !self.tree.scanned {
+            return self.scan(&NoProgress);
+        }
+        self.check_sound()?;
+        let started = self.clock.now();
+        match self.delta_of_paths(changed)? {
+            Some(delta) => self.apply(delta, started, &NoProgress),
+            None => self.scan(&NoProgress),
+        }
+    }
+
+    /// A builder whose last generation did not read back builds nothing more; opening the bundle again goes back to
+    /// the last committed generation.
+    fn check_sound(&self) -> Result<()> {
+        self.broken.clone().map_or(Ok(()), Err)
+    }
+
+    /// Whether it can still build; if not, opening the bundle anew goes back to the last committed generation.
+    pub fn is_sound(&self) -> bool {
+        self.broken.is_none()
+    }
+
+    /// Bytes of the source files, as they were read last.
+    pub fn source_bytes(&self) -> u64 {
+        self.tree.files.values().map(|known| known.stamp.len).sum()
+    }
+
+    /// Writes down what source files look like, so that the next scan need not read them.
+    ///
+    /// # Errors
+    /// [`Error::Io`]. Nothing is lost but time.
+    pub fn save_stats(&mut self) -> Result<()> {
+        let Some(path) = &self.stats_path else { return Ok(()) };
+        let trusted = self.tree.files.iter().filter(|(_, known)| known.trusted);
+        let remembered = trusted.map(|(path, known)| {
+            let weak = known.weak.clone();
+            (path.clone(), stats::Remembered { stamp: known.stamp, source: known.source, weak })
+        });
+        let Some(bytes) = stats::to_bytes(remembered.collect()) else { return Ok(()) };
+        self.fs.write_atomic(path, &bytes).map_err(|error| Error::io("write", path, error))
+    }
+}
+
+/// Opens a bundle's file as its only writer.
+pub(super) fn open_writer(fs: &dyn FileSystem, path: &Path, create: bool) -> Result<(Arc<dyn WriteAt>, WriterLock)> {
+    fs.open_writer(path, create).map_err(|error| {
+        if is_locked(&error) { Error::Locked { path: path.to_owned() } } else { Error::io("open", path, error) }
+    })
+}
+
+fn open_bundle(storage: Arc<dyn WriteAt>, layout: Layout) -> Result<BundleWriter> {
+    match storage.len() {
+        Ok(0) => BundleWriter::create(storage, Params::new(layout)),
+        Ok(_) => BundleWriter::open(storage),
+        Err(error) => Err(Error::io("look at", storage.name(), error)),
+    }
+}
+
+/// Whether the operating system says that there is no such file.
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}

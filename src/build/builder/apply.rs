@@ -1,0 +1,272 @@
+//! From what may differ to a staged generation: read, transform, compare, stage.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+use super::delta::{Candidate, Delta};
+use super::make::{self, Maker, Output};
+use super::tree::{Failed, Known};
+use super::{Built, TreeBuilder};
+use crate::build::arena::Arena;
+use crate::build::source::{BEING_WRITTEN, Reader, Source};
+use crate::build::stats::Stamp;
+use crate::build::{Progress, graph, parallel};
+use crate::error::{Error, Result};
+use crate::event::BuildFailure;
+use crate::ids::{AssetPath, ContentHash};
+use crate::platform::fs::FileKind;
+
+impl TreeBuilder {
+    pub(super) fn reader(&self) -> Reader<'_> {
+        Reader {
+            fs: &*self.fs,
+            clock: &*self.clock,
+            root: &self.root,
+            wary: self.options.tolerant,
+            keep: AtomicU64::new(self.options.cache_bytes),
+        }
+    }
+
+    pub(super) fn apply(&mut self, mut delta: Delta, started: Instant, progress: &dyn Progress) -> Result<Built> {
+        let mut failed: Vec<Failed> = Vec::new();
+        for failure in delta.failures.drain(..) {
+            let path = AssetPath::new(&failure.path).ok();
+            failed.push(Failed { failure, path, inputs: Vec::new() });
+        }
+        self.refuse(&mut failed)?;
+
+        // Read what may differ, then what must be built again because of it.
+        let candidates = std::mem::take(&mut delta.candidates);
+        let mut sources = HashMap::with_capacity(candidates.len());
+        let mut changed: BTreeMap<AssetPath, Option<ContentHash>> = BTreeMap::new();
+        let mut appeared: BTreeSet<AssetPath> = BTreeSet::new();
+        for path in &delta.gone {
+            self.tree.remove(path);
+            changed.insert(path.clone(), None);
+        }
+        let whole = delta.base.is_some();
+        // Without a bundle nothing was built from anything yet, nor waits for anything.
+        let first = self.bundle().is_none() && self.tree.failures.is_empty();
+        let mut build: Vec<AssetPath> = Vec::with_capacity(candidates.len());
+        for (candidate, read) in candidates.iter().zip(self.read(&candidates, progress)) {
+            match read {
+                Ok(source) => {
+                    let path = source.file.path.clone();
+                    let old = self.know(&source);
+                    let differs = candidate.was != Some(source.hash);
+                    let flipped = old.is_none_or(|old| old.executable != source.file.stat.executable);
+                    if differs && !first {
+                        changed.insert(path.clone(), Some(source.hash));
+                    }
+                    if candidate.was.is_none() && !first {
+                        appeared.insert(path.clone());
+                    }
+                    if differs || flipped || candidate.force || whole {
+                        build.push(path.clone());
+                        sources.insert(path, source);
+                    }
+                }
+                // Its last good version stays for the moment; that it is closed is a change of its own.
+                Err(failure) if failure.cause == BEING_WRITTEN && (candidate.was.is_some() || !whole) => {}
+                Err(failure) => {
+                    let path = Some(candidate.file.path.clone());
+                    failed.push(Failed { failure, path, inputs: Vec::new() });
+                }
+            }
+        }
+        drop(candidates);
+        self.refuse(&mut failed)?;
+        self.read_again(&changed, &mut build, &mut sources, &mut failed, progress);
+
+        // Build.
+        let made = {
+            let reader = self.reader();
+            let maker =
+                Maker { tree: &self.tree, registry: &self.options.registry, reader: &reader, sources: &sources };
+            parallel::map(self.threads, &build, || (), |(), _, path| maker.make(&sources[path]))
+        };
+        let mut outputs = Vec::with_capacity(made.len());
+        for made in made {
+            match made {
+                Ok(output) => outputs.push(output),
+                Err(failure) => failed.push(failure),
+            }
+        }
+        self.refuse(&mut failed)?;
+        self.hold_back(&mut outputs, &mut failed);
+        let mut warnings = std::mem::take(&mut delta.warnings);
+        for output in &mut outputs {
+            warnings.append(&mut output.warnings);
+        }
+        let built_at = self.clock.now();
+
+        // Stage.
+        appeared.extend(delta.gone.iter().cloned());
+        let touched: Vec<AssetPath> =
+            outputs.iter().map(|output| output.path.clone()).chain(delta.gone.iter().cloned()).collect();
+        let mut places = std::mem::take(&mut delta.places);
+        if !self.tree.failures.is_empty() && !whole {
+            // What was built because of something else no longer fails either.
+            places.extend(outputs.iter().map(|output| output.path.as_str().to_owned()));
+        }
+        let (bundle, changed) = match self.stage(outputs, &mut sources, &appeared, delta, progress) {
+            Ok(staged) => staged,
+            Err(error) => {
+                // The bundle is as it was; what it should have become is looked at again the next time.
+                self.tree.redo.extend(touched);
+                return Err(error);
+            }
+        };
+        let healed = self.settle_failures(whole, &places, failed);
+        Ok(Built {
+            bundle,
+            changed,
+            failures: self.failures(),
+            healed,
+            warnings,
+            build_us: (built_at - started).as_micros() as u64,
+            stage_us: (self.clock.now() - built_at).as_micros() as u64,
+        })
+    }
+
+    /// When strict, the first failure in path order is the answer.
+    fn refuse(&self, failed: &mut [Failed]) -> Result<()> {
+        if self.options.tolerant || failed.is_empty() {
+            return Ok(());
+        }
+        failed.sort_by(|a, b| a.failure.path.cmp(&b.failure.path));
+        let BuildFailure { path, line, transform, mut cause } = failed[0].failure.clone();
+        if failed.len() > 1 {
+            cause = format!("{cause} (and {} more)", failed.len() - 1);
+        }
+        Err(Error::Build { path, line, transform, cause })
+    }
+
+    fn read(&self, candidates: &[Candidate], progress: &dyn Progress) -> Vec<Result<Source, BuildFailure>> {
+        let reader = self.reader();
+        let total = candidates.len() as u64;
+        let done = AtomicU64::new(0);
+        parallel::map(self.threads, candidates, Arena::default, |arena, _, candidate| {
+            // What is identical to what was built last is not needed in memory.
+            let known = candidate.was.filter(|_| self.tree.config.rule(&candidate.file.path).is_none());
+            let source = reader.source(&candidate.file, known, arena);
+            progress.step(done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1, total, "read");
+            source
+        })
+    }
+
+    /// Makes what was read what is known; answers what was known before.
+    fn know(&mut self, source: &Source) -> Option<Known> {
+        let path = &source.file.path;
+        let known = Known {
+            stamp: Stamp::of(&source.file.stat),
+            trusted: source.trusted,
+            source: source.hash,
+            executable: source.file.stat.executable,
+            at: source.file.at.clone(),
+            weak: make::weak(source),
+        };
+        let old = self.tree.files.get(path).cloned();
+        self.tree.insert(path.clone(), known);
+        old
+    }
+
+    /// Reads what was built from something that changed, and what failed and may build now.
+    fn read_again(
+        &mut self,
+        changed: &BTreeMap<AssetPath, Option<ContentHash>>,
+        build: &mut Vec<AssetPath>,
+        sources: &mut HashMap<AssetPath, Source>,
+        failed: &mut Vec<Failed>,
+        progress: &dyn Progress,
+    ) {
+        let mut again: BTreeSet<AssetPath> = BTreeSet::new();
+        for (path, now) in changed {
+            again.extend(self.tree.stale_readers(path, *now).cloned());
+        }
+        for failure in self.tree.failures.values() {
+            if let Some(path) = &failure.path
+                && failure.inputs.iter().any(|input| changed.contains_key(input))
+            {
+                again.insert(path.clone());
+            }
+        }
+        again.retain(|path| !sources.contains_key(path) && self.tree.files.contains_key(path));
+        let mut candidates = Vec::with_capacity(again.len());
+        for path in again {
+            let at = self.tree.files.get(&path).and_then(|known| known.at.clone());
+            let at = at.map_or_else(|| self.root.join(path.as_str()), |at| at.to_path_buf());
+            match self.fs.stat(&at, true) {
+                Ok(stat) if stat.kind == FileKind::File => {
+                    let file = self.tree.source_file(&path, stat);
+                    candidates.push(Candidate { file, was: None, force: true });
+                }
+                // It is gone, or no file any more: that is a change of its own, which is still to come.
+                Ok(_) | Err(_) => {}
+            }
+        }
+        for (candidate, read) in candidates.iter().zip(self.read(&candidates, progress)) {
+            match read {
+                Ok(source) => {
+                    self.know(&source);
+                    build.push(source.file.path.clone());
+                    sources.insert(source.file.path.clone(), source);
+                }
+                Err(failure) => {
+                    let path = Some(candidate.file.path.clone());
+                    failed.push(Failed { failure, path, inputs: Vec::new() });
+                }
+            }
+        }
+    }
+
+    /// What is in a cycle is one unit: when one of it does not build, the others wait for it with their last good
+    /// versions, so that no reader sees new and old ones that refer to each other.
+    fn hold_back(&self, outputs: &mut Vec<Output>, failed: &mut Vec<Failed>) {
+        if failed.is_empty() || outputs.is_empty() {
+            return;
+        }
+        let mut number: HashMap<AssetPath, u32> = HashMap::new();
+        let mut edges: Vec<Vec<AssetPath>> = Vec::new();
+        let mut add = |path: &AssetPath, uses: Vec<AssetPath>| {
+            number.entry(path.clone()).or_insert_with(|| {
+                edges.push(uses);
+                edges.len() as u32 - 1
+            });
+        };
+        for output in outputs.iter() {
+            add(&output.path, output.dependencies.clone());
+        }
+        let made = outputs.len() as u32;
+        for failed in failed.iter() {
+            if let Some(path) = &failed.path {
+                // What it uses now is not known; what it used when it built last is.
+                let before = self.bundle().and_then(|bundle| bundle.dependencies(path.id()).ok());
+                let before = before.into_iter().flatten().map(|dependency| dependency.path);
+                add(path, before.chain(failed.inputs.iter().cloned()).collect());
+            }
+        }
+        let edges: Vec<Vec<u32>> =
+            edges.iter().map(|uses| uses.iter().filter_map(|path| number.get(path).copied()).collect()).collect();
+        let mut held: BTreeMap<u32, (AssetPath, Vec<AssetPath>)> = BTreeMap::new();
+        let path_of: HashMap<u32, &AssetPath> = number.iter().map(|(path, number)| (*number, path)).collect();
+        for unit in graph::units(&edges) {
+            let Some(bad) = unit.iter().find(|member| **member >= made) else { continue };
+            let members: Vec<AssetPath> = unit.iter().map(|member| path_of[member].clone()).collect();
+            for member in unit.iter().filter(|member| **member < made) {
+                held.insert(*member, (path_of[bad].clone(), members.clone()));
+            }
+        }
+        for (member, (bad, unit)) in held.into_iter().rev() {
+            let output = outputs.remove(member as usize);
+            let failure = BuildFailure {
+                path: output.path.as_str().to_owned(),
+                line: None,
+                transform: "cycle".into(),
+                cause: format!("it waits for '{bad}', which does not build and with which it is in a cycle"),
+            };
+            failed.push(Failed { failure, path: Some(output.path), inputs: unit });
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! From the text of a `flyloft.toml` to its values. Walked by hand, since only that gives each value its place.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use toml::de::{DeTable, DeValue};
+use toml::{Spanned, Value};
+
+use super::glob::{Globs, GlobsBuilder};
+use super::{FILE_NAME, Rule, TreeConfig};
+use crate::build::transform::one_line;
+use crate::error::{Error, Result};
+use crate::ids::AssetPath;
+
+/// Largest `flyloft.toml` that is read.
+const TEXT_BYTES_MAX: usize = 4 << 20;
+
+pub(super) fn tree_config(text: &str) -> Result<TreeConfig> {
+    let parser = Parser { text };
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(Error::config(
+            FILE_NAME,
+            format!("it has {} bytes; at most {TEXT_BYTES_MAX} are read", text.len()),
+        ));
+    }
+    let table = DeTable::parse(text).map_err(|error| {
+        let span = error.span().unwrap_or(0..0);
+        parser.error(span, one_line(error.message().to_owned()))
+    })?;
+    let mut config = TreeConfig::default();
+    for (key, value) in table.get_ref() {
+        match key.get_ref().as_ref() {
+            "ignore" => config.ignore = parser.globs(value)?,
+            "transform" => config.rules = parser.rules(value)?,
+            "deps" => config.dependencies = parser.dependencies(value)?,
+            other => {
+                let why = format!("unknown key {other:?}; expected ignore, transform or deps");
+                return Err(parser.error(key.span(), why));
+            }
+        }
+    }
+    Ok(config)
+}
+
+type Node<'a> = Spanned<DeValue<'a>>;
+
+struct Parser<'a> {
+    text: &'a str,
+}
+
+impl Parser<'_> {
+    /// `flyloft.toml:LINE:COLUMN` of the start of a span, both counted from 1, columns in characters.
+    fn place(&self, span: Range<usize>) -> String {
+        let before = self.text.get(..span.start).unwrap_or(self.text);
+        let line = 1 + memchr::memchr_iter(b'\n', before.as_bytes()).count();
+        let column = 1 + before.rsplit('\n').next().unwrap_or(before).chars().count();
+        format!("{FILE_NAME}:{line}:{column}")
+    }
+
+    fn error(&self, span: Range<usize>, why: impl Into<String>) -> Error {
+        Error::config(self.place(span), why)
+    }
+
+    fn expected<T>(&self, node: &Node<'_>, what: &str) -> Result<T> {
+        Err(self.error(node.span(), format!("expected {what}, found {}", kind(node.get_ref()))))
+    }
+
+    fn string<'n>(&self, node: &'n Node<'_>, what: &str) -> Result<&'n str> {
+        match node.get_ref() {
+            DeValue::String(text) => Ok(text),
+            _ => self.expected(node, what),
+        }
+    }
+
+    /// The strings of an array, or the one string, with their places.
+    fn strings<'n, 't>(&self, node: &'n Node<'t>, what: &str) -> Result<Vec<(&'n str, &'n Node<'t>)>> {
+        match node.get_ref() {
+            DeValue::String(text) => Ok(vec![(text, node)]),
+            DeValue::Array(items) => {
+                items.iter().map(|item| self.string(item, "a string").map(|text| (text, item))).collect()
+            }
+            _ => self.expected(node, what),
+        }
+    }
+
+    fn globs(&self, node: &Node<'_>) -> Result<Globs> {
+        let mut builder = GlobsBuilder::default();
+        for (text, place) in self.strings(node, "a glob or an array of globs")? {
+            builder.add(text).map_err(|why| self.error(place.span(), format!("{text:?} is not a glob: {why}")))?;
+        }
+        builder.build().map_err(|why| self.error(node.span(), format!("these globs cannot be used: {why}")))
+    }
+
+    fn rules(&self, node: &Node<'_>) -> Result<Vec<Rule>> {
+        let DeValue::Array(items) = node.get_ref() else {
+            return self.expected(node, "an array of tables: write [[transform]]");
+        };
+        items.iter().map(|item| self.rule(item)).collect()
+    }
+
+    fn rule(&self, node: &Node<'_>) -> Result<Rule> {
+        let DeValue::Table(table) = node.get_ref() else {
+            return self.expected(node, "a table with glob and name");
+        };
+        let (mut globs, mut name, mut parameters, mut places) = (None, None, toml::Table::new(), BTreeMap::new());
+        for (key, value) in table {
+            match key.get_ref().as_ref() {
+                "glob" => globs = Some(self.globs(value)?),
+                "name" => {
+                    name = Some((self.string(value, "the name of a transform")?.to_owned(), self.place(value.span())))
+                }
+                "parameters" => {
+                    let DeValue::Table(values) = value.get_ref() else {
+                        return self.expected(value, "a table of parameters");
+                    };
+                    for (key, value) in values {
+                        places.insert(key.get_ref().to_string(), self.place(key.span()));
+                        parameters.insert(key.get_ref().to_string(), self.value(value)?);
+                    }
+                }
+                other => {
+                    let why = format!("unknown key {other:?}; expected glob, name or parameters");
+                    return Err(self.error(key.span(), why));
+                }
+            }
+        }
+        let missing = |what: &str| self.error(node.span(), format!("this [[transform]] has no {what}"));
+        let globs = globs.filter(|globs: &Globs| !globs.is_empty()).ok_or_else(|| missing("glob"))?;
+        let (name, place) = name.ok_or_else(|| missing("name"))?;
+        Ok(Rule { globs, name, parameters, place, parameter_places: places })
+    }
+
+    fn dependencies(&self, node: &Node<'_>) -> Result<BTreeMap<AssetPath, Vec<AssetPath>>> {
+        let DeValue::Table(table) = node.get_ref() else {
+            return self.expected(node, "a table: write [deps]");
+        };
+        let mut all = BTreeMap::new();
+        for (key, value) in table {
+            let path = self.path(key.get_ref(), key.span())?;
+            let mut uses = Vec::new();
+            let mut seen = BTreeSet::new();
+            for (text, place) in self.strings(value, "a path or an array of paths")? {
+                let used = self.path(text, place.span())?;
+                if used != path && seen.insert(used.clone()) {
+                    uses.push(used);
+                }
+            }
+            all.insert(path, uses);
+        }
+        Ok(all)
+    }
+
+    fn path(&self, text: &str, span: Range<usize>) -> Result<AssetPath> {
+        AssetPath::new(text).map_err(|error| {
+            let why = match error {
+                Error::InvalidPath { path, why } => format!("{path:?} is not a path of the tree: {why}"),
+                other => other.to_string(),
+            };
+            self.error(span, why)
+        })
+    }
+
+    /// A parameter as a plain value.
+    fn value(&self, node: &Node<'_>) -> Result<Value> {
+        Ok(match node.get_ref() {
+            DeValue::String(text) => Value::String(text.to_string()),
+            DeValue::Integer(integer) => {
+                let value = i64::from_str_radix(integer.as_str(), integer.radix());
+                Value::Integer(value.map_err(|_| self.error(node.span(), "expected an integer of 64 bits"))?)
+            }
+            DeValue::Float(float) => {
+                let value = float.as_str().parse();
+                Value::Float(value.map_err(|_| self.error(node.span(), "expected a number"))?)
+            }
+            DeValue::Boolean(value) => Value::Boolean(*value),
+            DeValue::Datetime(value) => Value::Datetime(*value),
+            DeValue::Array(items) => Value::Array(items.iter().map(|item| self.value(item)).collect::<Result<_>>()?),
+            DeValue::Table(table) => Value::Table(
+                table
+                    .iter()
+                    .map(|(key, value)| Ok((key.get_ref().to_string(), self.value(value)?)))
+                    .collect::<Result<_>>()?,
+            ),
+        })
+    }
+}
+
+/// What a value is, in an error.
+fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a number",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date or time",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    }
+}

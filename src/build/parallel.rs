@@ -1,0 +1,203 @@
+//! Work on many items by a few threads, the results in the order of the items.
+//!
+//! Threads are scoped: none outlives the call, and a call with little to do starts none at all, since an edit of one
+//! file must not pay for threads.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::error::Result;
+
+/// Locks, also after another holder panicked: what these mutexes guard is valid after every statement.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Calls `work` for each item on up to `threads` threads; each thread has a state of its own, made by `state`.
+pub(super) fn map<T: Sync, S, R: Send>(
+    threads: usize,
+    items: &[T],
+    state: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, usize, &T) -> R + Sync,
+) -> Vec<R> {
+    let threads = threads.min(items.len().div_ceil(ITEMS_PER_THREAD_MIN)).max(1);
+    if threads == 1 {
+        let mut state = state();
+        return items.iter().enumerate().map(|(index, item)| work(&mut state, index, item)).collect();
+    }
+    // Items are taken in small runs, so that what is slow to do does not leave the other threads idle at the end.
+    let run = (items.len() / (threads * 64)).clamp(1, 256);
+    let next = AtomicUsize::new(0);
+    let parts: Mutex<BTreeMap<usize, Vec<R>>> = Mutex::new(BTreeMap::new());
+    let body = || {
+        let mut state = state();
+        loop {
+            let from = next.fetch_add(run, Ordering::Relaxed);
+            let Some(taken) = items.get(from..items.len().min(from + run)).filter(|taken| !taken.is_empty()) else {
+                return;
+            };
+            let done = taken.iter().enumerate().map(|(at, item)| work(&mut state, from + at, item)).collect();
+            lock(&parts).insert(from, done);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(body);
+        }
+        body();
+    });
+    let parts = parts.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut results = Vec::with_capacity(items.len());
+    parts.into_values().for_each(|part| results.extend(part));
+    results
+}
+
+/// Like [`map`], for few items that each take long: one at a time to each thread.
+pub(super) fn map_each<T: Sync, R: Send>(threads: usize, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let mut results = Vec::with_capacity(items.len());
+    let keep = |_, result| {
+        results.push(result);
+        Ok(())
+    };
+    let done =
+        ordered(threads.min(items.len()), items.len(), items.len(), || (), |(), number| work(&items[number]), keep);
+    debug_assert!(done.is_ok(), "keeping never fails");
+    results
+}
+
+/// Fewer items than this are not worth another thread.
+const ITEMS_PER_THREAD_MIN: usize = 4;
+
+/// Calls `work` for each number below `count` on up to `threads` threads, and `take` on this thread with every result
+/// in order. At most `ahead` results wait to be taken. The first error of `take` ends the work.
+///
+/// # Errors
+/// The error of `take`.
+pub(super) fn ordered<S, R: Send>(
+    threads: usize,
+    count: usize,
+    ahead: usize,
+    state: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, usize) -> R + Sync,
+    mut take: impl FnMut(usize, R) -> Result<()>,
+) -> Result<()> {
+    if threads <= 1 || count <= 1 {
+        let mut state = state();
+        return (0..count).try_for_each(|number| take(number, work(&mut state, number)));
+    }
+    struct Shared<R> {
+        done: BTreeMap<usize, R>,
+        taken: usize,
+        working: usize,
+    }
+    let shared = Mutex::new(Shared { done: BTreeMap::new(), taken: 0, working: threads });
+    let (made, room) = (Condvar::new(), Condvar::new());
+    let next = AtomicUsize::new(0);
+    let stop = AtomicBool::new(false);
+    /// Says that a worker is gone, also when it panics: the taker must not wait for what never comes.
+    struct Gone<'a, R>(&'a Mutex<Shared<R>>, &'a Condvar);
+    impl<R> Drop for Gone<'_, R> {
+        fn drop(&mut self) {
+            lock(self.0).working -= 1;
+            self.1.notify_all();
+        }
+    }
+    let body = || {
+        let _gone = Gone(&shared, &made);
+        let mut state = state();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= count {
+                return;
+            }
+            let mut guard = lock(&shared);
+            while number >= guard.taken + ahead.max(1) && !stop.load(Ordering::Relaxed) {
+                guard = room.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            }
+            drop(guard);
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            let result = work(&mut state, number);
+            lock(&shared).done.insert(number, result);
+            made.notify_all();
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(body);
+        }
+        let mut outcome = Ok(());
+        for number in 0..count {
+            let mut guard = lock(&shared);
+            let result = loop {
+                if let Some(result) = guard.done.remove(&number) {
+                    break Some(result);
+                }
+                if guard.working == 0 {
+                    // A worker panicked; the scope passes the panic on when it ends.
+                    break None;
+                }
+                guard = made.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            };
+            guard.taken = number + 1;
+            drop(guard);
+            room.notify_all();
+            let Some(result) = result else { break };
+            outcome = take(number, result);
+            if outcome.is_err() {
+                break;
+            }
+        }
+        // Under the lock, so that no worker is between looking and waiting.
+        let guard = lock(&shared);
+        stop.store(true, Ordering::Relaxed);
+        drop(guard);
+        room.notify_all();
+        outcome
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn results_come_in_the_order_of_the_items_however_many_threads() {
+        let items: Vec<usize> = (0..1000).collect();
+        for threads in [1, 2, 7] {
+            let doubled = map(threads, &items, || (), |(), _, item| item * 2);
+            assert!(doubled.iter().enumerate().all(|(at, value)| *value == at * 2));
+            let mut taken = Vec::new();
+            ordered(
+                threads,
+                1000,
+                3,
+                || (),
+                |(), number| number * 2,
+                |number, value| {
+                    assert_eq!(number * 2, value);
+                    taken.push(value);
+                    Ok(())
+                },
+            )
+            .unwrap();
+            assert_eq!(taken.len(), 1000);
+        }
+        assert!(map(4, &[0; 0], || (), |(), _, item: &i32| *item).is_empty());
+    }
+
+    #[test]
+    fn the_first_error_of_the_taker_ends_the_work() {
+        let done = AtomicUsize::new(0);
+        let work = |(): &mut (), number| {
+            done.fetch_add(1, Ordering::Relaxed);
+            number
+        };
+        let take = |number, _| if number == 5 { Err(Error::ShutDown) } else { Ok(()) };
+        assert!(ordered(3, 100_000, 4, || (), work, take).is_err());
+        assert!(done.load(Ordering::Relaxed) < 100);
+    }
+}

@@ -1,0 +1,199 @@
+//! Reading source files: whole, stable, and no more of them in memory than allowed.
+
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::arena::{Arena, Kept};
+use super::extract::{self, Reference};
+use super::scan::SourceFile;
+use super::stats::Stamp;
+use crate::event::BuildFailure;
+use crate::ids::ContentHash;
+use crate::platform::clock::Clock;
+use crate::platform::fs::{FileStat, FileSystem};
+
+/// The cause when a file is not read because somebody is writing it.
+pub(super) const BEING_WRITTEN: &str = "it is being written; it is read again when it is closed";
+/// Files that were last written longer ago than this are not asked whether they are being written.
+const RECENT: Duration = Duration::from_secs(10);
+
+/// How often a file is read that changes while it is read.
+const TRIES_MAX: usize = 5;
+/// Files of more bytes than this are never in memory whole.
+pub(super) const WHOLE_BYTES_MAX: u64 = 64 << 20;
+/// How much of such a file is read at once.
+const PART_BYTES: usize = 4 << 20;
+
+/// A source file that was read.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub file: SourceFile,
+    pub hash: ContentHash,
+    /// Its bytes, when they are few enough to be kept.
+    pub bytes: Option<Kept>,
+    pub references: Vec<Reference>,
+    /// Whether its stat tells later whether it changed.
+    pub trusted: bool,
+}
+
+/// Hash, bytes if they are kept, references.
+type Read = (ContentHash, Option<Kept>, Vec<Reference>);
+
+/// Reads source files for one build.
+pub(super) struct Reader<'a> {
+    pub fs: &'a dyn FileSystem,
+    pub clock: &'a dyn Clock,
+    pub root: &'a Path,
+    /// Whether a file that somebody is writing is refused: whoever watches reads it when it is closed.
+    pub wary: bool,
+    /// Bytes that may still be kept in memory.
+    pub keep: AtomicU64,
+}
+
+impl Reader<'_> {
+    pub fn place(&self, file: &SourceFile) -> PathBuf {
+        file.at.as_deref().map_or_else(|| self.root.join(file.path.as_str()), Path::to_owned)
+    }
+
+    /// Reads a file that was just looked at. Its bytes are kept, in `arena`, unless its hash is `known`.
+    ///
+    /// # Errors
+    /// The failure of the step "read".
+    pub fn source(
+        &self,
+        file: &SourceFile,
+        known: Option<ContentHash>,
+        arena: &mut Arena,
+    ) -> Result<Source, BuildFailure> {
+        let at = self.place(file);
+        let read_from = self.clock.wall();
+        let mut file = file.clone();
+        let read = if file.stat.len > WHOLE_BYTES_MAX {
+            self.large(&at, &mut file)
+        } else {
+            self.small(&at, &mut file, known, arena)
+        };
+        match read {
+            Ok((hash, bytes, references)) => {
+                let trusted = Stamp::of(&file.stat).is_trusted(read_from);
+                Ok(Source { file, hash, bytes, references, trusted })
+            }
+            Err(error) => Err(BuildFailure {
+                path: file.path.as_str().to_owned(),
+                line: None,
+                transform: "read".into(),
+                cause: error.to_string(),
+            }),
+        }
+    }
+
+    fn small(
+        &self,
+        at: &Path,
+        file: &mut SourceFile,
+        known: Option<ContentHash>,
+        arena: &mut Arena,
+    ) -> io::Result<Read> {
+        for _ in 0..TRIES_MAX {
+            // One byte more than it has, to see that it has no more.
+            let Some(room) = arena.room(file.stat.len as usize + 1) else { break };
+            self.refuse_while_written(at, &file.stat)?;
+            let (len, after) = self.fs.read_into(at, room)?;
+            let same = Stamp::of(&file.stat) == Stamp::of(&after) && len as u64 == after.len;
+            file.stat = after;
+            if !same {
+                if after.len > WHOLE_BYTES_MAX {
+                    return self.large(at, file);
+                }
+                continue;
+            }
+            let bytes = &room[..len];
+            let hash = ContentHash::of(bytes);
+            let references = extract::references(&file.path, bytes);
+            let kept = if known != Some(hash) && self.may_keep(len as u64) { arena.keep(len) } else { None };
+            return Ok((hash, kept, references));
+        }
+        let bytes = self.stable(at, &mut file.stat)?;
+        let hash = ContentHash::of(&bytes);
+        let references = extract::references(&file.path, &bytes);
+        let keep = known != Some(hash) && self.may_keep(bytes.len() as u64);
+        Ok((hash, keep.then_some(Kept::Own(bytes)), references))
+    }
+
+    fn large(&self, at: &Path, file: &mut SourceFile) -> io::Result<Read> {
+        let (hash, start) = self.hash_large(at, &mut file.stat)?;
+        let references = extract::references(&file.path, &start);
+        Ok((hash, None, references))
+    }
+
+    fn may_keep(&self, bytes: u64) -> bool {
+        self.keep.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok()
+    }
+
+    /// The bytes of a file that did not change while it was read; `stat` is what it looked like before, and becomes
+    /// what it looks like now.
+    pub fn stable(&self, at: &Path, stat: &mut FileStat) -> io::Result<Vec<u8>> {
+        for _ in 0..TRIES_MAX {
+            self.refuse_while_written(at, stat)?;
+            let bytes = self.fs.read(at)?;
+            let after = self.fs.stat(at, true)?;
+            let same = Stamp::of(stat) == Stamp::of(&after) && bytes.len() as u64 == after.len;
+            *stat = after;
+            if same {
+                return Ok(bytes);
+            }
+        }
+        Err(io::Error::other(format!("it changed each of the {TRIES_MAX} times it was read")))
+    }
+
+    /// A writer that comes after this look changes what the file looks like; one that is there now may be between
+    /// emptying it and writing it.
+    fn refuse_while_written(&self, at: &Path, stat: &FileStat) -> io::Result<()> {
+        let now = self.clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i128;
+        let recent = now - stat.mtime_ns < RECENT.as_nanos() as i128;
+        if self.wary && recent && self.fs.is_being_written(at)? {
+            return Err(io::Error::other(BEING_WRITTEN));
+        }
+        Ok(())
+    }
+
+    /// The hash of a large file and its first bytes.
+    fn hash_large(&self, at: &Path, stat: &mut FileStat) -> io::Result<(ContentHash, Vec<u8>)> {
+        for _ in 0..TRIES_MAX {
+            self.refuse_while_written(at, stat)?;
+            let opened = self.fs.open(at)?;
+            let len = opened.len()?;
+            let mut hasher = blake3::Hasher::new();
+            let mut start = Vec::new();
+            let mut part = vec![0; PART_BYTES];
+            let mut offset = 0;
+            while offset < len {
+                let part = &mut part[..PART_BYTES.min((len - offset) as usize)];
+                opened.read_exact_at(offset, part)?;
+                hasher.update(part);
+                if offset == 0 {
+                    start = part.to_vec();
+                }
+                offset += part.len() as u64;
+            }
+            let after = self.fs.stat(at, true)?;
+            let same = Stamp::of(stat) == Stamp::of(&after) && len == after.len;
+            *stat = after;
+            if same {
+                return Ok((ContentHash(*hasher.finalize().as_bytes()), start));
+            }
+        }
+        Err(io::Error::other(format!("it changed each of the {TRIES_MAX} times it was read")))
+    }
+
+    /// Reads a part of a file again.
+    pub fn range(&self, file: &SourceFile, range: Range<u64>, into: &mut Vec<u8>) -> io::Result<()> {
+        let opened = self.fs.open(&self.place(file))?;
+        let start = into.len();
+        into.resize(start + (range.end - range.start) as usize, 0);
+        opened.read_exact_at(range.start, &mut into[start..])
+    }
+}
