@@ -15,20 +15,27 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod actors;
 pub mod build;
+pub mod builder;
 pub mod bundle;
 pub mod config;
 pub mod error;
 pub mod event;
 pub mod ids;
 pub mod limits;
+pub mod messages;
 pub mod platform;
 pub mod policy;
 pub mod residency;
+pub mod runtime;
 pub mod storage;
 pub mod telemetry;
 
+pub use builder::RuntimeBuilder;
 pub use config::RuntimeConfig;
 pub use error::{Error, Result};
 pub use event::Event;
 pub use ids::{AssetId, AssetKind, AssetPath, ContentHash, Generation, Origin, Priority};
+pub use residency::Asset;
+pub use runtime::{AssetReader, Load, LoadMany, Request, Runtime, ShutdownReport, Snapshot};

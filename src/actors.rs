@@ -1,0 +1,153 @@
+//! The actors, and what they share: everything that outlives any one of them.
+//!
+//! An actor's file names its role, what it owns, what it receives and sends, what a restart keeps, rebuilds and
+//! loses, and its bounds. No actor knows another: it knows addresses by message type, and the parts in [`Shared`].
+//!
+//! Invariant: nothing in [`Shared`] belongs to an actor. A request lives in the ledger, bytes in the resident table,
+//! a read in flight in its driver, a generation in the workshop. An actor may die at any message.
+
+pub mod cache_manager;
+pub mod decompressor;
+mod eviction;
+pub mod evictor;
+pub mod file_watcher;
+pub mod io_dispatcher;
+pub mod io_worker;
+pub mod predictor;
+pub mod rebuilder;
+pub mod roster;
+pub mod supervision;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+pub use roster::{ActorReport, ActorState, Roster};
+
+use crate::build::Workshop;
+use crate::config::RuntimeConfig;
+use crate::event::BuildFailure;
+use crate::ids::AssetPath;
+use crate::messages::work::ReadToken;
+use crate::messages::{Address, CacheManagerMessage, DecompressorMessage, DispatcherMessage, EvictorMessage};
+use crate::messages::{FileWatcherMessage, IoWorkerMessage, PredictorMessage, RebuilderMessage, Staged};
+use crate::platform::clock::Clock;
+use crate::platform::io::Driver;
+use crate::platform::random::Random;
+use crate::platform::threads::{Pool, Threads};
+use crate::platform::watch::Watch;
+use crate::residency::{Budget, Generations, Ledger, Reaper, ResidentTable};
+use crate::telemetry::{Events, Metrics};
+
+/// Where each actor can be reached. Published by the supervisors.
+#[derive(Clone)]
+pub struct Addresses {
+    /// The I/O dispatcher.
+    pub dispatcher: Address<DispatcherMessage>,
+    /// The I/O workers, by node.
+    pub io_workers: Vec<Address<IoWorkerMessage>>,
+    /// The decompressor.
+    pub decompressor: Address<DecompressorMessage>,
+    /// The cache manager.
+    pub cache_manager: Address<CacheManagerMessage>,
+    /// The evictor.
+    pub evictor: Address<EvictorMessage>,
+    /// The predictor.
+    pub predictor: Address<PredictorMessage>,
+    /// The rebuilder.
+    pub rebuilder: Address<RebuilderMessage>,
+    /// The file watcher.
+    pub file_watcher: Address<FileWatcherMessage>,
+}
+
+impl Addresses {
+    /// Addresses at which nobody answers yet, for `nodes` I/O workers.
+    pub fn new(nodes: usize) -> Self {
+        Self {
+            dispatcher: Address::default(),
+            io_workers: (0..nodes).map(|_| Address::default()).collect(),
+            decompressor: Address::default(),
+            cache_manager: Address::default(),
+            evictor: Address::default(),
+            predictor: Address::default(),
+            rebuilder: Address::default(),
+            file_watcher: Address::default(),
+        }
+    }
+}
+
+/// Called by each stage with the asset it is about to work on. A fault drill may panic in it: the panic is treated
+/// exactly like one of the stage's own.
+pub trait Faults: Send + Sync {
+    /// `stage` is about to work on `path`.
+    fn reached(&self, stage: &'static str, path: &AssetPath);
+}
+
+/// What outlives every actor.
+pub struct Shared {
+    /// The validated configuration.
+    pub config: RuntimeConfig,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness: jitter.
+    pub random: Arc<dyn Random>,
+    /// What memory may be charged.
+    pub budget: Arc<Budget>,
+    /// What is resident.
+    pub table: Arc<ResidentTable>,
+    /// The generations that somebody can still see.
+    pub generations: Arc<Generations>,
+    /// Every open request.
+    pub ledger: Arc<Ledger>,
+    /// Frees large memory.
+    pub reaper: Arc<Reaper>,
+    /// One read engine per NUMA node.
+    pub drivers: Vec<Arc<Driver<ReadToken>>>,
+    /// The decoder's threads.
+    pub decoders: Arc<Pool>,
+    /// The build, if the source is a directory.
+    pub workshop: Option<Arc<Workshop>>,
+    /// What is built and not yet published, oldest first.
+    pub staged: Mutex<VecDeque<Staged>>,
+    /// A build failed half way: the next one looks at everything.
+    pub incomplete: AtomicBool,
+    /// How threads are started.
+    pub threads: Arc<dyn Threads>,
+    /// How a tree is watched.
+    pub watch: Arc<dyn Watch>,
+    /// Where the actors are.
+    pub addresses: Addresses,
+    /// What the actors are doing, for people.
+    pub roster: Arc<Roster>,
+    /// What happened, for subscribers.
+    pub events: Events,
+    /// Counters and histograms.
+    pub metrics: Arc<Metrics>,
+    /// Source files that do not build now.
+    pub failures: Mutex<BTreeMap<String, BuildFailure>>,
+    /// Fault drills.
+    pub faults: Option<Arc<dyn Faults>>,
+    /// Set when the runtime is stopping: ends are wanted.
+    pub stopping: AtomicBool,
+}
+
+impl Shared {
+    /// A stage came up: whatever was held back for it may go on.
+    pub fn stage_up(&self) {
+        self.addresses.dispatcher.hint(DispatcherMessage::Ready);
+    }
+
+    /// Runs the fault drill, if there is one.
+    pub fn reached(&self, stage: &'static str, path: &AssetPath) {
+        if let Some(faults) = &self.faults {
+            faults.reached(stage, path);
+        }
+    }
+
+    /// Whether the runtime is being stopped on purpose.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,43 @@
+//! Carrying out what an eviction policy decides: for the evictor, and for whoever needs room while it is parked.
+
+use super::Shared;
+use crate::ids::{AssetId, AssetKind};
+use crate::messages::DispatcherMessage;
+use crate::policy::eviction::{Eviction, Lru};
+
+/// Evicts without an evictor, while that is parked: a policy built for this once from the table.
+pub fn make_room(shared: &Shared, bytes: u64, kind: Option<AssetKind>) {
+    evict(shared, policy_of(shared).as_mut(), bytes, kind);
+}
+
+/// A policy that knows what is resident now.
+pub fn policy_of(shared: &Shared) -> Box<dyn Eviction> {
+    let mut policy = Lru::new();
+    let mut resident = Vec::new();
+    shared
+        .table
+        .for_each(|candidate| resident.push((candidate.last_used, candidate.id, candidate.weight, candidate.kind)));
+    resident.sort_unstable_by_key(|(last_used, id, ..)| (*last_used, *id));
+    for (last_used, id, weight, kind) in resident {
+        policy.admitted(id, weight, kind, last_used);
+    }
+    Box::new(policy)
+}
+
+/// Lets `policy` choose, unlinks what it chose, and says so.
+pub fn evict(shared: &Shared, policy: &mut dyn Eviction, bytes: u64, kind: Option<AssetKind>) {
+    let mut victims: Vec<AssetId> = Vec::new();
+    policy.choose(bytes, kind, &*shared.table, &mut victims);
+    let mut unlinked = 0;
+    for id in &victims {
+        unlinked += shared.table.evict(*id);
+        policy.removed(*id);
+    }
+    shared.metrics.evictions.add(victims.len() as u64);
+    shared.metrics.evicted_bytes.add(unlinked);
+    tracing::debug!(victims = victims.len(), unlinked, asked = bytes, "evicted");
+    if unlinked > 0 {
+        // A dispatcher that is down tries again by itself when it is up.
+        shared.addresses.dispatcher.hint(DispatcherMessage::RoomMade);
+    }
+}

@@ -1,0 +1,160 @@
+//! Role: the conversation with one NUMA node's read engine, on that engine's own pinned thread.
+//!
+//! Owns: nothing that must survive; thread, ring and buffers in flight belong to the driver.
+//! Receives: [`IoWorkerMessage`]. Sends: `LookedUp` to the dispatcher, `Decode` to the decompressor.
+//! On restart: kept: the driver with every read in flight, whose completions reach the next worker; rebuilt: the
+//! attachment to the driver; lost: queued messages, whose leases and permits go back by their drop.
+//! Bounds: reads by the dispatcher's permits, look-ups by the ledger's batches.
+
+use std::sync::Arc;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use super::Shared;
+use crate::bundle::Bundle;
+use crate::error::{Error, Result};
+use crate::ids::{AssetId, ContentHash};
+use crate::messages::work::{ReadToken, caught, fail_all};
+use crate::messages::{DecompressorMessage, DispatcherMessage, IoWorkerMessage, Lookup};
+use crate::platform::io::{Driver, ReadDone, ReadOp};
+use crate::residency::{Answer, Lease, Located, Want};
+
+/// The actor.
+pub struct IoWorker;
+
+/// What it is given.
+pub struct Args {
+    /// What outlives every actor.
+    pub shared: Arc<Shared>,
+    /// Which driver is its.
+    pub node: usize,
+}
+
+/// The attachment to the driver, which ends with it, however it ends.
+pub struct State {
+    shared: Arc<Shared>,
+    driver: Arc<Driver<ReadToken>>,
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        // ractor runs no `post_stop` after a kill or a panic. Completions wait in the driver for the next worker.
+        self.driver.detach();
+    }
+}
+
+impl Actor for IoWorker {
+    type Msg = IoWorkerMessage;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(&self, myself: ActorRef<Self::Msg>, args: Args) -> Result<State, ActorProcessingErr> {
+        let driver = Arc::clone(&args.shared.drivers[args.node]);
+        driver.attach(Box::new(move |done| {
+            // A worker that ended this moment gives the message back; its drop returns leases and permits.
+            drop(myself.send_message(IoWorkerMessage::Completed(done)));
+        }));
+        Ok(State { shared: args.shared, driver })
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            IoWorkerMessage::LookUp(leases) => state.look_up(leases),
+            IoWorkerMessage::Read(reads) => state.read(reads),
+            IoWorkerMessage::Completed(done) => state.completed(done),
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn look_up(&self, leases: Vec<Lease>) {
+        let mut found = Vec::with_capacity(leases.len());
+        for lease in leases {
+            let span = lease.span().clone();
+            let _entered = span.enter();
+            let key = lease.key();
+            let working = lease.begin("io_worker");
+            let looked = caught(|| locate(&lease, &self.shared));
+            if looked.is_ok() {
+                working.done();
+            }
+            match looked {
+                Err(cause) => {
+                    self.shared.metrics.item_panics.one();
+                    lease.fail_item(cause);
+                }
+                Ok(Ok(located)) if key.want == Want::Record => {
+                    lease.answer(Ok(Answer::Record(located)));
+                }
+                Ok(located) => found.push(Lookup { lease, located }),
+            }
+        }
+        if !found.is_empty() {
+            // A dispatcher that is down gets them again from the ledger.
+            drop(self.shared.addresses.dispatcher.cast(DispatcherMessage::LookedUp(found)));
+        }
+    }
+
+    fn read(&self, reads: Vec<ReadOp<ReadToken>>) {
+        self.shared.metrics.reads.add(reads.len() as u64);
+        // The permits bound what is sent here to what the driver takes; should that ever be wrong, the drop of what
+        // came back gives it to the ledger, which asks again.
+        let refused = self.driver.submit(reads);
+        if !refused.is_empty() {
+            tracing::warn!(refused = refused.len(), "the read engine is full or stopping; the loads are asked again");
+        }
+    }
+
+    fn completed(&self, done: Vec<ReadDone<ReadToken>>) {
+        for read in &done {
+            match &read.result {
+                Ok(()) => self.shared.metrics.read_bytes.add(read.len as u64),
+                Err(source) => {
+                    let file = read.token.live.bundle().info().file.clone();
+                    let error = Error::io(
+                        format!("read {} bytes", read.len),
+                        file,
+                        std::io::Error::new(source.kind(), source.to_string()),
+                    );
+                    fail_all(&read.token.frames, &error);
+                }
+            }
+        }
+        let good: Vec<_> = done.into_iter().filter(|read| read.result.is_ok()).collect();
+        if !good.is_empty() {
+            // A decompressor that is down: the reads are dropped, and the ledger asks again when it is up.
+            drop(self.shared.addresses.decompressor.cast(DecompressorMessage::Decode(good)));
+        }
+    }
+}
+
+/// Finds what `lease` asks for in its generation's table of contents.
+fn locate(lease: &Lease, shared: &Shared) -> Result<Arc<Located>> {
+    let (bundle, key) = (lease.live().bundle(), lease.key());
+    let missing = || Error::NotFound { what: lease.what(), generation: key.generation };
+    let record = bundle.asset(key.id)?.ok_or_else(missing)?;
+    shared.reached("io_worker", &record.path);
+    let contents = |content: &ContentHash| {
+        Error::corrupt(
+            bundle.info().file.clone(),
+            format!("'{}' names content {content}, which is not there", record.path),
+        )
+    };
+    let (range, dependencies) = match key.want {
+        Want::Resident => (0..u64::MAX, dependencies(bundle, key.id)?),
+        Want::Record => (0..0, Vec::new()),
+        Want::Piece { offset, len } => (offset..offset.saturating_add(u64::from(len)), Vec::new()),
+    };
+    let placement = bundle.placement(&record.content, range)?.ok_or_else(|| contents(&record.content))?;
+    Ok(Arc::new(Located { record, placement, dependencies }))
+}
+
+fn dependencies(bundle: &Bundle, id: AssetId) -> Result<Vec<AssetId>> {
+    Ok(bundle.dependencies(id)?.into_iter().filter(|to| to.present).map(|to| to.path.id()).collect())
+}

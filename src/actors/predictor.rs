@@ -1,0 +1,69 @@
+//! Role: asks ahead for what will be wanted next; here, the dependencies of what was loaded.
+//!
+//! Owns: the prediction policy. Receives: [`PredictorMessage`]. Sends: `Prefetch` to the dispatcher.
+//! On restart: kept: nothing; rebuilt: an empty policy; lost: what it had predicted lately, so that it may predict it
+//! again, which costs a look-up. Bounds: the policy remembers a bounded number of predictions.
+
+use std::sync::Arc;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use super::Shared;
+use crate::error::Result;
+use crate::messages::{DispatcherMessage, Loaded, PredictorMessage, Prefetch};
+use crate::policy::prediction::{self, DependencyPrediction, Prediction};
+
+/// The actor.
+pub struct Predictor;
+
+/// What it is given.
+pub struct Args {
+    /// What outlives every actor.
+    pub shared: Arc<Shared>,
+}
+
+/// The policy.
+pub struct State {
+    shared: Arc<Shared>,
+    policy: Box<dyn Prediction>,
+}
+
+impl Actor for Predictor {
+    type Msg = PredictorMessage;
+    type State = State;
+    type Arguments = Args;
+
+    async fn pre_start(&self, _myself: ActorRef<Self::Msg>, args: Args) -> Result<State, ActorProcessingErr> {
+        Ok(State { shared: args.shared, policy: Box::new(DependencyPrediction::default()) })
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            PredictorMessage::Loaded(batch) => state.loaded(batch),
+            PredictorMessage::Published(_) => state.policy = Box::new(DependencyPrediction::default()),
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn loaded(&mut self, batch: Vec<Loaded>) {
+        let Some(live) = batch.last().map(|loaded| Arc::clone(&loaded.live)) else { return };
+        let seen = |loaded: Loaded| prediction::Loaded { id: loaded.id, dependencies: loaded.dependencies };
+        let seen: Vec<_> = batch.into_iter().map(seen).collect();
+        let mut wanted = Vec::new();
+        self.policy.loaded(&seen, &mut wanted);
+        wanted.retain(|id| self.shared.table.candidate(*id).is_none());
+        if wanted.is_empty() {
+            return;
+        }
+        let wish = |id| Prefetch { live: Arc::clone(&live), id };
+        // A wish that is lost costs nothing but the wait it would have saved.
+        self.shared.addresses.dispatcher.hint(DispatcherMessage::Prefetch(wanted.into_iter().map(wish).collect()));
+    }
+}

@@ -1,0 +1,360 @@
+//! Configures a runtime and starts it: probes the machine, opens or builds the bundle, starts engines and actors.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use parking_lot::Mutex;
+
+use crate::actors::{Addresses, Faults, Roster, Shared};
+use crate::build::transform::{Transform, TransformRegistry};
+use crate::build::{self, BuildOptions, Built, NoProgress, Progress, Task, TreeBuilder, Workshop};
+use crate::bundle::Bundle;
+use crate::config::{Engine, Integrity, RuntimeConfig};
+use crate::error::{Error, Result};
+use crate::event::BuildFailure;
+use crate::ids::AssetId;
+use crate::messages::DispatcherMessage;
+use crate::messages::work::ReadToken;
+use crate::platform::affinity::{self, CpuSet};
+use crate::platform::clock::{Clock, SystemClock};
+use crate::platform::fs::{FileSystem, OsFileSystem};
+use crate::platform::io::{Driver, DriverConfig};
+use crate::platform::random::{Random, SystemRandom};
+use crate::platform::threads::{Core, OsThreads, Pool, Threads};
+use crate::platform::topology::Topology;
+use crate::platform::watch::{OsWatch, Watch};
+use crate::residency::{Budget, Generations, Ledger, Reaper, ResidentTable};
+use crate::runtime::Runtime;
+use crate::telemetry::{Events, Metrics};
+
+/// The name of the bundle in a store.
+const STORE_BUNDLE: &str = "tree.loft";
+/// The name of the remembered stats in a store.
+const STORE_STATS: &str = "stats";
+
+enum Source {
+    Directory(PathBuf),
+    Bundle(PathBuf),
+}
+
+/// Configures a [`Runtime`]. Every setting has a default; only the source must be named.
+pub struct RuntimeBuilder {
+    source: Option<Source>,
+    config: RuntimeConfig,
+    transforms: Vec<Arc<dyn Transform>>,
+    progress: Option<Arc<dyn Progress + Send>>,
+    faults: Option<Arc<dyn Faults>>,
+    fs: Arc<dyn FileSystem>,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    threads: Arc<dyn Threads>,
+    watch: Arc<dyn Watch>,
+}
+
+impl Default for RuntimeBuilder {
+    fn default() -> Self {
+        Self {
+            source: None,
+            config: RuntimeConfig::default(),
+            transforms: Vec::new(),
+            progress: None,
+            faults: None,
+            fs: Arc::new(OsFileSystem),
+            clock: Arc::new(SystemClock),
+            random: Arc::<SystemRandom>::default(),
+            threads: Arc::new(OsThreads),
+            watch: Arc::<OsWatch>::default(),
+        }
+    }
+}
+
+impl RuntimeBuilder {
+    /// Serves the tree under `root`, through a store of its own.
+    pub fn directory(mut self, root: impl AsRef<Path>) -> Self {
+        self.source = Some(Source::Directory(root.as_ref().to_owned()));
+        self
+    }
+
+    /// Serves a bundle file. Its newest complete generation when it is opened is the one that is served.
+    pub fn bundle(mut self, file: impl AsRef<Path>) -> Self {
+        self.source = Some(Source::Bundle(file.as_ref().to_owned()));
+        self
+    }
+
+    /// Replaces the whole configuration.
+    pub fn config(mut self, config: RuntimeConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Bytes of memory charged at most. Default 512 MiB.
+    pub fn budget_bytes(mut self, bytes: u64) -> Self {
+        self.config.budget_bytes = bytes;
+        self
+    }
+
+    /// Whether a directory is watched and reloaded. Default no.
+    pub fn watch(mut self, watch: bool) -> Self {
+        self.config.watch = watch;
+        self
+    }
+
+    /// The folder of the store. Default: one for the tree in the user's cache folder.
+    pub fn store(mut self, folder: impl AsRef<Path>) -> Self {
+        self.config.store = Some(folder.as_ref().to_owned());
+        self
+    }
+
+    /// The read engine. Default: io_uring where a probe finds it working.
+    pub fn engine(mut self, engine: Engine) -> Self {
+        self.config.engine = engine;
+        self
+    }
+
+    /// What is checked on a load. Default: the stored bytes of every frame.
+    pub fn integrity(mut self, integrity: Integrity) -> Self {
+        self.config.integrity = integrity;
+        self
+    }
+
+    /// Adds a transform of the program's own, to be chosen by name in flyloft.toml.
+    pub fn transform(mut self, transform: Arc<dyn Transform>) -> Self {
+        self.transforms.push(transform);
+        self
+    }
+
+    /// Who is told how the first build of a directory goes on. Default nobody.
+    pub fn progress(mut self, progress: Arc<dyn Progress + Send>) -> Self {
+        self.progress = Some(progress);
+        self
+    }
+
+    /// A fault drill: called by every stage with the asset it is about to work on. It may panic there.
+    pub fn faults(mut self, faults: Arc<dyn Faults>) -> Self {
+        self.faults = Some(faults);
+        self
+    }
+
+    /// Another file system, for simulation.
+    pub fn file_system(mut self, fs: Arc<dyn FileSystem>) -> Self {
+        self.fs = fs;
+        self
+    }
+
+    /// Another clock, for simulation.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Another source of randomness, for simulation.
+    pub fn random(mut self, random: Arc<dyn Random>) -> Self {
+        self.random = random;
+        self
+    }
+
+    /// Another way to start threads, for simulation.
+    pub fn threads(mut self, threads: Arc<dyn Threads>) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// Another way to watch a tree, for simulation.
+    pub fn watcher(mut self, watch: Arc<dyn Watch>) -> Self {
+        self.watch = watch;
+        self
+    }
+
+    /// Starts the runtime. The first build of a directory, and everything else that blocks, runs on a thread of its own.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a value that cannot be used, with its field; otherwise what opening or building the source
+    /// returned.
+    pub async fn start(self) -> Result<Runtime> {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let threads = Arc::clone(&self.threads);
+        let open = move || drop(tell.send(self.prepare()));
+        let spawned = threads.spawn("flyloft-start", &CpuSet::any(), Box::new(open));
+        spawned.map_err(|error| Error::io("start the thread", "flyloft-start", error))?;
+        let gone = || Error::Failed { cause: "the start-up thread panicked".into() };
+        let (shared, core, source) = told.await.map_err(|_| gone())??;
+        Runtime::launch(shared, core, source).await
+    }
+
+    /// [`RuntimeBuilder::start`] for programs without an async runtime.
+    ///
+    /// # Errors
+    /// As [`RuntimeBuilder::start`].
+    pub fn start_blocking(self) -> Result<Runtime> {
+        let (shared, core, source) = self.prepare()?;
+        let handle = core.handle();
+        handle.block_on(Runtime::launch(shared, core, source))
+    }
+
+    fn prepare(self) -> Result<(Arc<Shared>, Core, String)> {
+        self.config.validate()?;
+        if cfg!(panic = "abort") {
+            tracing::warn!(
+                "built with panic = \"abort\": a panic ends the process, and supervision cannot restart anything"
+            );
+        }
+        let allowed = affinity::allowed();
+        let cores = allowed.len().max(1);
+        let threads = self.threads.as_ref();
+        let count = |wanted: usize| if wanted == 0 { cores } else { wanted };
+        let decoders = Pool::new("flyloft-decode", count(self.config.decode_threads), &CpuSet::any(), threads)?;
+        let core = Core::start("flyloft-core", &CpuSet::any(), threads)?;
+        let source = match &self.source {
+            Some(source) => source,
+            None => return Err(Error::config("source", "name a directory or a bundle to serve")),
+        };
+        let (bundle, workshop, built, name) = match source {
+            Source::Bundle(file) => (self.open_bundle(file)?, None, None, file.display().to_string()),
+            Source::Directory(root) => {
+                let pool =
+                    Arc::new(Pool::new("flyloft-build", count(self.config.build_threads), &CpuSet::any(), threads)?);
+                let (bundle, workshop, built) = self.open_directory(root, pool)?;
+                (bundle, Some(Arc::new(workshop)), Some(built), root.display().to_string())
+            }
+        };
+        let drivers = self.drivers()?;
+        let config = self.config;
+        let budget = Budget::new(config.budget_bytes, config.io_reserve_bytes(), &config.kind_budget_bytes);
+        let generations = Generations::new(bundle);
+        let table = Arc::new(ResidentTable::new(&generations, self.random.next_u64()));
+        let shared = Arc::new(Shared {
+            reaper: Arc::new(
+                Reaper::start(threads, &budget).map_err(|error| Error::io("start the thread", "reaper", error))?,
+            ),
+            ledger: Ledger::new(Arc::clone(&table), config.open_requests_max),
+            table,
+            addresses: Addresses::new(drivers.len()),
+            clock: self.clock,
+            random: self.random,
+            budget,
+            generations,
+            drivers,
+            decoders: Arc::new(decoders),
+            workshop,
+            watch: self.watch,
+            threads: self.threads,
+            roster: Arc::new(Roster::default()),
+            events: Events::default(),
+            metrics: Arc::new(Metrics::default()),
+            failures: Mutex::new(failures(built.as_ref())),
+            staged: Mutex::default(),
+            incomplete: AtomicBool::new(false),
+            faults: self.faults,
+            stopping: AtomicBool::new(false),
+            config,
+        });
+        connect(&shared);
+        Ok((shared, core, name))
+    }
+
+    fn open_bundle(&self, file: &Path) -> Result<Bundle> {
+        if self.config.watch {
+            let why = "a bundle file is not watched; serve the directory that it was packed from";
+            return Err(Error::config("watch", why));
+        }
+        let storage = self.fs.open(file).map_err(|error| Error::io("open", file, error))?;
+        Bundle::open(storage, self.config.mapping)
+    }
+
+    /// Opens the tree's store and brings its bundle up to date. What does not build is reported, not fatal.
+    fn open_directory(&self, root: &Path, pool: Arc<Pool>) -> Result<(Bundle, Workshop, Built)> {
+        let absolute = self.fs.canonicalize(root).map_err(|error| Error::io("open", root, error))?;
+        let store = match &self.config.store {
+            Some(store) => store.clone(),
+            None => default_store(&absolute)?,
+        };
+        self.fs.create_dir_all(&store).map_err(|error| Error::io("create", &store, error))?;
+        let mut registry = TransformRegistry::with_builtins();
+        for transform in &self.transforms {
+            registry.register(Arc::clone(transform))?;
+        }
+        let options = BuildOptions {
+            layout: self.config.layout,
+            threads: self.config.build_threads,
+            tolerant: true,
+            registry: Arc::new(registry),
+            ..BuildOptions::default()
+        };
+        let (fs, clock, tree) = (Arc::clone(&self.fs), Arc::clone(&self.clock), absolute.clone());
+        let (bundle, stats) = (store.join(STORE_BUNDLE), store.join(STORE_STATS));
+        let open = move || {
+            let (fs, clock) = (Arc::clone(&fs), Arc::clone(&clock));
+            TreeBuilder::open(fs, clock, &tree, &bundle, Some(&stats), options.clone())
+        };
+        let (fs, file) = (Arc::clone(&self.fs), store.join(STORE_BUNDLE));
+        let compact = move || build::compact(Arc::clone(&fs), &file, &NoProgress);
+        let workshop = Workshop::new(&absolute, &store, pool, Box::new(open), Box::new(compact))?;
+        let everything = Task { everything: true, ..Task::default() };
+        let built = match &self.progress {
+            Some(progress) => workshop.build(&everything, progress.as_ref())?,
+            None => workshop.build_quietly(&everything)?,
+        };
+        for what in &built.warnings {
+            tracing::warn!("{what}");
+        }
+        for failure in &built.failures {
+            tracing::warn!(path = failure.path, cause = failure.cause, "does not build");
+        }
+        let Some((bundle, _)) = workshop.newest() else {
+            let path = root.display().to_string();
+            let cause = "the directory holds nothing that can be served".into();
+            return Err(Error::Build { path, line: None, transform: "scan".into(), cause });
+        };
+        workshop.commit(&bundle)?;
+        workshop.save_stats()?;
+        Ok((bundle, workshop, built))
+    }
+
+    /// One read engine per NUMA node, on its own thread.
+    fn drivers(&self) -> Result<Vec<Arc<Driver<ReadToken>>>> {
+        let topology = Topology::detect();
+        let start = |node: &crate::platform::topology::Node| {
+            let config = DriverConfig {
+                name: format!("flyloft-io-{}", node.number),
+                cpus: affinity::worker_cpus(node, self.config.pinning),
+                depth: self.config.queue_depth,
+                engine: self.config.engine,
+            };
+            Driver::start(config, self.threads.as_ref())
+        };
+        let with_processors = topology.nodes.iter().filter(|node| !node.cpus.is_empty());
+        with_processors.map(start).collect()
+    }
+}
+
+/// Who wakes whom when nobody sends a message: the ledger and the budget have no actor of their own.
+fn connect(shared: &Arc<Shared>) {
+    let dispatcher = shared.addresses.dispatcher.clone();
+    shared.ledger.on_ready(Box::new(move || dispatcher.hint(DispatcherMessage::Ready)));
+    let dispatcher = shared.addresses.dispatcher.clone();
+    shared.budget.on_release(Box::new(move || dispatcher.hint(DispatcherMessage::RoomMade)));
+    let dispatcher = shared.addresses.dispatcher.clone();
+    shared.budget.on_io_release(Box::new(move || dispatcher.hint(DispatcherMessage::Credit)));
+    // Versions that only an ended generation could see go when it ends.
+    let (table, generations) = (Arc::downgrade(&shared.table), Arc::downgrade(&shared.generations));
+    shared.generations.on_end(Box::new(move || {
+        if let (Some(table), Some(generations)) = (table.upgrade(), generations.upgrade()) {
+            table.retire(generations.oldest_live());
+        }
+    }));
+}
+
+fn failures(built: Option<&Built>) -> std::collections::BTreeMap<String, BuildFailure> {
+    let failures = built.map(|built| built.failures.clone()).unwrap_or_default();
+    failures.into_iter().map(|failure| (failure.path.clone(), failure)).collect()
+}
+
+/// The store of a tree that names none: a folder in the user's cache folder, by the tree's name and path.
+fn default_store(root: &Path) -> Result<PathBuf> {
+    let why = "this user has no cache folder; name one with store";
+    let cache = dirs::cache_dir().ok_or_else(|| Error::config("store", why))?;
+    let name = root.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let id = AssetId::of_path(&root.to_string_lossy());
+    Ok(cache.join("flyloft").join(format!("{name}-{id}")))
+}

@@ -1,0 +1,46 @@
+//! What the I/O dispatcher is told.
+//!
+//! Senders: the ledger's wake-up (`Ready`), I/O workers (`LookedUp`), the budget and the evictor (`RoomMade`), permits
+//! (`Credit`), the predictor (`Prefetch`), a timer (`Tick`). Order does not matter between senders. Every message
+//! but `LookedUp` and `Prefetch` is a wake-up that a restart repeats by itself; a lost `LookedUp` gives its
+//! leases back; a lost `Prefetch` was only a wish.
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::ids::AssetId;
+use crate::residency::{Lease, Live, Located};
+
+/// To the I/O dispatcher.
+pub enum DispatcherMessage {
+    /// The ledger's inbox has work, or a stage came up.
+    Ready,
+    /// Tables of contents were read; one outcome per lease.
+    LookedUp(Vec<Lookup>),
+    /// Memory came free.
+    RoomMade,
+    /// A read's permit or its part of the I/O reserve came back.
+    Credit,
+    /// Load these at low priority, if nothing speaks against it.
+    Prefetch(Vec<Prefetch>),
+    /// Look at deadlines: of requests, and of loads that wait for memory. Every 5 ms while any waits.
+    Tick,
+}
+
+/// Where an asset's bytes are.
+pub struct Lookup {
+    /// The request.
+    pub lease: Lease,
+    /// Its place, or why there is none.
+    pub located: Result<Arc<Located>>,
+}
+
+/// One wish of the predictor.
+pub struct Prefetch {
+    /// The generation it was predicted in.
+    pub live: Arc<Live>,
+    /// The asset.
+    pub id: AssetId,
+}
+
+const _: () = assert!(size_of::<DispatcherMessage>() <= 64, "dispatcher messages are moved often");

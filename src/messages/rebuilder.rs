@@ -1,0 +1,66 @@
+//! What the rebuilder is told.
+//!
+//! Senders: the file watcher (`Changed`, `Rescan`), its own offloaded jobs (`Built`, `Committed`). A lost change set is found again by the rescan that every start makes.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use crate::build::Built;
+use crate::error::Result;
+use crate::ids::{AssetId, Generation};
+use crate::residency::Asset;
+
+/// To the rebuilder.
+pub enum RebuilderMessage {
+    /// A settled change set.
+    Changed(ChangeSet),
+    /// Look at the whole tree: events were lost, or the watcher has just started.
+    Rescan {
+        /// Why; `None` for the look that follows every start of the watcher.
+        why: Option<String>,
+    },
+    /// A build job has ended; what came of it is in [`Staged`].
+    Built,
+    /// It has been quiet for a while: compact the store, if nothing was built since.
+    Idle {
+        /// How many builds there had been.
+        builds: u64,
+    },
+    /// A generation is durable, or why not.
+    Committed {
+        /// Which.
+        generation: Generation,
+        /// Whether it is.
+        result: Result<()>,
+    },
+}
+
+/// Files that changed together.
+#[derive(Debug)]
+pub struct ChangeSet {
+    /// Absolute paths of files and folders.
+    pub paths: BTreeSet<PathBuf>,
+    /// When the first event came.
+    pub first: Instant,
+    /// When the set was settled.
+    pub settled: Instant,
+}
+
+/// What a build job led to, kept outside the rebuilder until it is published.
+pub struct Staged {
+    /// What was built, or why not.
+    pub built: Result<Built>,
+    /// What differs, with new versions of what is resident.
+    pub changes: Vec<(AssetId, Option<Asset>)>,
+    /// When the first event of the change set came.
+    pub first: Instant,
+    /// When the set was settled.
+    pub settled: Instant,
+    /// When the build was done and publication began.
+    pub preparing: Instant,
+    /// Why the whole tree was looked at, if events were lost.
+    pub rescanned: Option<String>,
+    /// The span of this reload.
+    pub span: tracing::Span,
+}

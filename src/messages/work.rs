@@ -1,0 +1,216 @@
+//! What travels through the read path: flights, frames, reads, permits.
+//!
+//! A flight is one content on its way into memory. Every piece of its work holds it; when the last piece is dropped
+//! before the content is complete, the flight's lease is dropped with it and the ledger asks again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::bundle::FrameRef;
+use crate::error::{Error, Result};
+use crate::ids::Priority;
+use crate::messages::{Filled, Finished};
+use crate::residency::{Chunk, ContentBuilder, IoCharge, Lease, Live, Located, Want};
+
+/// One content, or a piece of one, on its way into memory.
+pub struct Flight {
+    /// The request; taken by whatever ends the flight.
+    lease: Mutex<Option<Lease>>,
+    /// What was asked for and where it is.
+    pub located: Arc<Located>,
+    /// The final memory, charged.
+    pub target: ContentBuilder,
+}
+
+impl Flight {
+    /// A flight for `lease` into `target`.
+    pub fn new(lease: Lease, located: Arc<Located>, target: ContentBuilder) -> Arc<Self> {
+        Arc::new(Self { lease: Mutex::new(Some(lease)), located, target })
+    }
+
+    /// Whether somebody still waits for it.
+    pub fn is_wanted(&self) -> bool {
+        self.lease.lock().as_ref().is_some_and(Lease::is_wanted)
+    }
+
+    /// How urgent it is now, and in which generation it was asked for; `None` when it has ended.
+    pub fn route(&self) -> Option<(Arc<Live>, Priority)> {
+        self.lease.lock().as_ref().map(|lease| (Arc::clone(lease.live()), lease.priority()))
+    }
+
+    /// Ends the flight with an error, which answers everybody who waits.
+    pub fn fail(&self, error: Error) {
+        let lease = self.lease.lock().take();
+        if let Some(lease) = lease {
+            lease.answer(Err(error));
+        }
+    }
+
+    /// Work on this very flight panicked: it counts against it, and the ledger asks again or quarantines it.
+    pub fn broke(&self, cause: String) {
+        let lease = self.lease.lock().take();
+        if let Some(lease) = lease {
+            lease.fail_item(cause);
+        }
+    }
+
+    /// Ends the flight, once, when every byte of it is in place.
+    pub fn finish(&self) -> Option<Finished> {
+        let content = self.target.finish(self.located.record.content)?;
+        let lease = self.lease.lock().take()?;
+        let filled = match lease.key().want {
+            Want::Piece { offset, .. } => Filled::Piece(Chunk::new(offset, content)),
+            Want::Resident | Want::Record => Filled::Content(content),
+        };
+        Some(Finished { lease, located: Arc::clone(&self.located), filled })
+    }
+}
+
+/// A part of a decoded frame that a flight wants, and where it goes.
+pub struct Part {
+    /// The flight.
+    pub flight: Arc<Flight>,
+    /// First byte within the decoded frame.
+    pub from: usize,
+    /// Bytes.
+    pub len: usize,
+    /// First byte within the flight's memory.
+    pub to: usize,
+}
+
+/// One frame of a read, and everyone who waits for it: decoded once for all of them.
+pub struct FrameJob {
+    /// The frame.
+    pub frame: FrameRef,
+    /// Its first stored byte within the read's buffer.
+    pub within: usize,
+    /// Who gets what of it.
+    pub parts: Vec<Part>,
+}
+
+impl FrameJob {
+    /// Whether it is decoded straight into its only target, without scratch memory.
+    pub fn is_direct(&self) -> bool {
+        match self.parts.as_slice() {
+            [part] => part.from == 0 && part.len == self.frame.decoded_len as usize,
+            _ => false,
+        }
+    }
+}
+
+/// What travels with a read, through the kernel too. Fields are dropped in this order: the memory first, then the
+/// permit, whose return wakes whoever waits for both.
+pub struct ReadToken {
+    /// The frames it brings, in file order.
+    pub frames: Vec<FrameJob>,
+    /// The most urgent of them.
+    pub priority: Priority,
+    /// The file, for errors.
+    pub live: Arc<Live>,
+    /// The buffer's and the scratch memory's charge.
+    pub memory: IoCharge,
+    /// The place in the worker's queue.
+    pub permit: Permit,
+}
+
+/// Ends every flight that waits for one of these frames with the same error.
+pub fn fail_all(frames: &[FrameJob], error: &Error) {
+    for part in frames.iter().flat_map(|frame| &frame.parts) {
+        part.flight.fail(error.clone());
+    }
+}
+
+/// Places in a bounded queue.
+pub struct Credits {
+    limit: usize,
+    used: AtomicUsize,
+    wanted: AtomicBool,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Credits {
+    /// `limit` places; `wake` is called when one comes back while somebody waits.
+    pub fn new(limit: usize, wake: Box<dyn Fn() + Send + Sync>) -> Arc<Self> {
+        Arc::new(Self { limit, used: AtomicUsize::new(0), wanted: AtomicBool::new(false), wake })
+    }
+
+    /// A place, or `None`; then `wake` is called as soon as there is one again.
+    pub fn take(self: &Arc<Self>) -> Option<Permit> {
+        self.try_take().or_else(|| {
+            // A place that came back between the first look and this store would wake nobody: look again after it.
+            self.wanted.store(true, Ordering::SeqCst);
+            self.try_take()
+        })
+    }
+
+    fn try_take(self: &Arc<Self>) -> Option<Permit> {
+        let take = |used| (used < self.limit).then_some(used + 1);
+        self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).ok()?;
+        Some(Permit { credits: Arc::clone(self) })
+    }
+
+    /// Places that are taken.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::SeqCst)
+    }
+
+    /// All places.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+}
+
+/// One place. Dropping it gives it back.
+pub struct Permit {
+    credits: Arc<Credits>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.credits.used.fetch_sub(1, Ordering::SeqCst);
+        if self.credits.wanted.swap(false, Ordering::SeqCst) {
+            (self.credits.wake)();
+        }
+    }
+}
+
+/// Runs `work` on one item and turns a panic into its cause, so that it counts against the item alone.
+///
+/// # Errors
+/// The panic's message.
+pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".into())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_permit_that_comes_back_wakes_who_waits_once() {
+        let woken = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&woken);
+        let credits = Credits::new(2, Box::new(move || _ = seen.fetch_add(1, Ordering::SeqCst)));
+        let first = credits.take().unwrap();
+        let second = credits.take().unwrap();
+        drop(first);
+        assert_eq!(woken.load(Ordering::SeqCst), 0, "nobody waited");
+        let third = credits.take().unwrap();
+        assert!(credits.take().is_none());
+        drop(second);
+        drop(third);
+        assert_eq!((woken.load(Ordering::SeqCst), credits.used()), (1, 0));
+    }
+
+    #[test]
+    fn a_panic_becomes_its_cause() {
+        assert_eq!(caught(|| 5), Ok(5));
+        let error = caught(|| std::panic::panic_any("broken".to_owned()));
+        assert_eq!(error, Err::<(), _>("broken".into()));
+    }
+}

@@ -1,0 +1,149 @@
+//! One load: a hit that is ready at once, or a ticket of the ledger.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use super::DEFAULT_PRIORITY;
+use crate::actors::Shared;
+use crate::error::{Error, Result};
+use crate::ids::{AssetId, AssetPath, Origin, Priority};
+use crate::residency::{Answer, Ask, Asset, Key, Live, Ticket, Want};
+
+/// A load that is being configured.
+#[must_use = "nothing is loaded until `send`"]
+pub struct Request {
+    shared: Arc<Shared>,
+    path: String,
+    /// The generation it is to be of; the current one when `None`.
+    live: Option<Arc<Live>>,
+    priority: Priority,
+    origin: Origin,
+    deadline: Option<Duration>,
+}
+
+impl Request {
+    pub(super) fn new(shared: &Arc<Shared>, path: &str, live: Option<Arc<Live>>) -> Self {
+        let deadline = shared.config.deadline;
+        let (shared, path) = (Arc::clone(shared), path.to_owned());
+        Self { shared, path, live, priority: DEFAULT_PRIORITY, origin: Origin::User, deadline }
+    }
+
+    /// How urgent it is. Default medium.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Who asks, for the counters. Default the user.
+    pub fn origin(mut self, origin: Origin) -> Self {
+        self.origin = origin;
+        self
+    }
+
+    /// How long it may take; [`Error::Deadline`] answers it then. Default the configuration's.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// Starts the load.
+    pub fn send(self) -> Load {
+        let id = AssetId::of_path(&self.path);
+        let table = &self.shared.table;
+        let hit = match &self.live {
+            Some(live) => table.get_at(id, live.generation()),
+            None => table.get(id),
+        };
+        if let Some(asset) = hit {
+            self.shared.metrics.hits.one();
+            return Load { path: self.path, started: None, state: State::Ready(Some(Ok(asset))) };
+        }
+        self.shared.metrics.misses.one();
+        let live = self.live.unwrap_or_else(|| self.shared.generations.current());
+        let started = self.shared.clock.now();
+        let key = Key { generation: live.generation(), id, want: Want::Resident };
+        let state = match AssetPath::new(&self.path) {
+            Ok(path) => {
+                let ask = ask(&self.shared, path, self.priority, self.origin, self.deadline, started);
+                match self.shared.ledger.join(&live, key, ask) {
+                    Ok((ticket, _)) => State::Waiting(ticket),
+                    Err(error) => State::Ready(Some(Err(error))),
+                }
+            }
+            Err(error) => State::Ready(Some(Err(error))),
+        };
+        Load { path: self.path, started: Some((self.shared, started)), state }
+    }
+
+    /// Loads the asset and everything it depends on, directly or not, in one generation. The asset comes first.
+    ///
+    /// # Errors
+    /// The first error of any of them; [`Error::TooLarge`] at once when together they are more than the budget.
+    pub async fn send_with_dependencies(self) -> Result<Vec<Asset>> {
+        let live = self.live.clone().unwrap_or_else(|| self.shared.generations.current());
+        let snapshot = super::Snapshot::new(Arc::clone(&self.shared), live);
+        let paths = snapshot.closure(&self.path).await?;
+        let many = super::LoadMany::new(snapshot, paths).priority(self.priority).origin(self.origin);
+        match self.deadline {
+            Some(deadline) => many.deadline(deadline).all().await,
+            None => many.all().await,
+        }
+    }
+}
+
+/// What a request tells the ledger. The span is the request's own: every stage works inside it.
+pub(super) fn ask(
+    shared: &Shared,
+    path: AssetPath,
+    priority: Priority,
+    origin: Origin,
+    deadline: Option<Duration>,
+    now: Instant,
+) -> Ask {
+    let request = shared.metrics.requests.next();
+    let span = tracing::info_span!("load", request, %path, priority = priority.name());
+    Ask { priority, origin, deadline: deadline.map(|deadline| now + deadline), now, span, path: Some(path) }
+}
+
+/// A load under way. Dropping it cancels it, unless someone else waits for the same.
+#[must_use = "a dropped load is cancelled"]
+pub struct Load {
+    path: String,
+    /// For the latency of a load that was not a hit.
+    started: Option<(Arc<Shared>, Instant)>,
+    state: State,
+}
+
+enum State {
+    Ready(Option<Result<Asset>>),
+    Waiting(Ticket),
+}
+
+impl Load {
+    /// The path that is loaded.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+impl Future for Load {
+    type Output = Result<Asset>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Asset>> {
+        let answer = match &mut self.state {
+            State::Ready(answer) => answer.take().unwrap_or(Err(Error::ShutDown)),
+            State::Waiting(ticket) => match ready!(Pin::new(ticket).poll(context)) {
+                Ok(Answer::Asset(asset)) => Ok(asset),
+                Ok(_) => Err(Error::Failed { cause: "a load was answered with something else".into() }),
+                Err(error) => Err(error),
+            },
+        };
+        if let Some((shared, started)) = self.started.take() {
+            shared.metrics.load_latency.record(shared.clock.now().saturating_duration_since(started));
+        }
+        Poll::Ready(answer)
+    }
+}

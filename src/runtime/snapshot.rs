@@ -1,0 +1,152 @@
+//! A reader's hold on one generation.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::load::ask;
+use super::{AssetReader, DEFAULT_PRIORITY, Load, LoadMany, Request};
+use crate::actors::Shared;
+use crate::bundle::{AssetRecord, Bundle, Dependency};
+use crate::error::{Error, Result};
+use crate::ids::{AssetId, AssetPath, Generation, Origin, Priority};
+use crate::residency::{Answer, Asset, Key, Live, Located, Want};
+
+/// One generation, for as long as it is held: whatever is published meanwhile, everything read through it is of that
+/// one consistent version of the tree. Cheap to clone.
+#[derive(Clone)]
+pub struct Snapshot {
+    pub(super) shared: Arc<Shared>,
+    pub(super) live: Arc<Live>,
+}
+
+impl Snapshot {
+    pub(super) fn new(shared: Arc<Shared>, live: Arc<Live>) -> Self {
+        Self { shared, live }
+    }
+
+    /// The generation that is held.
+    pub fn generation(&self) -> Generation {
+        self.live.generation()
+    }
+
+    /// The bundle that holds it, for tools that look inside. Reading it may wait for the disk.
+    pub fn bundle(&self) -> &Bundle {
+        self.live.bundle()
+    }
+
+    /// The asset, if it is resident in this generation: no lock, no allocation, no waiting.
+    pub fn get(&self, path: impl AsRef<str>) -> Option<Asset> {
+        let found = self.shared.table.get_at(AssetId::of_path(path.as_ref()), self.generation());
+        if found.is_some() {
+            self.shared.metrics.hits.one();
+        }
+        found
+    }
+
+    /// Loads the asset as this generation has it.
+    pub fn load(&self, path: impl AsRef<str>) -> Load {
+        self.request(path).send()
+    }
+
+    /// A load with a priority, a deadline or dependencies.
+    pub fn request(&self, path: impl AsRef<str>) -> Request {
+        Request::new(&self.shared, path.as_ref(), Some(Arc::clone(&self.live)))
+    }
+
+    /// Loads many assets of this generation.
+    pub fn load_many<P: AsRef<str>>(&self, paths: impl IntoIterator<Item = P>) -> LoadMany {
+        LoadMany::new(self.clone(), paths.into_iter().map(|path| path.as_ref().to_owned()).collect())
+    }
+
+    /// What the table of contents says of an asset, without loading it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when this generation has no such asset.
+    pub async fn record(&self, path: impl AsRef<str>) -> Result<AssetRecord> {
+        self.located(path.as_ref(), DEFAULT_PRIORITY, Origin::User).await.map(|located| located.record.clone())
+    }
+
+    /// Opens an asset to read it piece by piece in bounded memory.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when this generation has no such asset.
+    pub async fn open(&self, path: impl AsRef<str>) -> Result<AssetReader> {
+        let record = self.record(path).await?;
+        Ok(AssetReader::new(self.clone(), record))
+    }
+
+    /// Every asset whose path starts with `prefix`, in path order. Reads the table of contents off the caller's thread.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the table of contents is.
+    pub async fn assets(&self, prefix: &str) -> Result<Vec<AssetRecord>> {
+        let prefix = prefix.to_owned();
+        let within = move |record: &Result<AssetRecord>| {
+            record.as_ref().map_or(true, |record| record.path.as_str().starts_with(&prefix))
+        };
+        self.offload(move |bundle| bundle.assets().filter(within).collect()).await
+    }
+
+    /// What an asset uses, directly: also what does not exist.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the table of contents is.
+    pub async fn dependencies(&self, path: impl AsRef<str>) -> Result<Vec<Dependency>> {
+        let id = AssetId::of_path(path.as_ref());
+        self.offload(move |bundle| bundle.dependencies(id)).await
+    }
+
+    /// What uses an asset, directly. The asset itself need not exist.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the table of contents is.
+    pub async fn dependents(&self, path: impl AsRef<str>) -> Result<Vec<AssetPath>> {
+        let id = AssetId::of_path(path.as_ref());
+        self.offload(move |bundle| {
+            let ids = bundle.dependents(id)?;
+            let records = ids.into_iter().map(|id| bundle.asset(id));
+            records.filter_map(|record| record.map(|found| found.map(|record| record.path)).transpose()).collect()
+        })
+        .await
+    }
+
+    /// The asset and everything that it depends on, directly or not; the asset first, each once.
+    pub(super) async fn closure(&self, path: &str) -> Result<Vec<String>> {
+        let first = AssetPath::new(path)?;
+        let generation = self.generation();
+        self.offload(move |bundle| {
+            let missing = || Error::NotFound { what: first.to_string(), generation };
+            bundle.asset(first.id())?.ok_or_else(missing)?;
+            let mut seen: HashSet<AssetPath> = HashSet::from([first.clone()]);
+            let mut paths = vec![first];
+            let mut next = 0;
+            while let Some(path) = paths.get(next) {
+                let present = bundle.dependencies(path.id())?.into_iter().filter(|dependency| dependency.present);
+                paths.extend(present.map(|dependency| dependency.path).filter(|path| seen.insert(path.clone())));
+                next += 1;
+            }
+            Ok(paths.into_iter().map(|path| path.to_string()).collect())
+        })
+        .await
+    }
+
+    pub(super) async fn located(&self, path: &str, priority: Priority, origin: Origin) -> Result<Arc<Located>> {
+        let now = self.shared.clock.now();
+        let ask = ask(&self.shared, AssetPath::new(path)?, priority, origin, None, now);
+        let key = Key { generation: self.generation(), id: AssetId::of_path(path), want: Want::Record };
+        let (ticket, _) = self.shared.ledger.join(&self.live, key, ask)?;
+        match ticket.await? {
+            Answer::Record(located) => Ok(located),
+            _ => Err(Error::Failed { cause: "a look-up was answered with something else".into() }),
+        }
+    }
+
+    /// Reads the table of contents on the decoder's threads: it may wait for the disk, and the caller may not.
+    async fn offload<T: Send + 'static>(&self, read: impl FnOnce(&Bundle) -> Result<T> + Send + 'static) -> Result<T> {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let live = Arc::clone(&self.live);
+        let job = Box::new(move || drop(tell.send(read(live.bundle()))));
+        self.shared.decoders.submit(DEFAULT_PRIORITY as u8, job);
+        told.await.unwrap_or(Err(Error::ShutDown))
+    }
+}

@@ -1,0 +1,143 @@
+//! What a runtime says of itself.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::actors::{ActorReport, Shared};
+use crate::error::Result;
+use crate::event::BuildFailure;
+use crate::ids::Generation;
+use crate::platform::io::DriverStats;
+use crate::residency::{BudgetStats, LedgerStats};
+use crate::telemetry::MetricsReport;
+
+/// Whether a runtime works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum Health {
+    /// It works; a part may be parked.
+    Running = 0,
+    /// It gave up; `Runtime::restart` brings it back.
+    Failed = 1,
+    /// It is being shut down.
+    Stopping = 2,
+    /// It is shut down.
+    Stopped = 3,
+}
+
+impl Health {
+    pub(super) fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::Running,
+            1 => Self::Failed,
+            2 => Self::Stopping,
+            _ => Self::Stopped,
+        }
+    }
+}
+
+/// What runs, what failed, what is served.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// Whether it works.
+    pub health: Health,
+    /// Why it failed, while it is failed.
+    pub cause: Option<String>,
+    /// What is served: a folder or a bundle file.
+    pub source: String,
+    /// The folder of the store, when a folder is served.
+    pub store: Option<String>,
+    /// The generation that readers see.
+    pub generation: Generation,
+    /// Assets in it.
+    pub assets: u64,
+    /// Generations that somebody holds.
+    pub live_generations: usize,
+    /// Seconds since the start.
+    pub uptime_seconds: f64,
+    /// The read engine of each node, and why it is not io_uring where it is not.
+    pub engines: Vec<EngineStatus>,
+    /// Every actor.
+    pub actors: Vec<ActorReport>,
+    /// Source files that do not build now.
+    pub failures: Vec<BuildFailure>,
+}
+
+/// One node's read engine.
+#[derive(Clone, Debug, Serialize)]
+pub struct EngineStatus {
+    /// "io_uring" or "positioned".
+    pub engine: &'static str,
+    /// Why it is not the other.
+    pub note: Option<String>,
+    /// Reads with it now.
+    pub in_flight: usize,
+    /// Its counters.
+    pub stats: DriverStats,
+}
+
+impl Status {
+    pub(super) fn of(shared: &Shared, health: Health, cause: Option<String>, source: &str, uptime: Duration) -> Self {
+        let live = shared.generations.current();
+        let engine = |driver: &std::sync::Arc<crate::platform::io::Driver<_>>| EngineStatus {
+            engine: driver.engine(),
+            note: driver.engine_note(),
+            in_flight: driver.in_flight(),
+            stats: driver.stats(),
+        };
+        Self {
+            health,
+            cause,
+            source: source.to_owned(),
+            store: shared.workshop.as_ref().map(|workshop| workshop.store().display().to_string()),
+            generation: live.generation(),
+            assets: live.bundle().info().assets,
+            live_generations: shared.generations.live_count(),
+            uptime_seconds: uptime.as_secs_f64(),
+            engines: shared.drivers.iter().map(engine).collect(),
+            actors: shared.roster.report(),
+            failures: shared.failures.lock().values().cloned().collect(),
+        }
+    }
+}
+
+/// Counters, budgets, queues and latencies.
+#[derive(Clone, Debug, Serialize)]
+pub struct Stats {
+    /// Hits, misses, reads, evictions, latencies.
+    pub metrics: MetricsReport,
+    /// What memory is charged.
+    pub budget: BudgetStats,
+    /// Open requests, and how earlier ones ended.
+    pub ledger: LedgerStats,
+    /// Assets that are resident.
+    pub resident: usize,
+}
+
+impl Stats {
+    pub(super) fn of(shared: &Shared) -> Self {
+        Self {
+            metrics: shared.metrics.report(),
+            budget: shared.budget.snapshot(),
+            ledger: shared.ledger.stats(),
+            resident: shared.table.stats().assets,
+        }
+    }
+}
+
+/// How a shutdown went.
+#[derive(Debug)]
+pub struct ShutdownReport {
+    /// Requests that were open when it began and were answered.
+    pub answered: u64,
+    /// Requests that were answered with `ShutDown` at the deadline.
+    pub abandoned: u64,
+    /// Whether every request was answered before the deadline.
+    pub in_time: bool,
+    /// How long it took.
+    pub took: Duration,
+    /// Whether the newest generation is durable.
+    pub committed: Result<()>,
+}

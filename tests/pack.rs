@@ -1,0 +1,14 @@
+//! From a tree to a bundle and back: what is packed, what is refused, what is appended, what heals.
+
+#[path = "pack/bad_input.rs"]
+mod bad_input;
+#[path = "pack/faults.rs"]
+mod faults;
+#[path = "pack/incremental.rs"]
+mod incremental;
+#[path = "pack/serving.rs"]
+mod serving;
+#[path = "pack/support.rs"]
+mod support;
+#[path = "pack/whole.rs"]
+mod whole;
