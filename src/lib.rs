@@ -5,6 +5,17 @@
 //! workers, decompressor, cache manager, evictor and predictor are independent actors under supervisors: what dies is
 //! restarted, and no request is lost.
 //!
+//! ```no_run
+//! use flyloft::{Priority, Runtime};
+//!
+//! # async fn example() -> flyloft::Result<()> {
+//! let runtime = Runtime::builder().directory("assets").budget_bytes(256 << 20).watch(true).start().await?;
+//! let page = runtime.load("pages/index.html").await?;
+//! let wall = runtime.request("textures/wall.png").priority(Priority::Critical).send().await?;
+//! println!("{} bytes of {}, {} bytes of {}", page.len(), page.path(), wall.len(), wall.path());
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! - [`Runtime`] is what a program holds; [`Snapshot`] is one generation of the tree, [`Asset`] a handle to resident
 //!   bytes, [`AssetReader`] a stream for what is larger than memory.
@@ -29,6 +40,8 @@ pub mod platform;
 pub mod policy;
 pub mod residency;
 pub mod runtime;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod storage;
 pub mod telemetry;
 

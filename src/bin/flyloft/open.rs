@@ -1,0 +1,41 @@
+//! What several commands do first: open a bundle, start an async runtime.
+
+use std::future::Future;
+use std::path::Path;
+
+use flyloft::bundle::{AssetRecord, Bundle};
+use flyloft::platform::fs::{FileSystem, OsFileSystem};
+use flyloft::{AssetPath, Error};
+
+use crate::failure::{Failure, Result};
+
+/// The newest generation of a bundle file. Its pages are read, not mapped: another program may truncate the file.
+pub fn bundle(file: &Path) -> Result<Bundle> {
+    if file.is_dir() {
+        let (file, why) = (file.display(), "it is a directory, not a bundle; `flyloft pack` makes one from it");
+        return Err(Failure::unusable(format_args!("{file}: {why}")));
+    }
+    let storage = OsFileSystem.open(file).map_err(|error| Error::io("open", file, error))?;
+    Ok(Bundle::open(storage, false)?)
+}
+
+/// The asset that the user named.
+pub fn asset(bundle: &Bundle, path: &str) -> Result<AssetRecord> {
+    let missing = || {
+        let file = &bundle.info().file;
+        Failure::no(format_args!("{file}: '{path}' is not in it; `flyloft ls {file}` lists what is"))
+    };
+    bundle.find(&AssetPath::new(path)?)?.ok_or_else(missing)
+}
+
+/// Runs `future` to its end on an executor of the program's own.
+pub fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    let executor = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::unusable(format_args!("the executor cannot start: {error}")))?;
+    let result = executor.block_on(future);
+    // What still runs in the background has nobody to report to.
+    executor.shutdown_background();
+    result
+}
