@@ -62,4 +62,12 @@ pub trait WriteAt: ReadAt {
     /// # Errors
     /// What the operating system says. After an error nothing may be assumed durable.
     fn sync(&self) -> io::Result<()>;
+
+    /// Returns when everything written before is durable, with all that the file system notes about the file.
+    ///
+    /// # Errors
+    /// As for [`WriteAt::sync`].
+    fn sync_all(&self) -> io::Result<()> {
+        self.sync()
+    }
 }

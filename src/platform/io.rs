@@ -7,6 +7,7 @@
 //! which also serve sources that have no file of the operating system under them.
 
 mod account;
+mod op;
 mod positioned;
 #[cfg(target_os = "linux")]
 mod uring;
@@ -20,76 +21,20 @@ use serde::Serialize;
 use tokio::runtime::{Builder, Handle};
 
 use self::account::{Account, Inbox};
+use self::op::Op;
+pub use self::op::{Access, ReadDone, ReadOp, SEGMENTS_MAX, WriteAction, WriteOp, is_cancelled};
 use self::positioned::Positioned;
 use super::affinity::CpuSet;
-use super::memory::AlignedBuffer;
+use super::memory::BufferPool;
 use super::threads::{Pool, Threads, join_from_outside};
 use crate::config::Engine;
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::storage::ReadAt;
 
 /// Threads that read for the positioned engine; fewer when the depth is less.
 const POSITIONED_THREADS: usize = 16;
 /// Threads that read for the io_uring engine what a ring cannot read.
 const HELPER_THREADS: usize = 2;
-
-/// One read: `len` bytes at `offset` of `source` into the start of `buffer`.
-pub struct ReadOp<T> {
-    /// What is read. It is kept open until the read is done.
-    pub source: Arc<dyn ReadAt>,
-    /// The first byte.
-    pub offset: u64,
-    /// Where the bytes go. It belongs to the driver until it comes back in a [`ReadDone`].
-    pub buffer: AlignedBuffer,
-    /// How many bytes, at most the buffer's length.
-    pub len: usize,
-    /// The caller's own; it comes back untouched.
-    pub token: T,
-}
-
-/// The end of one read.
-pub struct ReadDone<T> {
-    /// All `len` bytes are there, or why not: `UnexpectedEof` when the source ends before.
-    pub result: io::Result<()>,
-    /// The buffer of the [`ReadOp`].
-    pub buffer: AlignedBuffer,
-    /// The length asked for.
-    pub len: usize,
-    /// The token of the [`ReadOp`].
-    pub token: T,
-}
-
-impl<T> ReadOp<T> {
-    /// Ends the read; the source is let go of.
-    fn done(self, result: io::Result<()>) -> ReadDone<T> {
-        ReadDone { result, buffer: self.buffer, len: self.len, token: self.token }
-    }
-
-    /// Whether the numbers make sense.
-    fn check(&self) -> io::Result<()> {
-        let refuse = |why: String| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-        if self.len > self.buffer.len() {
-            return refuse(format!("a read of {} bytes into a buffer of {}", self.len, self.buffer.len()));
-        }
-        if self.offset.checked_add(self.len as u64).is_none_or(|end| end > i64::MAX as u64) {
-            return refuse(format!("a read of {} bytes at {}, which no file has", self.len, self.offset));
-        }
-        Ok(())
-    }
-}
-
-impl<T> fmt::Debug for ReadOp<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReadOp").field("offset", &self.offset).field("len", &self.len).finish_non_exhaustive()
-    }
-}
-
-impl<T> fmt::Debug for ReadDone<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReadDone").field("result", &self.result).field("len", &self.len).finish_non_exhaustive()
-    }
-}
 
 /// How a driver is started.
 #[derive(Clone, Debug)]
@@ -102,6 +47,14 @@ pub struct DriverConfig {
     pub depth: usize,
     /// Which engine.
     pub engine: Engine,
+    /// Memory to read into, which the ring registers as far as it may.
+    pub pool: Option<Arc<BufferPool>>,
+}
+
+impl Default for DriverConfig {
+    fn default() -> Self {
+        Self { name: "flyloft-io".to_owned(), cpus: CpuSet::any(), depth: 64, engine: Engine::Auto, pool: None }
+    }
 }
 
 /// What a driver has done since it was started.
@@ -133,6 +86,7 @@ pub struct DriverStats {
 pub struct Driver<T: Send + 'static> {
     account: Arc<Account<T>>,
     engine: EngineHandle<T>,
+    pool: Option<Arc<BufferPool>>,
     note: Option<String>,
     handle: Handle,
     thread_id: ThreadId,
@@ -227,7 +181,7 @@ impl<T: Send + 'static> Driver<T> {
         }
         let Started { handle, engine, note } = started;
         let running = Mutex::new(Some(Running { thread, positioned }));
-        let driver = Arc::new(Self { account, engine, note, handle, thread_id, running });
+        let driver = Arc::new(Self { account, engine, pool: config.pool, note, handle, thread_id, running });
         match (config.engine, &driver.note) {
             // The probe read through a ring, but a ring of this depth was refused.
             (Engine::Uring, Some(why)) => Err(unusable(why.clone())),
@@ -246,8 +200,20 @@ impl<T: Send + 'static> Driver<T> {
     /// Reads submitted in one call, and in calls before the thread gets to them, are one system call.
     pub fn submit(&self, ops: Vec<ReadOp<T>>) -> Vec<ReadOp<T>> {
         let (admitted, rest) = self.account.admit(ops);
+        self.start_all(admitted);
+        rest
+    }
+
+    /// [`Driver::submit`] for writes and flushes; they share the depth and the sink with the reads.
+    pub fn submit_writes(&self, ops: Vec<WriteOp<T>>) -> Vec<WriteOp<T>> {
+        let (admitted, rest) = self.account.admit(ops);
+        self.start_all(admitted);
+        rest
+    }
+
+    fn start_all(&self, admitted: Vec<Op<T>>) {
         if admitted.is_empty() {
-            return rest;
+            return;
         }
         match &self.engine {
             EngineHandle::Uring(inbox) => {
@@ -263,7 +229,11 @@ impl<T: Send + 'static> Driver<T> {
                 }
             }
         }
-        rest
+    }
+
+    /// The memory to read into that it was started with.
+    pub fn pool(&self) -> Option<&Arc<BufferPool>> {
+        self.pool.as_ref()
     }
 
     /// Gives completions to `sink` from now on, in place of the one before. Those that came while none was attached
@@ -391,7 +361,7 @@ mod tests {
     use crate::platform::threads::OsThreads;
 
     fn config(engine: Engine) -> DriverConfig {
-        DriverConfig { name: "io-test".into(), cpus: CpuSet::any(), depth: 4, engine }
+        DriverConfig { name: "io-test".into(), depth: 4, engine, ..DriverConfig::default() }
     }
 
     #[test]

@@ -230,6 +230,10 @@ impl WriteAt for OsFile {
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data().map_err(full_disk)
     }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.file.sync_all().map_err(full_disk)
+    }
 }
 
 /// A mapped start of a file; it keeps the file alive by itself.

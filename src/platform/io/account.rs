@@ -10,7 +10,8 @@ use std::thread::{self, ThreadId};
 
 use tokio::sync::Notify;
 
-use super::{DriverStats, ReadDone, ReadOp};
+use super::op::Op;
+use super::{DriverStats, ReadDone};
 
 type Sink<T> = Arc<dyn Fn(Vec<ReadDone<T>>) + Send + Sync>;
 
@@ -67,14 +68,14 @@ impl<T> Account<T> {
     }
 
     /// Splits off what may be in flight; the second part is the rest.
-    pub(super) fn admit(&self, mut ops: Vec<ReadOp<T>>) -> (Vec<ReadOp<T>>, Vec<ReadOp<T>>) {
+    pub(super) fn admit<O: Into<Op<T>>>(&self, mut ops: Vec<O>) -> (Vec<Op<T>>, Vec<O>) {
         let mut state = self.lock();
         let room = if state.closed { 0 } else { self.depth - state.in_flight };
         let rest = ops.split_off(room.min(ops.len()));
         state.in_flight += ops.len();
         drop(state);
         count(&self.counters.submitted, ops.len() as u64);
-        (ops, rest)
+        (ops.into_iter().map(Into::into).collect(), rest)
     }
 
     /// Takes the end of admitted reads, and gives them to the sink unless another thread is at it: then that one does.
@@ -207,7 +208,7 @@ impl<T> Account<T> {
 /// Reads on their way to the ring.
 #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
 pub(super) struct Inbox<T> {
-    ops: Mutex<Vec<ReadOp<T>>>,
+    ops: Mutex<Vec<Op<T>>>,
 }
 
 impl<T> Default for Inbox<T> {
@@ -219,13 +220,13 @@ impl<T> Default for Inbox<T> {
 #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
 impl<T> Inbox<T> {
     /// Adds to what waits; whoever does so wakes the driver's thread.
-    pub(super) fn put(&self, ops: Vec<ReadOp<T>>) {
+    pub(super) fn put(&self, ops: Vec<Op<T>>) {
         let mut waiting = self.ops.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if waiting.is_empty() { *waiting = ops } else { waiting.extend(ops) }
     }
 
     /// Everything that waits, in order.
-    pub(super) fn take(&self) -> Vec<ReadOp<T>> {
+    pub(super) fn take(&self) -> Vec<Op<T>> {
         std::mem::take(&mut *self.ops.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
     }
 }

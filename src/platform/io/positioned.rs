@@ -5,9 +5,12 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use super::ReadDone;
 use super::account::{Account, count};
-use super::{ReadDone, ReadOp};
+use super::op::{Op, What};
+use crate::platform::memory::{IoBuffer, Segment};
 use crate::platform::threads::Pool;
+use crate::storage::ReadAt;
 
 /// The lane of all reads: their order was decided above.
 const LANE: u8 = 0;
@@ -23,7 +26,7 @@ impl<T: Send + 'static> Positioned<T> {
     }
 
     /// Reads each of `ops`, which are admitted, and completes it.
-    pub(super) fn start(&self, ops: Vec<ReadOp<T>>) {
+    pub(super) fn start(&self, ops: Vec<Op<T>>) {
         count(&self.account.counters.positioned, ops.len() as u64);
         for op in ops {
             let account = Arc::clone(&self.account);
@@ -32,17 +35,52 @@ impl<T: Send + 'static> Positioned<T> {
     }
 }
 
-/// Reads here and now. A source that panics has failed, no more.
-fn read<T>(mut op: ReadOp<T>) -> ReadDone<T> {
+/// Does it here and now. A source that panics has failed, no more.
+fn read<T>(mut op: Op<T>) -> ReadDone<T> {
     let result = op.check().and_then(|()| {
-        if op.len == 0 {
-            return Ok(());
-        }
-        let into = &mut op.buffer.as_mut_slice()[..op.len];
-        let attempt = AssertUnwindSafe(|| op.source.read_exact_at(op.offset, into));
+        let attempt = AssertUnwindSafe(|| act(&mut op));
         catch_unwind(attempt).unwrap_or_else(|panic| Err(panicked(&*panic)))
     });
     op.done(result)
+}
+
+fn act<T>(op: &mut Op<T>) -> io::Result<()> {
+    let (offset, len) = (op.offset, op.len);
+    match &op.what {
+        What::Read(_) | What::Write(_) if len == 0 => Ok(()),
+        What::Read(source) => match &mut op.buffer {
+            IoBuffer::Scatter(segments) => scatter(&**source, offset, segments),
+            single => source.read_exact_at(offset, &mut single.room_mut()[..len]),
+        },
+        What::Write(target) => match &op.buffer {
+            IoBuffer::Scatter(segments) => {
+                let mut at = offset;
+                for segment in segments {
+                    match segment {
+                        Segment::Gap(len) => target.write_all_at(at, &vec![0; *len])?,
+                        segment => target.write_all_at(at, segment.bytes())?,
+                    }
+                    at += segment.len() as u64;
+                }
+                Ok(())
+            }
+            single => target.write_all_at(offset, &single.room()[..len]),
+        },
+        What::SyncData(target) => target.sync(),
+        What::SyncAll(target) => target.sync_all(),
+    }
+}
+
+/// Reads each segment that is wanted; the gaps are not read.
+fn scatter(source: &dyn ReadAt, mut at: u64, segments: &mut [Segment]) -> io::Result<()> {
+    for segment in segments {
+        let len = segment.len();
+        if !matches!(segment, Segment::Gap(_)) {
+            source.read_exact_at(at, &mut segment.room_mut()[..len])?;
+        }
+        at += len as u64;
+    }
+    Ok(())
 }
 
 /// The panic of a source as an error.

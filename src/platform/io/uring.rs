@@ -17,9 +17,11 @@ use io_uring::{EnterFlags, IoUring, opcode, types};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::ReadDone;
 use super::account::{Account, Inbox, count};
+use super::op::{Op, What};
 use super::positioned::{Positioned, panicked};
-use super::{ReadDone, ReadOp};
+use crate::platform::memory::IoBuffer;
 
 mod probe;
 pub(super) use self::probe::probe;
@@ -81,14 +83,14 @@ struct Outcome<T> {
     /// Ended.
     done: Vec<ReadDone<T>>,
     /// Not for the ring: no file under the source, or a file that a ring cannot read.
-    by_thread: Vec<ReadOp<T>>,
+    by_thread: Vec<Op<T>>,
     /// Continued after a short read, or tried again.
     continued: u64,
 }
 
 /// A read that is with the ring.
 struct Entry<T> {
-    op: ReadOp<T>,
+    op: Op<T>,
     fd: RawFd,
     /// Bytes that are there already.
     read: usize,
@@ -131,14 +133,20 @@ impl<T> Ring<T> {
     }
 
     /// Puts a read into the submission queue, or decides that it is not one for the ring.
-    fn accept(&mut self, op: ReadOp<T>, outcome: &mut Outcome<T>) {
+    fn accept(&mut self, op: Op<T>, outcome: &mut Outcome<T>) {
         if let Err(error) = op.check() {
             return outcome.done.push(op.done(Err(error)));
         }
+        let What::Read(source) = &op.what else {
+            return outcome.by_thread.push(op);
+        };
         if op.len == 0 {
             return outcome.done.push(op.done(Ok(())));
         }
-        let source = AssertUnwindSafe(|| op.source.file().map(AsRawFd::as_raw_fd));
+        if matches!(op.buffer, IoBuffer::Scatter(_)) {
+            return outcome.by_thread.push(op);
+        }
+        let source = AssertUnwindSafe(|| source.file().map(AsRawFd::as_raw_fd));
         match catch_unwind(source) {
             Ok(Some(fd)) if !self.broken => match self.free.pop() {
                 Some(index) => {
@@ -157,13 +165,13 @@ impl<T> Ring<T> {
     #[allow(unsafe_code)]
     fn queue(&mut self, index: usize) {
         let entry = self.slab[index].as_mut().expect("the caller has just put it there or kept it");
-        let rest = &mut entry.op.buffer.as_mut_slice()[entry.read..entry.op.len];
+        let rest = &mut entry.op.buffer.room_mut()[entry.read..entry.op.len];
         let len = u32::try_from(rest.len().min(READ_BYTES_STEP)).expect("a step fits 32 bits");
         let read = opcode::Read::new(types::Fd(entry.fd), rest.as_mut_ptr(), len)
             .offset(entry.op.offset + entry.read as u64)
             .build()
             .user_data(index as u64);
-        // SAFETY: the descriptor is kept open by `entry.op.source`, and the bytes are in `entry.op.buffer`, whose
+        // SAFETY: the descriptor is kept open by `entry.op.what`, and the bytes are in `entry.op.buffer`, whose
         // address does not change. Both stay in the slab, untouched, until the completion has arrived (invariant 15).
         let pushed = unsafe { self.uring.submission().push(&read) };
         // Each entry has at most one place in the queue, and the queue has a place for each entry.

@@ -1,6 +1,7 @@
 //! The ring against kernels that refuse, pieces that come short, and askers that die.
 
 use super::*;
+use crate::platform::io::{Access, ReadOp};
 use crate::platform::memory::AlignedBuffer;
 use crate::storage::ReadAt;
 use std::io::Write;
@@ -25,9 +26,18 @@ impl ReadAt for Pipe {
     }
 }
 
-fn read(source: &Arc<dyn ReadAt>, token: Arc<()>) -> ReadOp<Arc<()>> {
+fn read(source: &Arc<dyn ReadAt>, token: Arc<()>) -> Op<Arc<()>> {
     let buffer = AlignedBuffer::new_zeroed(4, 64).unwrap();
-    ReadOp { source: Arc::clone(source), offset: 0, buffer, len: 4, token }
+    ReadOp {
+        source: Arc::clone(source),
+        offset: 0,
+        buffer: buffer.into(),
+        len: 4,
+        access: Access::Cached,
+        limit: None,
+        token,
+    }
+    .into()
 }
 
 /// Runs `body` with a ring for two reads, a pipe and its other end; nothing happens where there is no io_uring.
@@ -82,7 +92,7 @@ fn a_ring_that_breaks_hands_what_it_has_not_submitted_to_threads_and_keeps_the_r
             assert_eq!(ring.hand_over(&mut outcome), 0);
             ring.reap(&mut outcome);
         }
-        assert_eq!(outcome.done[0].buffer.as_slice(), b"late");
+        assert_eq!(outcome.done[0].bytes(), b"late");
         assert_eq!(ring.with_kernel(), 0);
     });
 }
