@@ -7,6 +7,7 @@
 //! a read in flight in its driver, a generation in the workshop. An actor may die at any message.
 
 pub mod cache_manager;
+mod decoding;
 pub mod decompressor;
 mod eviction;
 pub mod evictor;
@@ -29,7 +30,7 @@ pub use roster::{ActorReport, ActorState, Roster};
 use crate::build::Workshop;
 use crate::config::RuntimeConfig;
 use crate::event::BuildFailure;
-use crate::ids::AssetPath;
+use crate::ids::{AssetId, AssetKind, AssetPath};
 use crate::messages::work::ReadToken;
 use crate::messages::{Address, CacheManagerMessage, DecompressorMessage, DispatcherMessage, EvictorMessage};
 use crate::messages::{FileWatcherMessage, IoWorkerMessage, PredictorMessage, RebuilderMessage, Staged};
@@ -85,6 +86,9 @@ pub trait Faults: Send + Sync {
     fn reached(&self, stage: &'static str, path: &AssetPath);
 }
 
+/// An asset became resident, with its weight in bytes and its kind; without them, it ceased to be.
+pub type ResidentNote = (AssetId, Option<(u64, AssetKind)>);
+
 /// What outlives every actor.
 pub struct Shared {
     /// The validated configuration.
@@ -109,6 +113,8 @@ pub struct Shared {
     pub decoders: Arc<Pool>,
     /// The build, if the source is a directory.
     pub workshop: Option<Arc<Workshop>>,
+    /// What became resident, or ceased to be by publication, since the evictor last looked; in order.
+    pub residents: Mutex<Vec<ResidentNote>>,
     /// What is built and not yet published, oldest first.
     pub staged: Mutex<VecDeque<Staged>>,
     /// A build failed half way: the next one looks at everything.

@@ -244,6 +244,7 @@ impl RuntimeBuilder {
             metrics: Arc::new(Metrics::default()),
             failures: Mutex::new(failures(built.as_ref())),
             staged: Mutex::default(),
+            residents: Mutex::default(),
             incomplete: AtomicBool::new(false),
             faults: self.faults,
             stopping: AtomicBool::new(false),

@@ -23,6 +23,6 @@ pub use evictor::EvictorMessage;
 pub use file_watcher::FileWatcherMessage;
 pub use io_dispatcher::{DispatcherMessage, Lookup, Prefetch};
 pub use io_worker::IoWorkerMessage;
-pub use predictor::{Loaded, PredictorMessage};
+pub use predictor::{Loaded, PredictorMessage, Uses};
 pub use rebuilder::{ChangeSet, RebuilderMessage, Staged};
 pub use supervisor::SupervisorMessage;

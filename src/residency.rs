@@ -20,7 +20,9 @@ pub use asset::{Asset, Name};
 pub use budget::{Budget, BudgetStats, Charge, IoCharge, Shortfall};
 pub use content::{Chunk, Content, ContentBuilder};
 pub use generations::{Generations, Live};
-pub use ledger::{Answer, Ask, Change, Joined, Key, Lease, Ledger, LedgerStats, Located, Merge, Ticket, Want, Working};
+pub use ledger::{
+    Answer, Ask, Change, Joined, Key, Lease, Ledger, LedgerStats, Located, Merge, Ticket, Wakers, Want, Working,
+};
 pub use reaper::Reaper;
 pub use table::{Candidate, ResidentTable, TableStats};
 

@@ -1,7 +1,7 @@
 //! Role: makes contents resident, answers who waits for them, publishes generations.
 //!
 //! Owns: nothing that must survive; it alone admits to the table and publishes. Receives: [`CacheManagerMessage`].
-//! Sends: `Loaded` and `Published` to the predictor, `Admitted` and `Removed` to the evictor; answers leases.
+//! Sends: `Loaded` and `Published` to the predictor, `Residents` to the evictor; answers leases.
 //! On restart: kept: the table, the generations, the ledger; rebuilt: nothing; lost: queued messages, whose leases go
 //! back by their drop and whose publications the rebuilder repeats. Bounds: contents by the budget they are charged to.
 
@@ -9,11 +9,17 @@ use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
-use super::Shared;
-use crate::ids::{AssetId, AssetKind};
+use super::{ResidentNote, Shared};
 use crate::messages::work::caught;
 use crate::messages::{CacheManagerMessage, EvictorMessage, Filled, Finished, Loaded, PredictorMessage, Publication};
-use crate::residency::{Answer, Asset, Name};
+use crate::residency::{Answer, Asset, Name, Wakers};
+
+/// Answers after which those who wait for them are woken at the latest.
+const ANSWERS_AT_ONCE: usize = 256;
+/// Notes after which the evictor takes them in, though it has nothing to evict.
+const RESIDENTS_MAX: usize = 4096;
+/// Dependencies are looked for while at most one in this many places of the read queue is asked for.
+const PREDICT_BELOW: usize = 4;
 
 /// The actor.
 pub struct CacheManager;
@@ -53,10 +59,15 @@ impl Actor for CacheManager {
 
 impl Args {
     fn finished(&self, batch: Vec<Finished>) {
-        let mut loaded = Vec::with_capacity(batch.len());
-        let mut admitted = Vec::with_capacity(batch.len());
+        let mut loaded = Vec::new();
+        let mut residents = Vec::with_capacity(batch.len());
         self.shared.table.advance_tick();
-        for finished in batch {
+        // Who is answered is woken after the batch, or after a part of a large one.
+        let mut wakers = Wakers::new();
+        for (number, finished) in batch.into_iter().enumerate() {
+            if number % ANSWERS_AT_ONCE == ANSWERS_AT_ONCE - 1 {
+                wakers = Wakers::new();
+            }
             let span = finished.lease.span().clone();
             let _entered = span.enter();
             let working = finished.lease.begin("cache_manager");
@@ -67,39 +78,68 @@ impl Args {
                 }
                 Ok(()) => {
                     working.done();
-                    self.admit(finished, &mut loaded, &mut admitted);
+                    self.admit(finished, &mut loaded, &mut residents, &mut wakers);
                 }
             }
         }
-        if !admitted.is_empty() {
-            self.shared.addresses.evictor.hint(EvictorMessage::Admitted(admitted));
-        }
-        if !loaded.is_empty() && self.shared.config.prefetch_dependencies {
+        self.note(residents);
+        drop(wakers);
+        if !loaded.is_empty() {
             self.shared.addresses.predictor.hint(PredictorMessage::Loaded(loaded));
         }
     }
 
-    fn admit(&self, finished: Finished, loaded: &mut Vec<Loaded>, admitted: &mut Vec<(AssetId, u64, AssetKind)>) {
+    fn admit(
+        &self,
+        finished: Finished,
+        loaded: &mut Vec<Loaded>,
+        residents: &mut Vec<ResidentNote>,
+        wakers: &mut Wakers,
+    ) {
         let Finished { lease, located, filled } = finished;
         let key = lease.key();
         let content = match filled {
             Filled::Content(content) => content,
             Filled::Piece(chunk) => {
-                lease.answer(Ok(Answer::Piece(chunk)));
+                lease.answer_with(Ok(Answer::Piece(chunk)), wakers);
                 return;
             }
         };
         let record = &located.record;
-        let weight = content.len() as u64;
+        let weight = content.weight_bytes();
         // The table knows what changed since, should a publication have overtaken this load.
         let asset = self.shared.table.admit(Asset::new(Name::from(record), key.generation, content), None);
-        admitted.push((key.id, weight, record.kind));
-        if !located.dependencies.is_empty() {
-            let dependencies = located.dependencies.clone();
-            loaded.push(Loaded { live: Arc::clone(lease.live()), id: key.id, dependencies });
+        residents.push((key.id, Some((weight, record.kind))));
+        if located.has_dependencies && self.has_time_to_predict() {
+            loaded.push(Loaded { live: Arc::clone(lease.live()), id: key.id });
         }
         tracing::trace!(path = %record.path, weight, "resident");
-        lease.answer(Ok(Answer::Asset(asset)));
+        lease.answer_with(Ok(Answer::Asset(asset)), wakers);
+    }
+
+    /// What may be wanted later is looked for while the engines have places left: never while requests queue for them.
+    fn has_time_to_predict(&self) -> bool {
+        let config = &self.shared.config;
+        config.prefetch_dependencies && self.shared.ledger.open() <= config.queue_depth / PREDICT_BELOW
+    }
+
+    /// Leaves word for the evictor, and wakes it only when much has come together.
+    fn note(&self, mut residents: Vec<ResidentNote>) {
+        let mut noted = self.shared.residents.lock();
+        if noted.is_empty() {
+            *noted = residents
+        } else {
+            noted.append(&mut residents)
+        }
+        let many = noted.len() >= RESIDENTS_MAX;
+        if many && self.shared.roster.is_parked("evictor") {
+            // Nobody takes it in. An evictor that comes back looks at the table.
+            noted.clear();
+        }
+        drop(noted);
+        if many {
+            self.shared.addresses.evictor.hint(EvictorMessage::Residents);
+        }
     }
 
     fn publish(&self, publication: Publication) {
@@ -107,14 +147,8 @@ impl Args {
         if bundle.generation() <= self.shared.table.current() {
             return;
         }
-        let mut admitted = Vec::new();
-        let mut removed = Vec::new();
-        for (id, asset) in &changes {
-            match asset {
-                Some(asset) => admitted.push((*id, asset.len() as u64, asset.kind())),
-                None => removed.push(*id),
-            }
-        }
+        let resident = |asset: &Asset| (asset.content().weight_bytes(), asset.kind());
+        let residents = changes.iter().map(|(id, asset)| (*id, asset.as_ref().map(resident))).collect();
         let live = self.shared.generations.prepare(bundle);
         if !self.shared.table.publish(&live, &changes) {
             self.shared.generations.discard(&live);
@@ -122,8 +156,7 @@ impl Args {
         }
         self.shared.table.retire(self.shared.generations.oldest_live());
         self.shared.metrics.reloads.one();
-        self.shared.addresses.evictor.hint(EvictorMessage::Removed(removed));
-        self.shared.addresses.evictor.hint(EvictorMessage::Admitted(admitted));
+        self.note(residents);
         self.shared.addresses.predictor.hint(PredictorMessage::Published(live));
     }
 }

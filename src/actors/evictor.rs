@@ -33,6 +33,8 @@ impl Actor for Evictor {
     type Arguments = Args;
 
     async fn pre_start(&self, _myself: ActorRef<Self::Msg>, args: Args) -> Result<State, ActorProcessingErr> {
+        // What is noted up to here is in the table.
+        drop(std::mem::take(&mut *args.shared.residents.lock()));
         let policy = eviction::policy_of(&args.shared);
         Ok(State { shared: args.shared, policy })
     }
@@ -44,17 +46,26 @@ impl Actor for Evictor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            EvictorMessage::Admitted(batch) => {
-                let tick = state.shared.table.tick();
-                for (id, weight, kind) in batch {
-                    state.policy.admitted(id, weight, kind, tick);
-                }
-            }
-            EvictorMessage::Removed(ids) => ids.into_iter().for_each(|id| state.policy.removed(id)),
+            EvictorMessage::Residents => state.take_in(),
             EvictorMessage::MakeRoom { bytes, kind } => {
+                state.take_in();
                 eviction::evict(&state.shared, state.policy.as_mut(), bytes, kind)
             }
         }
         Ok(())
+    }
+}
+
+impl State {
+    /// Tells the policy what became resident, or ceased to be, since the last time.
+    fn take_in(&mut self) {
+        let notes = std::mem::take(&mut *self.shared.residents.lock());
+        let tick = self.shared.table.tick();
+        for (id, resident) in notes {
+            match resident {
+                Some((weight, kind)) => self.policy.admitted(id, weight, kind, tick),
+                None => self.policy.removed(id),
+            }
+        }
     }
 }

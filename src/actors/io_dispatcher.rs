@@ -7,6 +7,7 @@
 //! Bounds: leases by the ledger's bound; reads by one permit each and the I/O reserve; planned reads by a multiple of those.
 
 mod plan;
+mod target;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use super::{Shared, eviction};
+use crate::bundle::{Codec, Placement};
 use crate::error::{Error, Result};
 use crate::ids::{AssetKind, Origin, Priority};
 use crate::limits;
@@ -23,7 +25,6 @@ use crate::messages::{
     CacheManagerMessage, DispatcherMessage, EvictorMessage, Filled, Finished, IoWorkerMessage, Lookup, Prefetch,
 };
 use crate::platform::io::{Access, ReadOp};
-use crate::platform::memory::AlignedBuffer;
 use crate::policy::schedule::Lanes;
 use crate::residency::{Ask, Change, Content, Key, Lease, Located, Merge, Name, Shortfall, Want};
 
@@ -55,6 +56,8 @@ pub struct State {
     starved: Option<Instant>,
     /// Reads that wait for a permit and for buffer memory.
     reads: Lanes<plan::Planned>,
+    /// Frames that are planned or on their way, for those who want them too.
+    under_way: plan::UnderWay,
     /// Places in each worker's queue.
     credits: Vec<Arc<Credits>>,
     /// Numbers the items of the lanes.
@@ -96,6 +99,7 @@ impl Actor for IoDispatcher {
             waiting: VecDeque::new(),
             starved: None,
             reads: Lanes::new(),
+            under_way: plan::UnderWay::default(),
             credits,
             sequence: 0,
             turn: 0,
@@ -265,12 +269,16 @@ impl State {
         frames: &mut Vec<plan::Wanted>,
     ) -> Result<Option<Finished>, (Pending, Shortfall)> {
         let placement = &pending.located.placement;
-        let (kind, bytes) = (pending.located.record.kind, placement.piece_bytes());
+        let (kind, len) = (pending.located.record.kind, placement.piece_bytes());
+        let most = self.shared.budget.admissible_bytes(kind);
+        let in_blocks = takes_blocks(placement, len) && Content::in_blocks(len) <= most;
+        let bytes = if in_blocks { Content::in_blocks(len) } else { len };
         let charge = match self.shared.budget.charge_or_wait(kind, bytes) {
             Ok(charge) => charge,
             Err(shortfall) => return Err((pending, shortfall)),
         };
-        let Ok(target) = Content::build(bytes as usize, charge) else {
+        let build = if in_blocks { Content::build_in_blocks } else { Content::build };
+        let Ok(target) = build(len as usize, charge) else {
             // The operating system has no memory for it, though the budget has: the same as a full budget.
             return Err((pending, Shortfall { missing_bytes: bytes, kind: None }));
         };
@@ -286,7 +294,11 @@ impl State {
         for piece in &flight.located.placement.pieces {
             let (from, len) = (piece.from as usize, piece.len as usize);
             let part = Part { flight: Arc::clone(&flight), from, len, to };
-            frames.push(plan::Wanted { live: Arc::clone(&live), priority, frame: piece.frame, part });
+            let wanted = plan::Wanted { live: Arc::clone(&live), priority, frame: piece.frame, part };
+            match self.under_way.join(wanted, |read, priority| self.reads.raise(&read, priority, 0.0)) {
+                Ok(()) => self.shared.metrics.frames_joined.one(),
+                Err(wanted) => frames.push(*wanted),
+            }
             to += len;
         }
         Ok(None)
@@ -348,6 +360,7 @@ impl State {
     fn queue_reads(&mut self, frames: Vec<plan::Wanted>) {
         for planned in plan::merge(frames) {
             self.sequence += 1;
+            self.under_way.note(&planned, self.sequence);
             self.reads.push(planned.priority, 0.0, self.sequence, planned);
         }
     }
@@ -359,24 +372,26 @@ impl State {
             let mut batch = Vec::new();
             while batch.len() < limits::READ_BATCH_MAX {
                 let Some(permit) = self.credits[node].take() else { break };
-                let Some((_, planned)) = self.reads.pop() else { break };
+                let Some((number, planned)) = self.reads.pop() else { break };
                 // When the reserve is used up, its next release is announced by `Credit` as well.
                 let Some(memory) = self.shared.budget.charge_io_or_wait(planned.memory_bytes()) else {
-                    self.put_back(planned);
+                    // First in its lane, under the number by which its frames are known.
+                    self.reads.push(planned.priority_now(), f32::MAX, number, planned);
                     break;
                 };
-                let Some(buffer) = AlignedBuffer::new_zeroed(planned.len, limits::BLOCK_BYTES) else {
-                    let out = std::io::Error::from(std::io::ErrorKind::OutOfMemory);
-                    let error = Error::io(format!("allocate {} bytes", planned.len), "memory", out);
-                    planned.fail(&error);
-                    continue;
+                let access = Access::Cached;
+                let buffer = match target::target(&planned, access, self.shared.drivers[node].pool()) {
+                    Ok(buffer) => buffer,
+                    Err(error) => {
+                        planned.fail(&error);
+                        continue;
+                    }
                 };
                 self.shared.metrics.frames.add(planned.frames.len() as u64);
                 let source = Arc::clone(planned.live.bundle().storage());
-                let plan::Planned { offset, len, frames, priority, live } = planned;
-                let token = ReadToken { frames, priority, live, memory, permit };
-                let buffer = buffer.into();
-                batch.push(ReadOp { source, offset, buffer, len, access: Access::Cached, limit: None, token });
+                let plan::Planned { offset, len, frames, live, .. } = planned;
+                let token = ReadToken { frames, live, memory, permit };
+                batch.push(ReadOp { source, offset, buffer, len, access, limit: None, token });
             }
             if batch.is_empty() {
                 continue;
@@ -388,11 +403,6 @@ impl State {
             }
         }
         any
-    }
-
-    fn put_back(&mut self, planned: plan::Planned) {
-        self.sequence += 1;
-        self.reads.push(planned.priority, f32::MAX, self.sequence, planned);
     }
 
     fn prefetch(&mut self, wishes: Vec<Prefetch>) {
@@ -457,4 +467,14 @@ impl State {
             myself.send_after(TICK, || DispatcherMessage::Tick);
         }
     }
+}
+
+/// Whether a content is read into its own memory in whole blocks: all of it is stored as it is, from a block's start.
+fn takes_blocks(placement: &Placement, len: u64) -> bool {
+    let is_in_place = |piece: &crate::bundle::Piece| {
+        piece.frame.codec == Codec::Store && piece.from == 0 && piece.len == piece.frame.decoded_len
+    };
+    let block = limits::BLOCK_BYTES as u64;
+    let starts = placement.pieces.first().is_some_and(|piece| piece.frame.offset.is_multiple_of(block));
+    starts && len >= block && placement.pieces.iter().all(is_in_place)
 }

@@ -1,7 +1,8 @@
 //! Role: the conversation with one NUMA node's read engine, on that engine's own pinned thread.
 //!
 //! Owns: nothing that must survive; thread, ring and buffers in flight belong to the driver.
-//! Receives: [`IoWorkerMessage`]. Sends: `LookedUp` to the dispatcher, `Decode` to the decompressor.
+//! Receives: [`IoWorkerMessage`]. Sends: `LookedUp` to the dispatcher, `Decode` to the decompressor, and `Finished` to the
+//! cache manager for small reads, which it checks and decodes itself rather than wake another thread.
 //! On restart: kept: the driver with every read in flight, whose completions reach the next worker; rebuilt: the
 //! attachment to the driver; lost: queued messages, whose leases and permits go back by their drop.
 //! Bounds: reads by the dispatcher's permits, look-ups by the ledger's batches.
@@ -10,14 +11,21 @@ use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
-use super::Shared;
-use crate::bundle::Bundle;
+use super::{Shared, decoding};
+use crate::bundle::Found;
 use crate::error::{Error, Result};
-use crate::ids::{AssetId, ContentHash};
+use crate::limits;
 use crate::messages::work::{ReadToken, caught, fail_all};
-use crate::messages::{DecompressorMessage, DispatcherMessage, IoWorkerMessage, Lookup};
+use crate::messages::{CacheManagerMessage, DecompressorMessage, DispatcherMessage, Finished, IoWorkerMessage, Lookup};
 use crate::platform::io::{Driver, ReadDone, ReadOp};
 use crate::residency::{Answer, Lease, Located, Want};
+
+/// What is finished here of a read that comes alone, by [`decoding::cost`]: a frame of 64 KiB that has to be decoded.
+const ALONE_COST_MAX: usize = 3 * limits::FRAME_ACCESS_BYTES_MAX;
+/// What is finished here of each read of a batch: blocks to be checked, which takes a few microseconds.
+const CHECK_COST_MAX: usize = 16 << 10;
+/// What is finished here of a whole batch.
+const BATCH_COST_MAX: usize = 256 << 10;
 
 /// The actor.
 pub struct IoWorker;
@@ -112,9 +120,13 @@ impl State {
     }
 
     fn completed(&self, done: Vec<ReadDone<ReadToken>>) {
-        for read in &done {
+        let mut good = Vec::with_capacity(done.len());
+        for read in done {
             match &read.result {
-                Ok(()) => self.shared.metrics.read_bytes.add(read.len as u64),
+                Ok(()) => {
+                    self.shared.metrics.read_bytes.add(read.len as u64);
+                    good.push(read);
+                }
                 Err(source) => {
                     let file = read.token.live.bundle().info().file.clone();
                     let error = Error::io(
@@ -126,11 +138,36 @@ impl State {
                 }
             }
         }
-        let good: Vec<_> = done.into_iter().filter(|read| read.result.is_ok()).collect();
-        if !good.is_empty() {
-            // A decompressor that is down: the reads are dropped, and the ledger asks again when it is up.
-            drop(self.shared.addresses.decompressor.cast(DecompressorMessage::Decode(good)));
+        let mut finished = Vec::new();
+        let rest = self.finish_here(good, &mut finished);
+        if !finished.is_empty() {
+            // A cache manager that is down: the contents are dropped, and the ledger asks again when it is up.
+            drop(self.shared.addresses.cache_manager.cast(CacheManagerMessage::Finished(finished)));
         }
+        if !rest.is_empty() {
+            // A decompressor that is down: the reads are dropped, and the ledger asks again when it is up.
+            drop(self.shared.addresses.decompressor.cast(DecompressorMessage::Decode(rest)));
+        }
+    }
+
+    /// Finishes what costs less than it costs to wake a thread for it: a small read when nothing else is under way,
+    /// and small reads that only have to be checked. Gives the others back.
+    fn finish_here(&self, reads: Vec<ReadDone<ReadToken>>, finished: &mut Vec<Finished>) -> Vec<ReadDone<ReadToken>> {
+        let is_alone = reads.len() == 1 && self.driver.in_flight() == 0;
+        let mut left = if is_alone { ALONE_COST_MAX } else { BATCH_COST_MAX };
+        let each = if is_alone { ALONE_COST_MAX } else { CHECK_COST_MAX };
+        let mut rest = Vec::new();
+        for read in reads {
+            let cost = decoding::cost(&read);
+            if cost > each.min(left) {
+                rest.push(read);
+                continue;
+            }
+            left -= cost;
+            self.shared.metrics.finished_inline.one();
+            decoding::finish(&self.shared, read, finished);
+        }
+        rest
     }
 }
 
@@ -138,23 +175,13 @@ impl State {
 fn locate(lease: &Lease, shared: &Shared) -> Result<Arc<Located>> {
     let (bundle, key) = (lease.live().bundle(), lease.key());
     let missing = || Error::NotFound { what: lease.what(), generation: key.generation };
-    let record = bundle.asset(key.id)?.ok_or_else(missing)?;
+    let range = match key.want {
+        Want::Resident => 0..u64::MAX,
+        Want::Record => 0..0,
+        Want::Piece { offset, len } => offset..offset.saturating_add(u64::from(len)),
+    };
+    let Found { record, placement, has_dependencies } =
+        bundle.locate(key.id, lease.path(), range)?.ok_or_else(missing)?;
     shared.reached("io_worker", &record.path);
-    let contents = |content: &ContentHash| {
-        Error::corrupt(
-            bundle.info().file.clone(),
-            format!("'{}' names content {content}, which is not there", record.path),
-        )
-    };
-    let (range, dependencies) = match key.want {
-        Want::Resident => (0..u64::MAX, dependencies(bundle, key.id)?),
-        Want::Record => (0..0, Vec::new()),
-        Want::Piece { offset, len } => (offset..offset.saturating_add(u64::from(len)), Vec::new()),
-    };
-    let placement = bundle.placement(&record.content, range)?.ok_or_else(|| contents(&record.content))?;
-    Ok(Arc::new(Located { record, placement, dependencies }))
-}
-
-fn dependencies(bundle: &Bundle, id: AssetId) -> Result<Vec<AssetId>> {
-    Ok(bundle.dependencies(id)?.into_iter().filter(|to| to.present).map(|to| to.path.id()).collect())
+    Ok(Arc::new(Located { record, placement, has_dependencies }))
 }

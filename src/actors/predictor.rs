@@ -10,7 +10,8 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use super::Shared;
 use crate::error::Result;
-use crate::messages::{DispatcherMessage, Loaded, PredictorMessage, Prefetch};
+use crate::ids::Priority;
+use crate::messages::{DispatcherMessage, Loaded, PredictorMessage, Prefetch, Uses};
 use crate::policy::prediction::{self, DependencyPrediction, Prediction};
 
 /// The actor.
@@ -44,7 +45,8 @@ impl Actor for Predictor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            PredictorMessage::Loaded(batch) => state.loaded(batch),
+            PredictorMessage::Loaded(batch) => state.look_up(batch),
+            PredictorMessage::Uses(batch) => state.predict(batch),
             PredictorMessage::Published(_) => state.policy = Box::new(DependencyPrediction::default()),
         }
         Ok(())
@@ -52,9 +54,25 @@ impl Actor for Predictor {
 }
 
 impl State {
-    fn loaded(&mut self, batch: Vec<Loaded>) {
-        let Some(live) = batch.last().map(|loaded| Arc::clone(&loaded.live)) else { return };
-        let seen = |loaded: Loaded| prediction::Loaded { id: loaded.id, dependencies: loaded.dependencies };
+    /// Looks up what was loaded uses, on a decoding thread that has nothing more urgent to do: the tables may have to
+    /// be paged in.
+    fn look_up(&self, batch: Vec<Loaded>) {
+        let shared = Arc::clone(&self.shared);
+        let job = move || {
+            let uses = |Loaded { live, id }| {
+                // What cannot be read is not predicted; a load of it says why.
+                let dependencies = live.bundle().dependency_ids(id).unwrap_or_default();
+                Uses { live, id, dependencies }
+            };
+            let uses: Vec<_> = batch.into_iter().map(uses).collect();
+            shared.addresses.predictor.hint(PredictorMessage::Uses(uses));
+        };
+        self.shared.decoders.submit(Priority::Low as u8, Box::new(job));
+    }
+
+    fn predict(&mut self, batch: Vec<Uses>) {
+        let Some(live) = batch.last().map(|uses| Arc::clone(&uses.live)) else { return };
+        let seen = |uses: Uses| prediction::Loaded { id: uses.id, dependencies: uses.dependencies };
         let seen: Vec<_> = batch.into_iter().map(seen).collect();
         let mut wanted = Vec::new();
         self.policy.loaded(&seen, &mut wanted);

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::Bundle;
 use super::bytes::{Fields, put_varint};
 use super::reader::Inner;
-use super::records::{Extent, key};
+use super::records::{ContentRow, Extent, key};
 use super::tree;
 use super::values::{Piece, Placement};
 use crate::error::Result;
@@ -34,8 +34,15 @@ impl Bundle {
     /// # Errors
     /// [`crate::Error::Corrupt`] when a page on the way is, or the extents contradict the content's length.
     pub fn placement(&self, content: &ContentHash, range: Range<u64>) -> Result<Option<Placement>> {
+        match self.inner.content_row(content)? {
+            Some(row) => self.place(content, &row, range).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// [`Bundle::placement`] of a content whose record is at hand.
+    pub(super) fn place(&self, content: &ContentHash, row: &ContentRow, range: Range<u64>) -> Result<Placement> {
         let inner = &*self.inner;
-        let Some(row) = inner.content_row(content)? else { return Ok(None) };
         let start = range.start.min(row.len);
         let end = range.end.clamp(start, row.len);
         let mut walk = Walk { inner, content, start, end, at: 0, pieces: Vec::new() };
@@ -49,7 +56,7 @@ impl Bundle {
             None => {}
         }
         let Walk { pieces, .. } = walk;
-        Ok(Some(Placement { content: *content, len: row.len, start, pieces }))
+        Ok(Placement { content: *content, len: row.len, start, pieces })
     }
 }
 

@@ -323,7 +323,7 @@ impl Inner {
         self.head(number, |head| self.path_of(head.folder, head.name))
     }
 
-    fn head<R>(&self, number: u32, read: impl FnOnce(AssetHead<'_>) -> Result<R>) -> Result<R> {
+    pub fn head<R>(&self, number: u32, read: impl FnOnce(AssetHead<'_>) -> Result<R>) -> Result<R> {
         let found = self.tree(&tree::ASSETS).get(&key::number(number), |value| Some(read(AssetHead::decode(value)?)));
         found?.unwrap_or_else(|| Err(self.corrupt(format_args!("asset {number} is named but has no record"))))
     }

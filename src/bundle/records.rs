@@ -66,6 +66,11 @@ impl<'v> AssetHead<'v> {
     pub fn executable(&self) -> bool {
         self.flags & EXECUTABLE != 0
     }
+
+    /// Whether it names dependencies, present or not, here or in their own tree.
+    pub fn has_dependencies(&self) -> bool {
+        self.flags & (SPILLED | MISSING) != 0 || self.rest.first().is_some_and(|count| *count != 0)
+    }
 }
 
 const EXECUTABLE: u8 = 1 << 3;

@@ -1,16 +1,15 @@
 //! What the evictor is told.
 //!
-//! Senders: the cache manager (`Admitted`, `Removed`), the dispatcher (`MakeRoom`). All but `MakeRoom` are hints: a
-//! restart rebuilds what a lost one said from the resident table. A lost `MakeRoom` is repeated by the dispatcher's tick.
+//! Senders: the cache manager (`Residents`), the dispatcher (`MakeRoom`). What is resident is noted beside the actors
+//! and taken in by the evictor when it has to choose, so that a load wakes nobody for it; a restart rebuilds it from the
+//! resident table. A lost `MakeRoom` is repeated by the dispatcher's tick.
 
-use crate::ids::{AssetId, AssetKind};
+use crate::ids::AssetKind;
 
-/// To the evictor. Senders: the cache manager (`Admitted`, `Relieve`), the dispatcher (`MakeRoom`).
+/// To the evictor.
 pub enum EvictorMessage {
-    /// These became resident.
-    Admitted(Vec<(AssetId, u64, AssetKind)>),
-    /// These are no longer resident, by publication rather than eviction.
-    Removed(Vec<AssetId>),
+    /// Many became resident since it last looked: take them in. A hint.
+    Residents,
     /// Evict until so many bytes are unlinked, of this kind when one is named. Answered to the dispatcher by
     /// `RoomMade`, also when nothing could be evicted.
     MakeRoom {

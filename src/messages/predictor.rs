@@ -1,20 +1,30 @@
-//! What the predictor is told. Sender: the cache manager. All of it are hints: what is lost is not predicted.
+//! What the predictor is told. Senders: the cache manager, and its own offloaded look-ups (`Uses`). All of it are hints: what is lost is not predicted.
 
 use std::sync::Arc;
 
 use crate::ids::AssetId;
 use crate::residency::Live;
 
-/// To the predictor. Sender: the cache manager.
+/// To the predictor.
 pub enum PredictorMessage {
-    /// These were loaded and are what a program now uses.
+    /// These were loaded, are what a program now uses, and depend on others.
     Loaded(Vec<Loaded>),
+    /// What these depend on, as it was looked up for the predictor.
+    Uses(Vec<Uses>),
     /// A new generation is current: predictions for older ones are void.
     Published(Arc<Live>),
 }
 
 /// A load that was answered.
 pub struct Loaded {
+    /// The generation it was loaded in.
+    pub live: Arc<Live>,
+    /// The asset.
+    pub id: AssetId,
+}
+
+/// What an asset depends on.
+pub struct Uses {
     /// The generation it was loaded in.
     pub live: Arc<Live>,
     /// The asset.

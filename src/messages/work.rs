@@ -4,11 +4,11 @@
 //! before the content is complete, the flight's lease is dropped with it and the ledger asks again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::bundle::FrameRef;
+use crate::bundle::{Codec, FrameRef};
 use crate::error::{Error, Result};
 use crate::ids::Priority;
 use crate::messages::{Filled, Finished};
@@ -80,33 +80,79 @@ pub struct Part {
     pub to: usize,
 }
 
-/// One frame of a read, and everyone who waits for it: decoded once for all of them.
-pub struct FrameJob {
-    /// The frame.
-    pub frame: FrameRef,
-    /// Its first stored byte within the read's buffer.
-    pub within: usize,
-    /// Who gets what of it.
-    pub parts: Vec<Part>,
-}
-
-impl FrameJob {
-    /// Whether it is decoded straight into its only target, without scratch memory.
-    pub fn is_direct(&self) -> bool {
-        match self.parts.as_slice() {
-            [part] => part.from == 0 && part.len == self.frame.decoded_len as usize,
-            _ => false,
-        }
+impl Part {
+    /// Whether it is all of `frame`.
+    pub fn is_whole(&self, frame: &FrameRef) -> bool {
+        self.from == 0 && self.len == frame.decoded_len as usize
     }
 }
 
-/// What travels with a read, through the kernel too. Fields are dropped in this order: the memory first, then the
-/// permit, whose return wakes whoever waits for both.
+/// Everyone who waits for one frame on its way: it is read and decoded once for all of them, also for those who come
+/// while it is queued or with the kernel. Closed when its decoding begins.
+pub struct Waits {
+    /// The most urgent of them.
+    priority: AtomicU8,
+    /// `None` once it is closed.
+    parts: Mutex<Option<Vec<Part>>>,
+}
+
+impl Waits {
+    /// The first who waits.
+    pub fn new(part: Part, priority: Priority) -> Arc<Self> {
+        Arc::new(Self { priority: AtomicU8::new(priority as u8), parts: Mutex::new(Some(vec![part])) })
+    }
+
+    /// One more.
+    ///
+    /// # Errors
+    /// The part itself, when the decoding has begun.
+    pub fn join(&self, part: Part, priority: Priority) -> std::result::Result<(), Part> {
+        match &mut *self.parts.lock() {
+            Some(parts) => parts.push(part),
+            None => return Err(part),
+        }
+        self.priority.fetch_min(priority as u8, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Everyone who waits. Nobody joins from here on.
+    pub fn close(&self) -> Vec<Part> {
+        self.parts.lock().take().unwrap_or_default()
+    }
+
+    /// How urgent it is now.
+    pub fn priority(&self) -> Priority {
+        Priority::ALL[usize::from(self.priority.load(Ordering::Relaxed))]
+    }
+}
+
+/// One frame of a read.
+pub struct FrameJob {
+    /// The frame.
+    pub frame: FrameRef,
+    /// Its first stored byte within the read.
+    pub at: usize,
+    /// Who waits for it.
+    pub waits: Arc<Waits>,
+    /// A frame that is stored as it is, and that somebody wants whole, is read into that flight's own memory, from
+    /// this byte of it on.
+    pub in_place: Option<(Arc<Flight>, usize)>,
+}
+
+impl FrameJob {
+    /// Bytes of scratch memory that its decoding may need.
+    pub fn scratch_bytes(&self) -> u64 {
+        let parts = self.waits.parts.lock();
+        let is_direct = parts.iter().flatten().any(|part| part.is_whole(&self.frame));
+        if is_direct || self.frame.codec == Codec::Store { 0 } else { u64::from(self.frame.decoded_len) }
+    }
+}
+
+/// What travels with a read, through the kernel too. Fields are dropped in this order: the frames with their flights
+/// first, then the memory's charge, then the permit, whose return wakes whoever waits for both.
 pub struct ReadToken {
     /// The frames it brings, in file order.
     pub frames: Vec<FrameJob>,
-    /// The most urgent of them.
-    pub priority: Priority,
     /// The file, for errors.
     pub live: Arc<Live>,
     /// The buffer's and the scratch memory's charge.
@@ -115,9 +161,16 @@ pub struct ReadToken {
     pub permit: Permit,
 }
 
+impl ReadToken {
+    /// The most urgent of its frames.
+    pub fn priority(&self) -> Priority {
+        self.frames.iter().map(|job| job.waits.priority()).min().unwrap_or_default()
+    }
+}
+
 /// Ends every flight that waits for one of these frames with the same error.
 pub fn fail_all(frames: &[FrameJob], error: &Error) {
-    for part in frames.iter().flat_map(|frame| &frame.parts) {
+    for part in frames.iter().flat_map(|job| job.waits.close()) {
         part.flight.fail(error.clone());
     }
 }

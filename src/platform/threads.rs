@@ -10,7 +10,7 @@ use std::io;
 use std::thread::JoinHandle;
 
 pub use self::core::Core;
-pub use self::pool::{LANES, Pool, PoolStats};
+pub use self::pool::{Job, LANES, Pool, PoolStats};
 use super::affinity::{self, CpuSet};
 
 /// Starts threads.

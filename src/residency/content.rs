@@ -17,7 +17,7 @@ use super::reaper::Garbage;
 use crate::error::{Error, Result};
 use crate::ids::ContentHash;
 use crate::limits;
-use crate::platform::fill::FillBuffer;
+use crate::platform::fill::{FillBuffer, FillClaim};
 use crate::platform::memory::AlignedBuffer;
 
 /// Memory with its charge. Dropping it hands both to the reaper, or frees them in that order.
@@ -50,8 +50,28 @@ impl Content {
     /// # Errors
     /// [`Error::Io`] when the allocator refuses. The charge is given back then.
     pub fn build(len: usize, charge: Charge) -> Result<ContentBuilder> {
-        match AlignedBuffer::new_zeroed(len, limits::RESIDENT_ALIGN) {
-            Some(buffer) => Ok(ContentBuilder { target: FillBuffer::new(buffer), charge: Mutex::new(charge) }),
+        Self::build_in(AlignedBuffer::new_zeroed(len, limits::RESIDENT_ALIGN), len, charge)
+    }
+
+    /// As [`Content::build`], in whole blocks of memory, for what the disk may write into it directly. The charge is
+    /// to be for [`Content::in_blocks`] bytes.
+    ///
+    /// # Errors
+    /// As [`Content::build`].
+    pub fn build_in_blocks(len: usize, charge: Charge) -> Result<ContentBuilder> {
+        Self::build_in(AlignedBuffer::new_in_blocks(len, limits::BLOCK_BYTES), len, charge)
+    }
+
+    /// What `len` bytes take in whole blocks.
+    pub fn in_blocks(len: u64) -> u64 {
+        len.checked_next_multiple_of(limits::BLOCK_BYTES as u64).unwrap_or(u64::MAX)
+    }
+
+    fn build_in(buffer: Option<AlignedBuffer>, len: usize, charge: Charge) -> Result<ContentBuilder> {
+        match buffer {
+            Some(buffer) => {
+                Ok(ContentBuilder { target: Arc::new(FillBuffer::new(buffer)), charge: Mutex::new(charge) })
+            }
             None => {
                 Err(Error::io(format!("allocate {len} bytes"), "memory", io::Error::from(io::ErrorKind::OutOfMemory)))
             }
@@ -98,7 +118,7 @@ impl fmt::Debug for Content {
 /// # Ok::<(), flyloft::Error>(())
 /// ```
 pub struct ContentBuilder {
-    target: FillBuffer,
+    target: Arc<FillBuffer>,
     charge: Mutex<Charge>,
 }
 
@@ -123,6 +143,12 @@ impl ContentBuilder {
         self.target.fill(to, len, fill).unwrap_or_else(|| Err(twice()))
     }
 
+    /// The `len` bytes at `to`, for a read that fills them. They count as filled when the claim says so. A claim is to
+    /// end before the builder does, since the charge goes with the builder. `None` as [`ContentBuilder::fill`] refuses.
+    pub fn claim(&self, to: usize, len: usize) -> Option<FillClaim> {
+        self.target.claim(to, len)
+    }
+
     /// The content, once, when every byte is filled. `hash` is the hash of the bytes by an authenticated table of
     /// contents; it is not computed here.
     pub fn finish(&self, hash: ContentHash) -> Option<Arc<Content>> {
@@ -133,7 +159,9 @@ impl ContentBuilder {
 
 impl Drop for ContentBuilder {
     fn drop(&mut self) {
-        if let Some(buffer) = self.target.take_unfinished() {
+        let target = Arc::get_mut(&mut self.target);
+        debug_assert!(target.is_some(), "a claim outlives the charge for its memory");
+        if let Some(buffer) = target.and_then(FillBuffer::take_unfinished) {
             drop(Memory { buffer, charge: self.charge.get_mut().take() });
         }
     }

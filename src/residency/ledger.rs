@@ -25,6 +25,7 @@ mod merge;
 mod stats;
 mod strikes;
 mod ticket;
+mod wakers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,6 +54,7 @@ pub use self::lease::{Lease, Working};
 pub use self::merge::Merge;
 pub use self::stats::LedgerStats;
 pub use self::ticket::Ticket;
+pub use self::wakers::Wakers;
 
 /// What is asked for of an asset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -88,8 +90,8 @@ pub struct Located {
     pub record: AssetRecord,
     /// Its pieces.
     pub placement: Placement,
-    /// What it uses.
-    pub dependencies: Vec<AssetId>,
+    /// Whether it uses anything, which may be worth asking for ahead.
+    pub has_dependencies: bool,
 }
 
 /// What a request is answered with. Cheap to clone.

@@ -87,6 +87,16 @@ pub struct Metrics {
     pub evictions: Counter,
     /// Bytes evicted.
     pub evicted_bytes: Counter,
+    /// Frames that a load waited for with another, while they were on their way.
+    pub frames_joined: Counter,
+    /// Frames that were read into their final memory, and only checked there.
+    pub frames_in_place: Counter,
+    /// Copies of decoded bytes from a shared frame to an asset.
+    pub copies: Counter,
+    /// Bytes of those copies.
+    pub copied_bytes: Counter,
+    /// Reads that the I/O thread finished itself.
+    pub finished_inline: Counter,
     /// Loads that waited for memory.
     pub memory_waits: Counter,
     /// Prefetches that were asked for.
@@ -115,6 +125,11 @@ pub struct MetricsReport {
     pub item_panics: u64,
     pub evictions: u64,
     pub evicted_bytes: u64,
+    pub frames_joined: u64,
+    pub frames_in_place: u64,
+    pub copies: u64,
+    pub copied_bytes: u64,
+    pub finished_inline: u64,
     pub memory_waits: u64,
     pub prefetches: u64,
     pub reloads: u64,
@@ -136,6 +151,11 @@ impl Metrics {
             item_panics: self.item_panics.get(),
             evictions: self.evictions.get(),
             evicted_bytes: self.evicted_bytes.get(),
+            frames_joined: self.frames_joined.get(),
+            frames_in_place: self.frames_in_place.get(),
+            copies: self.copies.get(),
+            copied_bytes: self.copied_bytes.get(),
+            finished_inline: self.finished_inline.get(),
             memory_waits: self.memory_waits.get(),
             prefetches: self.prefetches.get(),
             reloads: self.reloads.get(),

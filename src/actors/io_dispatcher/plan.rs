@@ -1,16 +1,25 @@
 //! Which frames are read together: the same frame once for all who want it, neighbours in one read.
+//!
+//! A frame is known from its plan to the begin of its decoding, so that whoever wants it meanwhile joins those who wait
+//! for it already. What is stored as it is, and wanted whole, is read into its flight's own memory; a read brings
+//! either such frames or others.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 
-use crate::bundle::FrameRef;
+use crate::bundle::{Codec, FrameRef};
 use crate::error::Error;
 use crate::ids::Priority;
 use crate::limits;
-use crate::messages::work::{FrameJob, Part, fail_all};
+use crate::messages::work::{FrameJob, Part, Waits, fail_all};
 use crate::residency::Live;
 
 /// Bytes between two frames that are worth reading and throwing away: the padding before an aligned frame.
 const GAP_BYTES_MAX: u64 = limits::BLOCK_BYTES as u64;
+/// Frames of one read; with the gaps between them they are fewer than what one call of a system takes.
+const FRAMES_MAX: usize = 256;
+/// Frames that are known at once before those that are done are looked for.
+const KNOWN_MIN: usize = 1024;
 
 /// A frame that one flight wants a part of.
 pub struct Wanted {
@@ -24,6 +33,12 @@ pub struct Wanted {
     pub part: Part,
 }
 
+impl Wanted {
+    fn file(&self) -> usize {
+        Arc::as_ptr(self.live.bundle().storage()).cast::<()>() as usize
+    }
+}
+
 /// One read to come.
 pub struct Planned {
     /// First byte in the file.
@@ -32,17 +47,27 @@ pub struct Planned {
     pub len: usize,
     /// The frames in it, in file order.
     pub frames: Vec<FrameJob>,
-    /// The most urgent of them.
+    /// Whether they go into their flights' own memory, all of them or none.
+    pub in_place: bool,
+    /// How urgent it was when it was planned.
     pub priority: Priority,
     /// Whose file.
     pub live: Arc<Live>,
 }
 
 impl Planned {
-    /// The buffer, and the scratch memory of the largest frame that is not decoded straight into its target.
+    /// How urgent it is now, with those who joined since.
+    pub fn priority_now(&self) -> Priority {
+        self.frames.iter().map(|job| job.waits.priority()).min().unwrap_or(self.priority)
+    }
+
+    /// The buffer, and the scratch memory of the largest frame that is not decoded straight into its target. What is
+    /// read in place is charged already.
     pub fn memory_bytes(&self) -> u64 {
-        let scratch = self.frames.iter().filter(|frame| !frame.is_direct()).map(|frame| frame.frame.decoded_len).max();
-        self.len as u64 + u64::from(scratch.unwrap_or(0))
+        if self.in_place {
+            return 0;
+        }
+        self.len as u64 + self.frames.iter().map(FrameJob::scratch_bytes).max().unwrap_or(0)
     }
 
     /// Ends every flight that waits for it with the same error.
@@ -51,33 +76,100 @@ impl Planned {
     }
 }
 
+/// The frames that are planned or on their way, by file and offset.
+#[derive(Default)]
+pub struct UnderWay {
+    frames: HashMap<(usize, u64), Known>,
+    prune_at: usize,
+}
+
+struct Known {
+    /// Its storage is kept open by whoever keeps this: while it is there, the address of the key is that file's.
+    waits: Weak<Waits>,
+    stored_hash: [u8; 32],
+    /// The read's number among the planned ones.
+    read: u64,
+}
+
+impl UnderWay {
+    /// Lets `wanted` join a frame that is on its way, unless it is more urgent than a read that cannot be raised any
+    /// more. `raise` makes a planned read more urgent; it says whether the read was still planned.
+    ///
+    /// # Errors
+    /// It comes back when it has to be read.
+    pub fn join(&self, wanted: Wanted, raise: impl FnOnce(u64, Priority) -> bool) -> Result<(), Box<Wanted>> {
+        let known = self.frames.get(&(wanted.file(), wanted.frame.offset));
+        let Some(known) = known.filter(|known| known.stored_hash == wanted.frame.stored_hash) else {
+            return Err(Box::new(wanted));
+        };
+        let Some(waits) = known.waits.upgrade() else { return Err(Box::new(wanted)) };
+        if wanted.priority < waits.priority() && !raise(known.read, wanted.priority) {
+            return Err(Box::new(wanted));
+        }
+        let Wanted { live, priority, frame, part } = wanted;
+        waits.join(part, priority).map_err(|part| Box::new(Wanted { live, priority, frame, part }))
+    }
+
+    /// Notes the frames of a read that was planned as number `read`.
+    pub fn note(&mut self, planned: &Planned, read: u64) {
+        let file = Arc::as_ptr(planned.live.bundle().storage()).cast::<()>() as usize;
+        if self.frames.len() >= self.prune_at.max(KNOWN_MIN) {
+            self.frames.retain(|_, known| known.waits.strong_count() > 0);
+            self.prune_at = 2 * self.frames.len();
+        }
+        for job in &planned.frames {
+            let known = Known { waits: Arc::downgrade(&job.waits), stored_hash: job.frame.stored_hash, read };
+            self.frames.insert((file, job.frame.offset), known);
+        }
+    }
+}
+
 /// Joins equal frames and merges neighbours of the same urgency, up to [`limits::READ_BYTES_MAX`] a read.
 pub fn merge(mut wanted: Vec<Wanted>) -> Vec<Planned> {
-    let file = |wanted: &Wanted| Arc::as_ptr(wanted.live.bundle().storage()).cast::<()>() as usize;
-    wanted.sort_by_key(|wanted| (file(wanted), wanted.frame.offset, wanted.priority));
+    if wanted.len() > 1 {
+        wanted.sort_by_key(|wanted| (wanted.file(), wanted.frame.offset, wanted.priority));
+    }
     let mut reads: Vec<Planned> = Vec::new();
     let mut last_file = 0;
     for next in wanted {
-        let this_file = file(&next);
-        let (start, end) = (next.frame.offset, next.frame.offset + u64::from(next.frame.stored_len));
-        if let Some(read) = reads.last_mut().filter(|_| this_file == last_file) {
-            if let Some(job) = read.frames.last_mut().filter(|job| job.frame.offset == start) {
-                job.parts.push(next.part);
-                continue;
+        let file = next.file();
+        let Wanted { live, priority, frame, part } = next;
+        let (start, end) = (frame.offset, frame.offset + u64::from(frame.stored_len));
+        let mut part = Some(part);
+        let mut joins = None;
+        if let Some(read) = reads.last_mut().filter(|_| file == last_file) {
+            if let Some(job) = read.frames.last().filter(|job| job.frame.offset == start)
+                && let Some(more) = part.take()
+            {
+                // Nobody has closed a frame that is not yet planned; were it so, it would be read again.
+                part = job.waits.join(more, priority).err();
+                if part.is_none() {
+                    continue;
+                }
             }
+            let in_place = frame.codec == Codec::Store && part.as_ref().is_some_and(|part| part.is_whole(&frame));
             let read_end = read.offset + read.len as u64;
             let is_neighbour = start >= read_end && start - read_end <= GAP_BYTES_MAX;
-            if is_neighbour && read.priority == next.priority && end - read.offset <= limits::READ_BYTES_MAX as u64 {
-                read.len = (end - read.offset) as usize;
-                let within = (start - read.offset) as usize;
-                read.frames.push(FrameJob { frame: next.frame, within, parts: vec![next.part] });
-                continue;
+            let fits = end - read.offset <= limits::READ_BYTES_MAX as u64 && read.frames.len() < FRAMES_MAX;
+            if is_neighbour && fits && read.priority == priority && read.in_place == in_place {
+                joins = Some(read);
             }
         }
-        last_file = this_file;
-        let len = next.frame.stored_len as usize;
-        let frames = vec![FrameJob { frame: next.frame, within: 0, parts: vec![next.part] }];
-        reads.push(Planned { offset: start, len, frames, priority: next.priority, live: next.live });
+        last_file = file;
+        let Some(part) = part else { continue };
+        let in_place = frame.codec == Codec::Store && part.is_whole(&frame);
+        let target = in_place.then(|| (Arc::clone(&part.flight), part.to));
+        let job = |at| FrameJob { frame, at, waits: Waits::new(part, priority), in_place: target };
+        match joins {
+            Some(read) => {
+                read.frames.push(job((start - read.offset) as usize));
+                read.len = (end - read.offset) as usize;
+            }
+            None => {
+                let (frames, len) = (vec![job(0)], frame.stored_len as usize);
+                reads.push(Planned { offset: start, len, frames, in_place, priority, live });
+            }
+        }
     }
     reads
 }

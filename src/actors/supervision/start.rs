@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use ractor::{Actor, ActorCell, ActorProcessingErr};
+use tokio::runtime::Handle;
 
 use super::supervisor::{self, Supervisor};
 use super::tree::{Child, ChildSpec};
@@ -42,6 +43,8 @@ pub fn start<'a>(
         let Addresses { dispatcher, decompressor, cache_manager, evictor, predictor, rebuilder, file_watcher, .. } =
             &shared.addresses;
         let own = || Arc::clone(shared);
+        // The read path shares the first I/O worker's thread: a load that goes from stage to stage wakes no other.
+        let io = || shared.drivers[0].handle();
         let workshop = || shared.workshop.clone().ok_or("no source directory");
         if let Some(inner) = spec.supervises {
             let (actor, _) =
@@ -49,13 +52,19 @@ pub fn start<'a>(
             return Ok(actor.get_cell());
         }
         match spec.child {
-            Child::IoWorker => io_worker(node, shared, parent).await,
-            Child::IoDispatcher => spawn(IoDispatcher, io_dispatcher::Args { shared: own() }, dispatcher, parent).await,
+            Child::IoWorker => {
+                let args = io_worker::Args { shared: own(), node };
+                spawn_on(shared.drivers[node].handle(), IoWorker, args, &shared.addresses.io_workers[node], parent)
+                    .await
+            }
+            Child::IoDispatcher => {
+                spawn_on(io(), IoDispatcher, io_dispatcher::Args { shared: own() }, dispatcher, parent).await
+            }
             Child::Decompressor => {
-                spawn(Decompressor, decompressor::Args { shared: own() }, decompressor, parent).await
+                spawn_on(io(), Decompressor, decompressor::Args { shared: own() }, decompressor, parent).await
             }
             Child::CacheManager => {
-                spawn(CacheManager, cache_manager::Args { shared: own() }, cache_manager, parent).await
+                spawn_on(io(), CacheManager, cache_manager::Args { shared: own() }, cache_manager, parent).await
             }
             Child::Evictor => spawn(Evictor, evictor::Args { shared: own() }, evictor, parent).await,
             Child::Predictor => spawn(Predictor, predictor::Args { shared: own() }, predictor, parent).await,
@@ -94,11 +103,16 @@ async fn spawn<A: Actor>(actor: A, args: A::Arguments, address: &Address<A::Msg>
     Ok(actor.get_cell())
 }
 
-/// An I/O worker runs on its driver's own thread, which is pinned and outlives it.
-async fn io_worker(node: usize, shared: &Arc<Shared>, parent: ActorCell) -> Started {
-    let args = io_worker::Args { shared: Arc::clone(shared), node };
-    let spawned = shared.drivers[node].handle().spawn(Actor::spawn_linked(None, IoWorker, args, parent)).await;
+/// Starts an actor on a driver's own thread, which is pinned and outlives it.
+async fn spawn_on<A: Actor>(
+    handle: Handle,
+    actor: A,
+    args: A::Arguments,
+    address: &Address<A::Msg>,
+    parent: ActorCell,
+) -> Started {
+    let spawned = handle.spawn(Actor::spawn_linked(None, actor, args, parent)).await;
     let (actor, _) = spawned.map_err(|error| format!("the driver's thread is gone: {error}"))??;
-    shared.addresses.io_workers[node].publish(actor.clone());
+    address.publish(actor.clone());
     Ok(actor.get_cell())
 }

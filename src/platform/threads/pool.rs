@@ -18,7 +18,8 @@ pub const LANES: usize = 4;
 /// One job in this many is taken from the least urgent lane that has one, so that no lane starves.
 const FAIR_EVERY: u64 = 64;
 
-type Job = Box<dyn FnOnce() + Send>;
+/// Work for a thread of a pool.
+pub type Job = Box<dyn FnOnce() + Send>;
 
 /// What a pool is doing and has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +56,8 @@ struct State {
     lanes: [VecDeque<Job>; LANES],
     /// Jobs taken so far, to know whose turn it is.
     taken: u64,
+    /// Threads that wait for a job and that nobody has woken yet.
+    idle: usize,
     closed: bool,
     stats: PoolStats,
 }
@@ -83,16 +86,30 @@ impl Pool {
 
     /// Queues `job`; lanes above 3 count as 3. Jobs of one lane begin in the order they were queued. After
     /// [`Pool::stop`] the job is dropped.
-    pub fn submit(&self, lane: u8, job: Box<dyn FnOnce() + Send>) {
+    pub fn submit(&self, lane: u8, job: Job) {
+        self.submit_all([(lane, job)]);
+    }
+
+    /// Queues jobs, each with its lane, and wakes as many threads as there are jobs for. Whichever thread is free takes
+    /// the next one: the most urgent of all, not of its own, so there is nothing to be stolen from another.
+    pub fn submit_all(&self, jobs: impl IntoIterator<Item = (u8, Job)>) {
+        let mut jobs = jobs.into_iter();
         let mut state = self.shared.lock();
-        if state.closed {
-            // Outside the mutex: dropping a job may run anything.
-            drop(state);
-            return drop(job);
+        let mut queued = 0;
+        while !state.closed
+            && let Some((lane, job)) = jobs.next()
+        {
+            state.lanes[usize::from(lane).min(LANES - 1)].push_back(job);
+            queued += 1;
         }
-        state.lanes[usize::from(lane).min(LANES - 1)].push_back(job);
+        let wake = queued.min(state.idle);
+        state.idle -= wake;
         drop(state);
-        self.shared.work.notify_one();
+        for _ in 0..wake {
+            self.shared.work.notify_one();
+        }
+        // Outside the mutex: dropping what a closed pool refuses may run anything.
+        drop(jobs);
     }
 
     /// How many threads it has.
@@ -167,6 +184,9 @@ impl Shared {
             } else if state.closed {
                 return;
             } else {
+                // Whoever wakes a thread takes it off this count; one that wakes by itself leaves it too high, which
+                // costs a needless wake-up.
+                state.idle += 1;
                 state = self.work.wait(state).unwrap_or_else(|poisoned| poisoned.into_inner());
             }
         }

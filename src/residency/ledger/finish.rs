@@ -1,21 +1,20 @@
 //! How entries end, and how they come back.
 
 use std::sync::Arc;
-use std::task::Waker;
 
 use parking_lot::MutexGuard;
 
 use super::deadlines::Due;
 use super::entry::{Entry, Outcome, Phase, State};
 use super::stats::Tally;
-use super::{Answer, Change, Ledger};
+use super::{Answer, Change, Ledger, Wakers};
 use crate::error::{Error, Result};
 use crate::ids::ContentHash;
 use crate::limits;
 
 impl Ledger {
     /// Ends the entry of a lease with its answer. `false` when the lease is stale.
-    pub(super) fn answer(&self, entry: &Arc<Entry>, epoch: u32, answer: Result<Answer>) -> bool {
+    pub(super) fn answer(&self, entry: &Arc<Entry>, epoch: u32, answer: Result<Answer>, wakers: &mut Wakers) -> bool {
         let state = entry.state.lock();
         if !state.is_leased(epoch) {
             return false;
@@ -28,7 +27,7 @@ impl Ledger {
         if tally == Tally::Answered {
             self.strikes.pardon(&entry.key);
         }
-        self.end(entry, state, answer.map_err(Box::new), tally);
+        self.end(entry, state, answer.map_err(Box::new), tally, wakers);
         true
     }
 
@@ -63,7 +62,7 @@ impl Ledger {
             return self.queue_again(entry, state);
         }
         let error = Error::Quarantined { what: entry.what(), attempts: state.strikes, cause };
-        self.end(entry, state, Err(Box::new(error)), Tally::Quarantined);
+        self.end(entry, state, Err(Box::new(error)), Tally::Quarantined, &mut Wakers::new());
     }
 
     fn queue_again(&self, entry: &Arc<Entry>, mut state: MutexGuard<'_, State>) {
@@ -79,48 +78,54 @@ impl Ledger {
         if !state.is_open() {
             return 0;
         }
-        self.end(entry, state, Err(Box::new(error.clone())), Tally::Closed)
+        self.end(entry, state, Err(Box::new(error.clone())), Tally::Closed, &mut Wakers::new())
     }
 
-    /// Ends an open entry: everyone who waits for it, or for one that follows it, gets the outcome. Gives how many
-    /// requests that answers.
+    /// Ends an open entry: everyone who waits for it, or for one that follows it, gets the outcome, and is woken by
+    /// `wakers`. Gives how many requests that answers.
     pub(super) fn end(
         &self,
         entry: &Arc<Entry>,
         mut state: MutexGuard<'_, State>,
         outcome: Outcome,
         tally: Tally,
+        wakers: &mut Wakers,
     ) -> usize {
         let lead = state.lead.take();
         let shared = lead.as_ref().filter(|lead| lead.following > 0).map(|_| outcome.clone());
         let before = std::mem::replace(&mut state.phase, Phase::Done(Box::new(outcome)));
         let live = state.live.take();
-        let mut wakers: Vec<Waker> = Vec::new();
         let mut answered = 0;
         state.answer_all(|waiter| {
             answered += 1;
             self.counts.ended(waiter.priority, waiter.origin, tally);
             // Not the last reference, so nothing is dropped here under the lock.
             drop(self.deadlines.remove(waiter.deadline, waiter.sequence));
-            wakers.extend(waiter.waker);
+            wakers.add(waiter.waker);
         });
         drop(state);
         drop(live);
         self.forget(entry, lead.as_ref().map(|lead| lead.content));
-        wakers.into_iter().for_each(Waker::wake);
         if let Phase::Follows(leader, _) = before {
             self.release(&leader);
         }
         if let (Some(lead), Some(outcome)) = (lead, shared) {
             for follower in &lead.followers {
-                answered += self.answer_follower(follower, entry, &outcome, tally);
+                answered += self.answer_follower(follower, entry, &outcome, tally, wakers);
             }
         }
         answered
     }
 
     /// Answers an entry with what its leader was answered with, under its own name and for its own generation.
-    fn answer_follower(&self, follower: &Arc<Entry>, leader: &Arc<Entry>, outcome: &Outcome, tally: Tally) -> usize {
+    fn answer_follower(
+        &self,
+        follower: &Arc<Entry>,
+        leader: &Arc<Entry>,
+        outcome: &Outcome,
+        tally: Tally,
+        wakers: &mut Wakers,
+    ) -> usize {
         let name = match &follower.state.lock().phase {
             Phase::Follows(followed, name) if Arc::ptr_eq(followed, leader) => name.clone(),
             _ => return 0,
@@ -135,7 +140,9 @@ impl Ledger {
         };
         let state = follower.state.lock();
         match &state.phase {
-            Phase::Follows(followed, _) if Arc::ptr_eq(followed, leader) => self.end(follower, state, own, tally),
+            Phase::Follows(followed, _) if Arc::ptr_eq(followed, leader) => {
+                self.end(follower, state, own, tally, wakers)
+            }
             // It ended meanwhile by itself.
             _ => 0,
         }

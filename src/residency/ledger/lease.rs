@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tracing::Span;
 
 use super::entry::Entry;
-use super::{Answer, Key, Ledger};
+use super::{Answer, Key, Ledger, Wakers};
 use crate::error::Result;
 use crate::ids::{AssetPath, Priority};
 use crate::residency::generations::Live;
@@ -84,9 +84,14 @@ impl Lease {
     }
 
     /// Ends the entry: everyone who waits for it gets `answer`. `false` when the lease is stale, and nothing happens.
-    pub fn answer(mut self, answer: Result<Answer>) -> bool {
+    pub fn answer(self, answer: Result<Answer>) -> bool {
+        self.answer_with(answer, &mut Wakers::new())
+    }
+
+    /// [`Lease::answer`], as one of a batch: who is answered is woken when `wakers` is dropped.
+    pub fn answer_with(mut self, answer: Result<Answer>, wakers: &mut Wakers) -> bool {
         self.spent = true;
-        self.ledger.answer(&self.entry, self.epoch, answer)
+        self.ledger.answer(&self.entry, self.epoch, answer, wakers)
     }
 
     /// Counts a failed attempt, as after a panic that was caught at this item, and queues the entry again, or
