@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::platform::memory::IoBuffer;
+use crate::platform::memory::{IoBuffer, Segment};
 use crate::storage::{ReadAt, WriteAt};
 
 /// Most segments of one scattered read: what the operating systems take in one call.
@@ -162,11 +162,6 @@ impl<T> Op<T> {
         ReadDone { result, buffer: self.buffer, len: self.len, within: self.within, token: self.token }
     }
 
-    /// Whether it moves bytes.
-    pub(super) fn is_transfer(&self) -> bool {
-        matches!(self.what, What::Read(_) | What::Write(_))
-    }
-
     /// Whether the numbers make sense.
     pub(super) fn check(&self) -> io::Result<()> {
         let refuse = |why: String| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
@@ -178,8 +173,11 @@ impl<T> Op<T> {
             if self.len != capacity {
                 return refuse(format!("{} bytes for segments of {capacity}", self.len));
             }
-            let short = |segment: &crate::platform::memory::Segment| match segment {
-                crate::platform::memory::Segment::Pooled(buffer, len) => *len > buffer.as_slice().len(),
+            if let Some(Segment::Gap(_)) = segments.last() {
+                return refuse("segments that end with a gap".to_owned());
+            }
+            let short = |segment: &Segment| match segment {
+                Segment::Pooled(buffer, len) => *len > buffer.as_slice().len(),
                 _ => false,
             };
             if segments.iter().any(short) {

@@ -30,7 +30,7 @@ const SMALL_BYTES_MAX: usize = LARGE_UNIT_BYTES;
 
 /// Binds memory to where it shall be, before it is touched: called with the start and the length of the allocation.
 /// What it says when it fails is kept for [`BufferPool::note`]; the memory is used all the same.
-pub type Bind = dyn Fn(NonNull<u8>, usize) -> io::Result<()>;
+pub type Bind<'a> = dyn Fn(NonNull<u8>, usize) -> io::Result<()> + 'a;
 
 /// What stands under a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -90,7 +90,7 @@ impl BufferPool {
     ///
     /// # Errors
     /// `OutOfMemory` when the system has no such range.
-    pub fn new(bytes: usize, bind: Option<&Bind>) -> io::Result<Arc<Self>> {
+    pub fn new(bytes: usize, bind: Option<&Bind<'_>>) -> io::Result<Arc<Self>> {
         let bytes = bytes.max(2 * CHUNK_BYTES).checked_next_multiple_of(CHUNK_BYTES);
         let bytes = bytes.ok_or(io::ErrorKind::OutOfMemory)?;
         let arena = Arena::new(bytes, CHUNK_BYTES)?;

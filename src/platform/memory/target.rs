@@ -24,7 +24,7 @@ pub enum Segment {
     Claim(FillClaim),
     /// So many bytes to the start of a part of a pool.
     Pooled(PoolBuffer, usize),
-    /// So many bytes that nobody wants: what stands between two frames.
+    /// So many bytes that nobody wants: what stands between two frames. Never the last segment.
     Gap(usize),
 }
 
