@@ -12,22 +12,17 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use flyloft::AssetPath;
-use flyloft::bundle::{AssetPut, Bundle, BundleWriter, Changes, ContentPut, EncodedFrame, Params};
-use flyloft::config::Layout;
-use flyloft::ids::ContentHash;
-use flyloft::platform::fs::{FileSystem, OsFileSystem};
-use support::{count, drop_all, head, median, row, storage, timed};
+use flyloft::bundle::Bundle;
+use support::{count, drop_all, head, median, row, small_assets, small_path, storage, timed};
 
 const ROUNDS: usize = 500;
 const COLD_ROUNDS: usize = 7;
-/// Bytes of an asset; as many as fit share a frame.
-const ASSET_BYTES: usize = 32;
 
 fn main() {
     let large = support::args().first().and_then(|first| first.parse().ok()).unwrap_or(1_000_000);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let sizes = [10, large];
-    let bundles: Vec<PathBuf> = sizes.iter().map(|assets| make(folder.path(), *assets)).collect();
+    let bundles: Vec<PathBuf> = sizes.iter().map(|assets| small_assets(folder.path(), *assets)).collect();
 
     head(&["bundle", "bytes", "open, µs", "p99", "first look-up, µs", "look-up after it, µs"]);
     let mut warm: Vec<Vec<[f64; 3]>> = vec![Vec::new(); sizes.len()];
@@ -60,49 +55,14 @@ fn main() {
     );
 }
 
-/// A bundle of this many assets. Contents share frames, as small ones of a packed tree do.
-fn make(folder: &Path, assets: usize) -> PathBuf {
-    let file = folder.join(format!("{assets}.loft"));
-    let (storage, _lock) = OsFileSystem.open_writer(&file, true).expect("a new file");
-    let mut writer = BundleWriter::create(storage, Params::new(Layout::Access)).expect("it is empty");
-    let mut changes = Changes::default();
-    let per_frame = Layout::Access.frame_bytes_max() / ASSET_BYTES;
-    for first in (0..assets).step_by(per_frame) {
-        let numbers = first..assets.min(first + per_frame);
-        let bytes: Vec<u8> = numbers.clone().flat_map(content).collect();
-        let frame = writer.put_frame(&EncodedFrame::store(&bytes)).expect("a frame");
-        for number in numbers {
-            let from = ((number - first) * ASSET_BYTES) as u32;
-            let pieces = vec![(frame, from, ASSET_BYTES as u32)];
-            let hash = ContentHash::of(&content(number));
-            changes.put.push(AssetPut {
-                kind: path(number).kind(),
-                path: path(number),
-                executable: false,
-                content: ContentPut::New { hash, len: ASSET_BYTES as u64, pieces },
-                dependencies: Vec::new(),
-                build: None,
-            });
-        }
-    }
-    let staged = writer.stage(changes).expect("it is staged");
-    writer.committer().commit(&staged).expect("it is committed");
-    file
-}
-
-fn content(number: usize) -> [u8; ASSET_BYTES] {
-    *blake3::hash(&number.to_le_bytes()).as_bytes()
-}
-
-fn path(number: usize) -> AssetPath {
-    AssetPath::new(&format!("d{:03}/asset-{number:07}.dat", number % 997)).expect("a path")
-}
-
 /// Microseconds of an open, of the first look-up after it and of one more.
 fn once(file: &Path, assets: usize, round: usize) -> [f64; 3] {
-    let (first, second) = (path(round * 7919 % assets), path((round * 7919 + 3) % assets));
+    let (first, second) = (small_path(round * 7919 % assets), small_path((round * 7919 + 3) % assets));
     let (open, bundle) = timed(|| Bundle::open(storage(file), true).expect("it is a bundle"));
-    let find = |path: &AssetPath| timed(|| bundle.find(path).expect("it is read").expect("it is there")).0;
+    let find = |path: &str| {
+        let path = AssetPath::new(path).expect("a path");
+        timed(|| bundle.find(&path).expect("it is read").expect("it is there")).0
+    };
     [open, find(&first), find(&second)].map(|took| took.as_secs_f64() * 1e6)
 }
 

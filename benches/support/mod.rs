@@ -9,7 +9,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flyloft::bundle::{AssetPut, Bundle, BundleWriter, Changes, ContentPut, EncodeHint, Encoder, Params};
+use flyloft::bundle::{AssetPut, Bundle, BundleWriter, Changes, ContentPut, EncodeHint, EncodedFrame};
+use flyloft::bundle::{Encoder, Params};
 use flyloft::config::Layout;
 use flyloft::platform::fs::{FileSystem, OsFileSystem, drop_cached};
 use flyloft::{AssetPath, ContentHash};
@@ -102,14 +103,18 @@ pub fn drop_all(files: impl IntoIterator<Item = PathBuf>) -> &'static str {
     "not root: pages dropped file by file, names and inodes still cached"
 }
 
-/// Nanoseconds on a processor so far, by the name of the thread; threads of one name (but for a number) together. What
-/// the kernel does for a thread in its system calls is in it, what it does in interrupts is not.
+/// Nanoseconds on a processor so far, by the name of the thread; threads of one name (but for a number) together, the first
+/// thread as `client`. What the kernel does for a thread in its system calls is in it, what it does in interrupts is not.
 pub fn cpu_by_thread() -> BTreeMap<String, u64> {
     let mut all = BTreeMap::new();
+    let own = std::process::id().to_string();
     for task in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
         let read = |name: &str| fs::read_to_string(task.path().join(name)).unwrap_or_default();
         let spent = read("schedstat").split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(0u64);
-        let name = read("comm").trim().trim_end_matches(|digit: char| digit.is_ascii_digit() || digit == '-').to_owned();
+        let name = match task.file_name().to_str() {
+            Some(id) if id == own => "client".to_owned(),
+            _ => read("comm").trim().trim_end_matches(|at: char| at.is_ascii_digit() || at == '-').to_owned(),
+        };
         *all.entry(name).or_default() += spent;
     }
     all
@@ -158,6 +163,48 @@ pub fn bundle(file: &Path, layout: Layout, items: impl Iterator<Item = Item>) {
     }
     let staged = writer.stage(changes).expect("it is staged");
     writer.committer().commit(&staged).expect("it is committed");
+}
+
+/// Bytes of an asset of [`small_assets`]; as many as fit share a frame.
+const SMALL_BYTES: usize = 32;
+
+/// Writes a bundle of this many small assets, without a file for each. They share frames, as those of a packed tree do.
+pub fn small_assets(folder: &Path, assets: usize) -> PathBuf {
+    let file = folder.join(format!("{assets}.loft"));
+    let content = |number: usize| *blake3::hash(&number.to_le_bytes()).as_bytes();
+    let (storage, _lock) = OsFileSystem.open_writer(&file, true).expect("a new file");
+    let mut writer = BundleWriter::create(storage, Params::new(Layout::Access)).expect("it is empty");
+    let mut changes = Changes::default();
+    let per_frame = Layout::Access.frame_bytes_max() / SMALL_BYTES;
+    for first in (0..assets).step_by(per_frame) {
+        let numbers = first..assets.min(first + per_frame);
+        let bytes: Vec<u8> = numbers.clone().flat_map(content).collect();
+        let frame = writer.put_frame(&EncodedFrame::store(&bytes)).expect("a frame");
+        for number in numbers {
+            let path = AssetPath::new(&small_path(number)).expect("a path");
+            let from = ((number - first) * SMALL_BYTES) as u32;
+            changes.put.push(AssetPut {
+                kind: path.kind(),
+                path,
+                executable: false,
+                content: ContentPut::New {
+                    hash: ContentHash::of(&content(number)),
+                    len: SMALL_BYTES as u64,
+                    pieces: vec![(frame, from, SMALL_BYTES as u32)],
+                },
+                dependencies: Vec::new(),
+                build: None,
+            });
+        }
+    }
+    let staged = writer.stage(changes).expect("it is staged");
+    writer.committer().commit(&staged).expect("it is committed");
+    file
+}
+
+/// The path of an asset of [`small_assets`].
+pub fn small_path(number: usize) -> String {
+    format!("d{:03}/asset-{number:07}.dat", number % 997)
 }
 
 /// Opens a bundle and looks every path up, so that its table of contents is in memory, and stays there as long as the
