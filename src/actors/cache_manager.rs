@@ -68,7 +68,7 @@ impl Args {
             if number % ANSWERS_AT_ONCE == ANSWERS_AT_ONCE - 1 {
                 wakers = Wakers::new();
             }
-            let span = finished.lease.span().clone();
+            let span = finished.lease.span();
             let _entered = span.enter();
             let working = finished.lease.begin("cache_manager");
             match caught(|| self.shared.reached("cache_manager", &finished.located.record.path)) {

@@ -4,7 +4,7 @@
 //! Sends: `LookUp` and `Read` to the I/O workers, `MakeRoom` to the evictor, `Finished` to the cache manager for content that
 //! is in memory already. On restart: kept: every request, in the ledger; rebuilt: the lanes, as the ledger hands out
 //! the leases that their drop gave back; lost: the order of arrival among equals.
-//! Bounds: leases by the ledger's bound; reads by one permit each and the I/O reserve; planned reads by a multiple of those.
+//! Bounds: leases by the lanes' bound, the rest stays in the ledger; reads by one permit each and the I/O reserve; planned reads by a multiple of those.
 
 mod plan;
 mod target;
@@ -31,7 +31,12 @@ use crate::residency::{Ask, Change, Content, Key, Lease, Located, Merge, Name, S
 /// How often deadlines are looked at while any request has one or waits for memory.
 const TICK: Duration = Duration::from_millis(5);
 /// Leases that are taken from the ledger, and looked up, at once.
-const LOOKUP_BATCH: usize = 256;
+const LOOKUP_BATCH: usize = 128;
+/// Batches that are being looked up at once, per I/O worker: few, so that an urgent request waits for few of them.
+const LOOKUPS_MAX: usize = 2;
+/// Located loads that wait in each lane, and those that are being looked up come on top. The others wait in the ledger,
+/// where they take less memory and can still be raised and let go of.
+const LANE_MAX: usize = 1024;
 /// Of the resident budget, in percent: above it nothing is prefetched.
 const PREFETCH_BELOW_PERCENT: u64 = 85;
 
@@ -60,6 +65,8 @@ pub struct State {
     under_way: plan::UnderWay,
     /// Places in each worker's queue.
     credits: Vec<Arc<Credits>>,
+    /// Batches of look-ups that are under way.
+    lookups: Arc<Credits>,
     /// Numbers the items of the lanes.
     sequence: u64,
     /// Which worker is asked next.
@@ -86,11 +93,12 @@ impl Actor for IoDispatcher {
     async fn pre_start(&self, myself: ActorRef<Self::Msg>, args: Args) -> Result<State, ActorProcessingErr> {
         let shared = args.shared;
         let address = shared.addresses.dispatcher.clone();
-        let credits = |_: &_| {
+        let credits = |limit| {
             let address = address.clone();
-            Credits::new(shared.config.queue_depth, Box::new(move || address.hint(DispatcherMessage::Credit)))
+            Credits::new(limit, Box::new(move || address.hint(DispatcherMessage::Credit)))
         };
-        let credits = shared.drivers.iter().map(credits).collect();
+        let lookups = credits(LOOKUPS_MAX * shared.drivers.len());
+        let credits = shared.drivers.iter().map(|_| credits(shared.config.queue_depth)).collect();
         // What an earlier dispatcher held is in the ledger's inbox again, and nobody may be left to say so.
         drop(myself.send_message(DispatcherMessage::Ready));
         Ok(State {
@@ -101,6 +109,7 @@ impl Actor for IoDispatcher {
             reads: Lanes::new(),
             under_way: plan::UnderWay::default(),
             credits,
+            lookups,
             sequence: 0,
             turn: 0,
             ticking: false,
@@ -144,18 +153,38 @@ impl State {
         for change in self.shared.ledger.changes() {
             self.change(change);
         }
-        loop {
-            let leases = self.shared.ledger.take_ready(LOOKUP_BATCH);
-            if leases.is_empty() {
-                break;
-            }
-            self.turn = (self.turn + 1) % self.shared.addresses.io_workers.len();
-            // A worker that has just died: its message comes back and is dropped, the ledger has the leases again.
-            if self.shared.addresses.io_workers[self.turn].cast(IoWorkerMessage::LookUp(leases)).is_err() {
-                return;
+        self.pump();
+    }
+
+    /// Takes leases from the ledger, each lane's as far as it has room, and has them looked up. Whether there were any.
+    fn take_leases(&mut self) -> bool {
+        let mut any = false;
+        for priority in Priority::ALL {
+            loop {
+                let room = LANE_MAX.saturating_sub(self.wanted.lane_len(priority)).min(LOOKUP_BATCH);
+                if room == 0 {
+                    break;
+                }
+                // One that comes back says so by `Credit`.
+                let Some(permit) = self.lookups.take() else { return any };
+                let leases = self.shared.ledger.take_ready_of(priority, room);
+                if leases.is_empty() {
+                    break;
+                }
+                any = true;
+                let is_last = leases.len() < room;
+                self.turn = (self.turn + 1) % self.shared.addresses.io_workers.len();
+                // A worker that has just died: its message comes back and is dropped, the ledger has the leases again.
+                let look_up = IoWorkerMessage::LookUp(leases, permit);
+                if self.shared.addresses.io_workers[self.turn].cast(look_up).is_err() {
+                    return false;
+                }
+                if is_last {
+                    break;
+                }
             }
         }
-        self.pump();
+        any
     }
 
     /// A later, more urgent joiner lifts the load that is queued for it; one that nobody waits for leaves the queue.
@@ -224,6 +253,7 @@ impl State {
             return;
         }
         loop {
+            self.take_leases();
             let sent = self.send_reads();
             let planned = self.reads.len() < self.plan_ahead() && self.plan_reads();
             if !sent && !planned {

@@ -72,7 +72,10 @@ impl Actor for IoWorker {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            IoWorkerMessage::LookUp(leases) => state.look_up(leases),
+            IoWorkerMessage::LookUp(leases, permit) => {
+                state.look_up(leases);
+                drop(permit);
+            }
             IoWorkerMessage::Read(reads) => state.read(reads),
             IoWorkerMessage::Completed(done) => state.completed(done),
         }
@@ -84,7 +87,7 @@ impl State {
     fn look_up(&self, leases: Vec<Lease>) {
         let mut found = Vec::with_capacity(leases.len());
         for lease in leases {
-            let span = lease.span().clone();
+            let span = lease.span();
             let _entered = span.enter();
             let key = lease.key();
             let working = lease.begin("io_worker");

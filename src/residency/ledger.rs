@@ -249,9 +249,19 @@ impl Ledger {
     /// `max` means that the inbox is empty, and that the next arrival calls [`Ledger::on_ready`]'s callback again. A
     /// new dispatcher starts with this, since the call before may have died with the old one.
     pub fn take_ready(self: &Arc<Self>, max: usize) -> Vec<Lease> {
+        self.take(max, || self.inbox.pop())
+    }
+
+    /// [`Ledger::take_ready`] of one priority: for a dispatcher that holds as many of another as it wants to. Fewer than
+    /// `max` means that there is none of this priority left, and that the next one calls the callback.
+    pub fn take_ready_of(self: &Arc<Self>, priority: Priority, max: usize) -> Vec<Lease> {
+        self.take(max, || self.inbox.pop_of(priority))
+    }
+
+    fn take(self: &Arc<Self>, max: usize, pop: impl Fn() -> Option<Arc<Entry>>) -> Vec<Lease> {
         let mut leases = Vec::new();
         while leases.len() < max {
-            let Some(entry) = self.inbox.pop() else { break };
+            let Some(entry) = pop() else { break };
             let mut state = entry.state.lock();
             if matches!(state.phase, Phase::Queued)
                 && let Some(live) = state.live.clone()

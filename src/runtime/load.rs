@@ -59,23 +59,21 @@ impl Request {
         };
         if let Some(asset) = hit {
             self.shared.metrics.hits.one();
-            return Load { path: self.path, started: None, state: State::Ready(Some(Ok(asset))) };
+            return Load::ready(self.path, None, Ok(asset));
         }
         self.shared.metrics.misses.one();
         let live = self.live.unwrap_or_else(|| self.shared.generations.current());
         let started = self.shared.clock.now();
         let key = Key { generation: live.generation(), id, want: Want::Resident };
-        let state = match AssetPath::new(&self.path) {
-            Ok(path) => {
-                let ask = ask(&self.shared, path, self.priority, self.origin, self.deadline, started);
-                match self.shared.ledger.join(&live, key, ask) {
-                    Ok((ticket, _)) => State::Waiting(ticket),
-                    Err(error) => State::Ready(Some(Err(error))),
-                }
-            }
-            Err(error) => State::Ready(Some(Err(error))),
-        };
-        Load { path: self.path, started: Some((self.shared, started)), state }
+        let joined = AssetPath::new(&self.path).and_then(|path| {
+            let ask = ask(&self.shared, path, self.priority, self.origin, self.deadline, started);
+            self.shared.ledger.join(&live, key, ask)
+        });
+        let started = Some((self.shared, started));
+        match joined {
+            Ok((ticket, _)) => Load { started, state: State::Waiting(ticket) },
+            Err(error) => Load::ready(self.path, started, Err(error)),
+        }
     }
 
     /// Loads the asset and everything it depends on, directly or not, in one generation. The asset comes first.
@@ -109,23 +107,40 @@ pub(super) fn ask(
 }
 
 /// A load under way. Dropping it cancels it, unless someone else waits for the same.
+///
+/// It is small, since a program may hold a million of them: what is ready stands apart, and the path of one that waits
+/// is its request's.
 #[must_use = "a dropped load is cancelled"]
 pub struct Load {
-    path: String,
     /// For the latency of a load that was not a hit.
     started: Option<(Arc<Shared>, Instant)>,
     state: State,
 }
 
 enum State {
-    Ready(Option<Result<Asset>>),
+    Ready(Box<Ready>),
     Waiting(Ticket),
 }
 
+struct Ready {
+    path: String,
+    /// Taken by the first poll.
+    answer: Option<Result<Asset>>,
+}
+
+const _: () = assert!(size_of::<Load>() <= 64, "a million loads may be open at once");
+
 impl Load {
+    fn ready(path: String, started: Option<(Arc<Shared>, Instant)>, answer: Result<Asset>) -> Load {
+        Load { started, state: State::Ready(Box::new(Ready { path, answer: Some(answer) })) }
+    }
+
     /// The path that is loaded.
     pub fn path(&self) -> &str {
-        &self.path
+        match &self.state {
+            State::Ready(ready) => &ready.path,
+            State::Waiting(ticket) => ticket.path().map_or("", AssetPath::as_str),
+        }
     }
 }
 
@@ -134,7 +149,7 @@ impl Future for Load {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Asset>> {
         let answer = match &mut self.state {
-            State::Ready(answer) => answer.take().unwrap_or(Err(Error::ShutDown)),
+            State::Ready(ready) => ready.answer.take().unwrap_or(Err(Error::ShutDown)),
             State::Waiting(ticket) => match ready!(Pin::new(ticket).poll(context)) {
                 Ok(Answer::Asset(asset)) => Ok(asset),
                 Ok(_) => Err(Error::Failed { cause: "a load was answered with something else".into() }),

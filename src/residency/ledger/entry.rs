@@ -20,7 +20,8 @@ pub(super) type Outcome = Result<Answer, Box<Error>>;
 /// One piece of work.
 pub(super) struct Entry {
     pub(super) key: Key,
-    pub(super) span: Span,
+    /// The span of the first request. Apart, since there is one only while somebody traces.
+    pub(super) span: Option<Box<Span>>,
     pub(super) path: Option<AssetPath>,
     /// The most urgent priority asked for so far; only ever raised.
     priority: AtomicU8,
@@ -108,6 +109,7 @@ pub(super) enum Found {
 
 impl Entry {
     pub(super) fn new(key: Key, span: Span, path: Option<AssetPath>, priority: Priority, state: State) -> Entry {
+        let span = (!span.is_disabled()).then(|| Box::new(span));
         Entry { key, span, path, priority: AtomicU8::new(priority as u8), state: Mutex::new(state) }
     }
 

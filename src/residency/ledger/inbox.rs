@@ -54,13 +54,22 @@ struct Queue {
     /// Entries in the lanes that ended or were taken from another lane.
     dead: usize,
     pops: u32,
-    /// Whether the callback was called since the queue was last seen empty.
-    announced: bool,
+    /// For each lane, whether the callback was called since the lane was last seen empty.
+    announced: [bool; 4],
 }
 
 impl Queue {
     fn len(&self) -> usize {
         self.lanes.iter().map(VecDeque::len).sum()
+    }
+
+    /// Counts every lane that holds something as announced; whether one of them was not.
+    fn announce_all(&mut self) -> bool {
+        let mut announce = false;
+        for (lane, announced) in self.lanes.iter().zip(&mut self.announced) {
+            announce |= !lane.is_empty() && !std::mem::replace(announced, true);
+        }
+        announce
     }
 }
 
@@ -70,7 +79,7 @@ impl Inbox {
         let lane = entry.priority() as usize;
         let mut queue = self.queue.lock();
         queue.lanes[lane].push_back(entry);
-        let announce = !std::mem::replace(&mut queue.announced, true);
+        let announce = !std::mem::replace(&mut queue.announced[lane], true);
         drop(queue);
         if announce {
             self.announce();
@@ -92,9 +101,23 @@ impl Inbox {
         let lane = if patient { lanes.rfind(|lane| !lane.is_empty()) } else { lanes.find(|lane| !lane.is_empty()) };
         let popped = lane.and_then(VecDeque::pop_front);
         if popped.is_none() {
-            queue.announced = false;
+            queue.announced = [false; 4];
             for lane in queue.lanes.iter_mut().filter(|lane| lane.capacity() > LANE_KEPT) {
                 *lane = VecDeque::new();
+            }
+        }
+        popped
+    }
+
+    /// Takes the next entry of one lane. `None` when it has none: the next push to it announces itself again.
+    pub(super) fn pop_of(&self, priority: Priority) -> Option<Arc<Entry>> {
+        let lane = priority as usize;
+        let mut queue = self.queue.lock();
+        let popped = queue.lanes[lane].pop_front();
+        if popped.is_none() {
+            queue.announced[lane] = false;
+            if queue.lanes[lane].capacity() > LANE_KEPT {
+                queue.lanes[lane] = VecDeque::new();
             }
         }
         popped
@@ -129,7 +152,7 @@ impl Inbox {
             kept.append(lane);
             *lane = kept;
         }
-        let announce = queue.len() > 0 && !std::mem::replace(&mut queue.announced, true);
+        let announce = queue.announce_all();
         drop(queue);
         if announce {
             self.announce();
@@ -170,8 +193,8 @@ impl Inbox {
     pub(super) fn on_ready(&self, ready: OnReady) {
         self.ready.store(Some(Arc::new(ready)));
         let mut queue = self.queue.lock();
-        let waits = queue.len() > 0;
-        queue.announced = waits;
+        queue.announced = [false; 4];
+        let waits = queue.announce_all();
         drop(queue);
         if waits || !self.changes.lock().is_empty() {
             self.announce();

@@ -53,8 +53,8 @@ impl Lease {
     }
 
     /// The span of the first request for it.
-    pub fn span(&self) -> &Span {
-        &self.entry.span
+    pub fn span(&self) -> Span {
+        self.entry.span.as_deref().map_or_else(Span::none, Span::clone)
     }
 
     /// The path, if the first request named it.

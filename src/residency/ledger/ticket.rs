@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::entry::{Entry, Found};
 use super::{Answer, Key, Ledger};
 use crate::error::{Error, Result};
+use crate::ids::AssetPath;
 
 /// An open request: a future of its answer that runs on any executor. Dropping it cancels the request; the work stops
 /// when nobody else waits for it. Polled again after it is ready, it gives the same answer again.
@@ -30,6 +31,11 @@ impl Ticket {
     /// What it waits for.
     pub fn key(&self) -> Key {
         self.entry.key
+    }
+
+    /// The path, if the first request for it named it.
+    pub fn path(&self) -> Option<&AssetPath> {
+        self.entry.path.as_ref()
     }
 
     /// The answer, if it is there.
