@@ -10,6 +10,7 @@
 mod bytes;
 mod codec;
 mod commit;
+mod index;
 mod page;
 mod pages;
 mod placement;
@@ -30,6 +31,7 @@ mod writer;
 
 pub use codec::{Decoder, EncodeHint, EncodedFrame, Encoder, check_stored};
 pub use commit::Committer;
+pub use placement::Found;
 pub use reader::Bundle;
 pub use stage::{AssetPut, Changes, ContentPut};
 pub use values::{AssetRecord, BuildRecord, BundleInfo, Codec, ContentRecord, Dependency, FrameRef, Piece, Placement};

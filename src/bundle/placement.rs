@@ -5,11 +5,11 @@ use std::ops::Range;
 use super::Bundle;
 use super::bytes::{Fields, put_varint};
 use super::reader::Inner;
-use super::records::{Extent, key};
+use super::records::{ContentRow, Extent, key};
 use super::tree;
-use super::values::{Piece, Placement};
+use super::values::{AssetRecord, Piece, Placement};
 use crate::error::Result;
-use crate::ids::ContentHash;
+use crate::ids::{AssetId, ContentHash};
 
 /// An extent in the tree of extents; its key holds the content and the offset.
 pub(crate) fn encode_extent(extent: &Extent) -> Vec<u8> {
@@ -36,9 +36,52 @@ impl Bundle {
     pub fn placement(&self, content: &ContentHash, range: Range<u64>) -> Result<Option<Placement>> {
         let inner = &*self.inner;
         let Some(row) = inner.content_row(content)? else { return Ok(None) };
+        inner.placement_of(content, &row, range).map(Some)
+    }
+
+    /// What a load needs to know of an asset, in one pass over the table of contents: where the bytes `range` of its
+    /// content lie, and the ids of what it depends on and is present, where `dependencies` asks for them.
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`] when a page on the way is, or what an asset names is not there.
+    pub fn locate(&self, id: AssetId, range: Range<u64>, dependencies: bool) -> Result<Option<Found>> {
+        let inner = &*self.inner;
+        let Some(number) = inner.number(id)? else { return Ok(None) };
+        let row = inner.row(number)?;
+        let path = inner.path_of(row.folder, &row.name)?;
+        if path.id() != id {
+            return Err(inner.corrupt(format_args!("asset {number} is not the one that its id names")));
+        }
+        let (content, found) = inner.content_named(&row.content)?;
+        let placement = inner.placement_of(&content, &found, range)?;
+        let dependencies = if dependencies {
+            let (present, _) = inner.dependency_lists(number, &row)?;
+            present.into_iter().map(|target| inner.id(target)).collect::<Result<_>>()?
+        } else {
+            Vec::new()
+        };
+        let (kind, executable, len) = (row.kind, row.executable, found.len);
+        let record = AssetRecord { number, id, path, kind, executable, content, len };
+        Ok(Some(Found { record, placement, dependencies }))
+    }
+}
+
+/// An asset, where it lies and what it depends on: what [`Bundle::locate`] answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The asset.
+    pub record: AssetRecord,
+    /// Where its content lies, or the range of it that was asked for.
+    pub placement: Placement,
+    /// The ids of its present dependencies.
+    pub dependencies: Vec<AssetId>,
+}
+
+impl Inner {
+    fn placement_of(&self, content: &ContentHash, row: &ContentRow, range: Range<u64>) -> Result<Placement> {
         let start = range.start.min(row.len);
         let end = range.end.clamp(start, row.len);
-        let mut walk = Walk { inner, content, start, end, at: 0, pieces: Vec::new() };
+        let mut walk = Walk { inner: self, content, start, end, at: 0, pieces: Vec::new() };
         match &row.extents {
             Some(extents) => {
                 for extent in extents {
@@ -49,7 +92,7 @@ impl Bundle {
             None => {}
         }
         let Walk { pieces, .. } = walk;
-        Ok(Some(Placement { content: *content, len: row.len, start, pieces }))
+        Ok(Placement { content: *content, len: row.len, start, pieces })
     }
 }
 

@@ -75,6 +75,12 @@ fn check(bundle: &Bundle, model: &BTreeMap<usize, Want>, explicit: &BTreeSet<usi
         let found: Vec<_> =
             bundle.dependencies(record.id).unwrap().into_iter().map(|found| (found.path, found.present)).collect();
         assert_eq!(found, expected);
+        let located = bundle.locate(record.id, 1..300, true).unwrap().unwrap();
+        assert_eq!(Some(located.placement), bundle.placement(&record.content, 1..300).unwrap());
+        let mut present: Vec<_> = expected.iter().filter(|(_, present)| *present).map(|(path, _)| path.id()).collect();
+        let mut ids = located.dependencies;
+        (present.sort(), ids.sort());
+        assert_eq!((located.record, ids), (record, present));
     }
     for at in 0..NAMES {
         let expected: BTreeSet<_> = model
