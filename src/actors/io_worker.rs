@@ -11,9 +11,8 @@ use std::sync::Arc;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use super::Shared;
-use crate::bundle::Bundle;
+use crate::bundle::Found;
 use crate::error::{Error, Result};
-use crate::ids::{AssetId, ContentHash};
 use crate::messages::work::{ReadToken, caught, fail_all};
 use crate::messages::{DecompressorMessage, DispatcherMessage, IoWorkerMessage, Lookup};
 use crate::platform::io::{Driver, ReadDone, ReadOp};
@@ -138,23 +137,12 @@ impl State {
 fn locate(lease: &Lease, shared: &Shared) -> Result<Arc<Located>> {
     let (bundle, key) = (lease.live().bundle(), lease.key());
     let missing = || Error::NotFound { what: lease.what(), generation: key.generation };
-    let record = bundle.asset(key.id)?.ok_or_else(missing)?;
-    shared.reached("io_worker", &record.path);
-    let contents = |content: &ContentHash| {
-        Error::corrupt(
-            bundle.info().file.clone(),
-            format!("'{}' names content {content}, which is not there", record.path),
-        )
-    };
     let (range, dependencies) = match key.want {
-        Want::Resident => (0..u64::MAX, dependencies(bundle, key.id)?),
-        Want::Record => (0..0, Vec::new()),
-        Want::Piece { offset, len } => (offset..offset.saturating_add(u64::from(len)), Vec::new()),
+        Want::Resident => (0..u64::MAX, true),
+        Want::Record => (0..0, false),
+        Want::Piece { offset, len } => (offset..offset.saturating_add(u64::from(len)), false),
     };
-    let placement = bundle.placement(&record.content, range)?.ok_or_else(|| contents(&record.content))?;
+    let Found { record, placement, dependencies } = bundle.locate(key.id, range, dependencies)?.ok_or_else(missing)?;
+    shared.reached("io_worker", &record.path);
     Ok(Arc::new(Located { record, placement, dependencies }))
-}
-
-fn dependencies(bundle: &Bundle, id: AssetId) -> Result<Vec<AssetId>> {
-    Ok(bundle.dependencies(id)?.into_iter().filter(|to| to.present).map(|to| to.path.id()).collect())
 }
