@@ -10,6 +10,7 @@
 mod bytes;
 mod codec;
 mod commit;
+mod index;
 mod locate;
 mod page;
 mod pages;

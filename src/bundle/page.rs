@@ -124,9 +124,18 @@ enum Front {
     Run(u64),
 }
 
+#[inline]
 fn front(fields: &mut Fields<'_>) -> Result<Front, Fault> {
     let head = fields.u8().ok_or(SHORT)?;
-    let (mut high, mut low) = (u64::from(head >> 4), u64::from(head & 15));
+    match (head >> 4, head & 15) {
+        // Nearly all.
+        (high @ ..15, low @ 1..15) => Ok(Front::Key(usize::from(high), usize::from(low))),
+        (high, low) => long_front(u64::from(high), u64::from(low), fields),
+    }
+}
+
+#[cold]
+fn long_front(mut high: u64, mut low: u64, fields: &mut Fields<'_>) -> Result<Front, Fault> {
     if high == 15 {
         high = high.saturating_add(fields.varint().ok_or(SHORT)?);
     }
@@ -142,6 +151,7 @@ fn front(fields: &mut Fields<'_>) -> Result<Front, Fault> {
     Ok(Front::Key(high as usize, low as usize))
 }
 
+#[inline]
 fn payload<'p>(fields: &mut Fields<'p>, value: ValueLen) -> Result<&'p [u8], Fault> {
     match value {
         ValueLen::Fixed(len) => fields.take(usize::from(len)),

@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -25,36 +25,47 @@ const KEPT_DICTIONARIES_MAX: usize = 64;
 /// Which mapped pages were checked, as marks in a table without locks. A mark that is overwritten by another costs a
 /// second hash of its page, nothing else. A mark is a part of the hash that the parent names and of the address: who
 /// could make two of them alike writes the parent, and might as well name the true hash.
-struct Checked(Box<[AtomicU64]>);
+///
+/// The table comes into being in parts, where it is used: opening a large bundle costs no more than a small one.
+struct Checked {
+    parts: Box<[OnceLock<Box<[AtomicU64; PART_MARKS]>>]>,
+    marks: usize,
+}
 
 /// Most marks in the table: half a MiB.
 const MARKS_MAX: u64 = 1 << 16;
 /// Least.
 const MARKS_MIN: u64 = 1 << 12;
+/// Marks of a part: 4 KiB.
+const PART_MARKS: usize = 512;
 /// Places that a mark may stand in.
 const WAYS: usize = 4;
 
 impl Checked {
     fn new(room: u64) -> Self {
-        let marks = room.clamp(MARKS_MIN, MARKS_MAX).next_power_of_two();
-        Self(std::iter::repeat_with(AtomicU64::default).take(marks as usize).collect())
+        let marks = room.clamp(MARKS_MIN, MARKS_MAX).next_power_of_two() as usize;
+        Self { parts: std::iter::repeat_with(OnceLock::new).take(marks / PART_MARKS).collect(), marks }
     }
 
     /// The first place of a mark, and the mark; never 0.
     fn mark(&self, at: &PageRef) -> (usize, u64) {
         let [a, b, c, d, e, f, g, h, rest @ ..] = at.hash;
-        let place = usize::from(u16::from_le_bytes([rest[0], rest[1]])) & (self.0.len() - WAYS);
+        let place = usize::from(u16::from_le_bytes([rest[0], rest[1]])) & (self.marks - WAYS);
         (place, (u64::from_le_bytes([a, b, c, d, e, f, g, h]) ^ at.offset.rotate_left(32) ^ u64::from(at.len)) | 1)
     }
 
     fn has(&self, at: &PageRef) -> bool {
         let (place, mark) = self.mark(at);
-        self.0[place..place + WAYS].iter().any(|known| known.load(Ordering::Relaxed) == mark)
+        let Some(part) = self.parts[place / PART_MARKS].get() else { return false };
+        let place = place % PART_MARKS;
+        part[place..place + WAYS].iter().any(|known| known.load(Ordering::Relaxed) == mark)
     }
 
     fn add(&self, at: &PageRef) {
         let (place, mark) = self.mark(at);
-        let ways = &self.0[place..place + WAYS];
+        let part = self.parts[place / PART_MARKS].get_or_init(|| Box::new([const { AtomicU64::new(0) }; PART_MARKS]));
+        // The ways of a place lie within a part, since both are powers of two.
+        let ways = &part[place % PART_MARKS..][..WAYS];
         let free = ways.iter().find(|known| known.load(Ordering::Relaxed) == 0);
         let victim = &ways[usize::from(at.hash[31]) % WAYS];
         free.unwrap_or(victim).store(mark, Ordering::Relaxed);

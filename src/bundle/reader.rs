@@ -2,8 +2,12 @@
 
 mod walks;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
+use super::index::Index;
 use super::page::PageRef;
 use super::pages::{Pages, View};
 use super::records::{AssetHead, AssetRow, BUILD_BYTES_MAX, ContentName, ContentRow, FolderRow, FrameRow};
@@ -17,6 +21,9 @@ use crate::error::{Error, Result};
 use crate::ids::{AssetId, AssetPath, ContentHash, Generation};
 use crate::storage::ReadAt;
 
+/// Ids that are remembered by their numbers.
+const KNOWN_IDS_MAX: usize = 4096;
+
 /// One generation of a bundle: read-only, cheap to clone, shared by any number of threads.
 #[derive(Clone)]
 pub struct Bundle {
@@ -26,6 +33,9 @@ pub struct Bundle {
 pub(super) struct Inner {
     pub view: View,
     pub root: Root,
+    indexes: [Index; tree::TREE_COUNT],
+    /// Ids by the numbers of assets that many others depend on.
+    known_ids: Mutex<HashMap<u32, AssetId>>,
     pub at: PageRef,
     pub info: BundleInfo,
 }
@@ -100,7 +110,16 @@ impl Bundle {
             dead_bytes: file_bytes.saturating_sub(used),
             dictionaries: counters.next_dictionary.saturating_sub(1),
         };
-        Ok(Bundle { inner: Arc::new(Inner { view, root, at: superblock.root, info }) })
+        Ok(Bundle {
+            inner: Arc::new(Inner {
+                view,
+                root,
+                indexes: Default::default(),
+                known_ids: Mutex::default(),
+                at: superblock.root,
+                info,
+            }),
+        })
     }
 
     /// The bundle's figures.
@@ -217,7 +236,7 @@ impl Bundle {
         let Some(number) = self.inner.number(id)? else { return Ok(Vec::new()) };
         let row = self.inner.row(number)?;
         let (present, _) = self.inner.dependency_lists(number, &row)?;
-        present.into_iter().map(|target| Ok(self.inner.path(target)?.id())).collect()
+        present.into_iter().map(|target| self.inner.id(target)).collect()
     }
 
     /// What depends on an asset, or on a path that has no asset yet.
@@ -274,7 +293,8 @@ impl Bundle {
 
 impl Inner {
     pub fn tree(&self, spec: &'static tree::TreeSpec) -> Tree<'_> {
-        Tree { view: &self.view, spec, root: self.root.trees[usize::from(spec.number) - 1].as_ref() }
+        let index = usize::from(spec.number) - 1;
+        Tree { view: &self.view, spec, root: self.root.trees[index].as_ref(), index: Some(&self.indexes[index]) }
     }
 
     pub fn corrupt(&self, what: impl std::fmt::Display) -> Error {
@@ -321,6 +341,20 @@ impl Inner {
     /// The path of an asset by its number.
     pub fn path(&self, number: u32) -> Result<AssetPath> {
         self.head(number, |head| self.path_of(head.folder, head.name))
+    }
+
+    /// The id of an asset by its number. What many depend on is asked for again and again.
+    pub fn id(&self, number: u32) -> Result<AssetId> {
+        if let Some(id) = self.known_ids.lock().get(&number) {
+            return Ok(*id);
+        }
+        let id = self.path(number)?.id();
+        let mut known = self.known_ids.lock();
+        if known.len() >= KNOWN_IDS_MAX {
+            known.clear();
+        }
+        known.insert(number, id);
+        Ok(id)
     }
 
     pub fn head<R>(&self, number: u32, read: impl FnOnce(AssetHead<'_>) -> Result<R>) -> Result<R> {

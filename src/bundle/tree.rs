@@ -4,6 +4,7 @@
 //! walk; so no chain of pages is longer than [`limits::TREE_DEPTH_MAX`], and no page is walked twice.
 
 use super::bytes::Fields;
+use super::index::Index;
 pub(crate) use super::page::TreeSpec;
 use super::page::{Fault, Key, PageRef, Position, ValueLen, search};
 use super::pages::{Page, View};
@@ -54,6 +55,8 @@ pub(crate) struct Tree<'v> {
     pub view: &'v View,
     pub spec: &'static TreeSpec,
     pub root: Option<&'v TreeRoot>,
+    /// Its upper pages, where they are kept unfolded.
+    pub index: Option<&'v Index>,
 }
 
 /// A page with a position in it.
@@ -110,7 +113,7 @@ impl<'v> Tree<'v> {
                 .next_as(|found, value| (found.as_slice() != key).then_some(None).or_else(|| read(value).map(Some)))
                 .map(Option::flatten);
         }
-        let (mut at, mut level) = (root.page, root.level);
+        let (mut at, mut level) = self.lead(root, key);
         loop {
             let page = self.view.page(&at)?;
             let found = search(&page, self.spec, level, key).map_err(|fault| self.view.fault(&at, fault))?;
@@ -129,7 +132,7 @@ impl<'v> Tree<'v> {
     /// nothing: a cursor has to look further.
     pub fn near<R>(&self, key: &[u8], read: impl FnOnce(&[u8], &[u8]) -> Option<R>) -> Result<Option<R>> {
         let Some(root) = self.root else { return Ok(None) };
-        let (mut at, mut level) = (root.page, root.level);
+        let (mut at, mut level) = self.lead(root, key);
         loop {
             let page = self.view.page(&at)?;
             let fault = |fault| self.view.fault(&at, fault);
@@ -150,6 +153,11 @@ impl<'v> Tree<'v> {
             }
             return Ok(None);
         }
+    }
+
+    /// The page that a descent towards `key` begins with, and its level.
+    fn lead(&self, root: &TreeRoot, key: &[u8]) -> (PageRef, u8) {
+        self.index.map_or((root.page, root.level), |index| index.lead(self, root, key))
     }
 
     fn unreadable(&self, at: &PageRef) -> crate::Error {

@@ -75,6 +75,16 @@ fn check(bundle: &Bundle, model: &BTreeMap<usize, Want>, explicit: &BTreeSet<usi
         let found: Vec<_> =
             bundle.dependencies(record.id).unwrap().into_iter().map(|found| (found.path, found.present)).collect();
         assert_eq!(found, expected);
+        let mut present: Vec<_> = expected.iter().filter(|(_, present)| *present).map(|(path, _)| path.id()).collect();
+        let mut ids = bundle.dependency_ids(record.id).unwrap();
+        (present.sort(), ids.sort());
+        assert_eq!(ids, present);
+        let another = AssetPath::new("another").unwrap();
+        for path in [None, Some(&record.path), Some(&another)] {
+            let located = bundle.locate(record.id, path, 1..300).unwrap().unwrap();
+            assert_eq!(Some(located.placement), bundle.placement(&record.content, 1..300).unwrap());
+            assert_eq!((&located.record, located.has_dependencies), (&record, !expected.is_empty()));
+        }
     }
     for at in 0..NAMES {
         let expected: BTreeSet<_> = model

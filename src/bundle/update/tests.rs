@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::bundle::HEAD_BYTES;
+use crate::bundle::index::Index;
 use crate::bundle::pages::Pages;
 use crate::bundle::testing::Memory;
 use crate::bundle::tree::{ASSETS, DEPENDENTS, Tree};
@@ -59,7 +60,7 @@ impl Bench {
     /// The tree holds what the model holds, and its totals are true.
     fn check(&self) {
         let view = self.view();
-        let tree = Tree { view: &view, spec: self.spec, root: self.root.as_ref() };
+        let tree = Tree { view: &view, spec: self.spec, root: self.root.as_ref(), index: None };
         let mut cursor = tree.cursor().unwrap();
         let mut all = Entries::new();
         while let Some((key, value)) = cursor.next().unwrap() {
@@ -111,8 +112,9 @@ proptest! {
             bench.apply(&batch.into_iter().map(fill).collect::<Vec<_>>());
         }
         let view = bench.view();
-        let tree = Tree { view: &view, spec: bench.spec, root: bench.root.as_ref() };
-        for low in (0u32..620).step_by(37) {
+        let index = Index::default();
+        let tree = Tree { view: &view, spec: bench.spec, root: bench.root.as_ref(), index: Some(&index) };
+        for low in (0u32..620).step_by(7) {
             let key = [(1u32 << 20).to_be_bytes(), low.to_be_bytes()].concat();
             let found = tree.get(&key, |value| Some(value.to_vec())).unwrap();
             prop_assert_eq!(found.as_ref(), bench.model.get(&key));
