@@ -24,5 +24,6 @@ pub use ledger::{Answer, Ask, Change, Joined, Key, Lease, Ledger, LedgerStats, L
 pub use reaper::Reaper;
 pub use table::{Candidate, ResidentTable, TableStats};
 
+mod hold;
 #[cfg(test)]
 mod testing;
