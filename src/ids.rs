@@ -153,6 +153,26 @@ impl AssetId {
     }
 }
 
+/// [`AssetId::of_path`].
+impl From<&str> for AssetId {
+    fn from(path: &str) -> Self {
+        Self::of_path(path)
+    }
+}
+
+/// [`AssetId::of_path`].
+impl From<&String> for AssetId {
+    fn from(path: &String) -> Self {
+        Self::of_path(path)
+    }
+}
+
+impl From<&AssetPath> for AssetId {
+    fn from(path: &AssetPath) -> Self {
+        path.id()
+    }
+}
+
 impl fmt::Display for AssetId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)

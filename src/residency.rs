@@ -26,5 +26,6 @@ pub use ledger::{
 pub use reaper::Reaper;
 pub use table::{Candidate, ResidentTable, TableStats};
 
+mod hold;
 #[cfg(test)]
 mod testing;

@@ -86,18 +86,69 @@ impl Runtime {
         &self.inner.shared
     }
 
-    /// The asset, if it is resident: no lock, no allocation, no waiting.
+    /// The asset, if it is resident in the current generation: no lock, no allocation, no waiting. The path is hashed
+    /// once; [`Runtime::get_id`] spares that, too. `None` also for what does not exist and for what is no path.
+    ///
+    /// The handle keeps the bytes in memory for as long as it is held. To only look at them, [`Runtime::with`] costs
+    /// less.
+    ///
+    /// ```
+    /// # async fn example(runtime: &flyloft::Runtime) -> flyloft::Result<()> {
+    /// let wall = match runtime.get("textures/wall.png") {
+    ///     Some(wall) => wall,
+    ///     None => runtime.load("textures/wall.png").await?,
+    /// };
+    /// assert_eq!(wall.path().as_str(), "textures/wall.png");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn get(&self, path: impl AsRef<str>) -> Option<Asset> {
         self.get_id(AssetId::of_path(path.as_ref()))
     }
 
     /// [`Runtime::get`] by id, without hashing the path again.
+    ///
+    /// ```
+    /// # fn example(runtime: &flyloft::Runtime) {
+    /// let wall = flyloft::AssetId::of_path("textures/wall.png");
+    /// for _frame in 0..60 {
+    ///     let bytes = runtime.get_id(wall).map_or(0, |asset| asset.len());
+    ///     println!("{bytes} bytes");
+    /// }
+    /// # }
+    /// ```
+    #[inline]
     pub fn get_id(&self, id: AssetId) -> Option<Asset> {
         let found = self.shared().table.get(id);
         if found.is_some() {
             self.shared().metrics.hits.one();
         }
         found
+    }
+
+    /// Uses the bytes of the asset, if it is resident in the current generation, and gives what `with` makes of them.
+    /// By id or by path; a path is hashed once.
+    ///
+    /// Cheaper than [`Runtime::get`], above all where several threads use the same asset: it takes no lock, allocates
+    /// nothing, never waits, and counts no reference, so the threads share nothing that either writes. The asset is not
+    /// pinned: it may be evicted or replaced meanwhile, but its memory stays as it is, and charged, until `with`
+    /// returns. Within `with` other assets may be used in the same way.
+    ///
+    /// ```
+    /// use flyloft::AssetId;
+    /// # fn example(runtime: &flyloft::Runtime) {
+    /// let page = AssetId::of_path("pages/index.html");
+    /// let lines = runtime.with(page, |bytes| bytes.iter().filter(|byte| **byte == b'\n').count());
+    /// assert_eq!(lines, runtime.with("pages/index.html", |bytes| bytes.split(|byte| *byte == b'\n').count() - 1));
+    /// # }
+    /// ```
+    #[inline]
+    pub fn with<R>(&self, asset: impl Into<AssetId>, with: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        let shared = self.shared();
+        shared.table.read(asset.into(), |asset| {
+            shared.metrics.hits.one();
+            with(asset)
+        })
     }
 
     /// Loads the asset at medium priority, in the generation that is current now. Answered at once when resident.

@@ -1,12 +1,15 @@
 //! The handle that a program holds: resident bytes under a name.
 
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::content::Content;
+use super::hold::{Counted, Linked};
+use super::table::Node;
 use crate::bundle::AssetRecord;
 use crate::ids::{AssetId, AssetKind, AssetPath, ContentHash, Generation};
 
@@ -29,26 +32,20 @@ impl From<&AssetRecord> for Name {
     }
 }
 
-struct Inner {
-    content: Arc<Content>,
-    name: Name,
-    generation: Generation,
-}
-
 /// A handle to resident bytes. Derefs to `[u8]`, is cheap to clone, and keeps the bytes in memory while it is held:
 /// a held asset is pinned, and is not evicted. A reload never changes the bytes behind a handle.
 #[derive(Clone)]
-pub struct Asset(Arc<Inner>);
+pub struct Asset(Counted<Node>);
 
 impl Asset {
     /// The handle to `content` under `name`, as `generation` has it.
     pub fn new(name: Name, generation: Generation, content: Arc<Content>) -> Asset {
-        Asset(Arc::new(Inner { content, name, generation }))
+        Asset(Counted::new(Node::new(name, generation, content)))
     }
 
     /// The same bytes under another name or in another generation.
     pub fn under(&self, name: Name, generation: Generation) -> Asset {
-        Asset::new(name, generation, Arc::clone(&self.0.content))
+        Asset::new(name, generation, Arc::clone(self.content()))
     }
 
     /// Its path.
@@ -73,7 +70,7 @@ impl Asset {
 
     /// The hash of the bytes.
     pub fn hash(&self) -> ContentHash {
-        self.0.content.hash()
+        self.content().hash()
     }
 
     /// The generation it was made resident for. The bytes may be those of later generations, too.
@@ -93,19 +90,47 @@ impl Asset {
 
     /// The bytes apart from their name.
     pub fn content(&self) -> &Arc<Content> {
-        &self.0.content
+        self.0.content()
     }
 
-    /// Whether someone besides the resident table holds it. Called on the table's own handle.
-    pub(super) fn is_held(&self) -> bool {
-        Arc::strong_count(&self.0) > 1
+    /// The handle to what a table leads to.
+    #[inline]
+    pub(super) fn counted(found: Linked<'_, Node>) -> Asset {
+        Asset(found.counted())
+    }
+
+    /// As [`Asset::counted`], for who keeps it from being freed otherwise.
+    #[inline]
+    pub(super) fn uncounted(found: Linked<'_, Node>) -> ManuallyDrop<Asset> {
+        ManuallyDrop::new(Asset(ManuallyDrop::into_inner(found.uncounted())))
+    }
+
+    /// What is behind the handle, to be linked into a table or taken out of one.
+    pub(super) fn into_node(self) -> Counted<Node> {
+        self.0
+    }
+
+    /// What is behind the handle.
+    pub(super) fn node(&self) -> &Node {
+        &self.0
+    }
+
+    /// The handle to what was taken out of a table.
+    pub(super) fn from_node(node: Counted<Node>) -> Asset {
+        Asset(node)
+    }
+
+    /// Where it is.
+    pub(super) fn address(&self) -> usize {
+        self.0.address()
     }
 }
 
 impl Deref for Asset {
     type Target = [u8];
+    #[inline]
     fn deref(&self) -> &[u8] {
-        &self.0.content
+        self.0.bytes()
     }
 }
 

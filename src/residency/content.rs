@@ -13,6 +13,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::budget::Charge;
+use super::hold::SteadyBytes;
 use super::reaper::Garbage;
 use crate::error::{Error, Result};
 use crate::ids::ContentHash;
@@ -93,6 +94,13 @@ impl Deref for Content {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
         self.memory.buffer.as_slice()
+    }
+}
+
+impl SteadyBytes for Arc<Content> {
+    /// They are in a buffer that is written to by nobody and freed with the content.
+    fn bytes(&self) -> &[u8] {
+        self
     }
 }
 

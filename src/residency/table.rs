@@ -23,16 +23,19 @@ use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
-use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use self::slots::Slots;
-use self::version::{Step, Version};
+use self::version::{Step, is_held};
 use super::asset::Asset;
 use super::content::Content;
 use super::generations::Generations;
+use super::hold::{self, Grace, Hold, Linked, Replaced, Swap};
 use crate::ids::{AssetId, AssetKind, ContentHash, Generation};
+use crate::platform::barrier;
+
+pub(super) use self::version::Node;
 
 /// What the evictor needs to know of a resident version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,13 +66,27 @@ pub struct TableStats {
 /// The table of resident assets. See the module's words.
 pub struct ResidentTable {
     generations: Arc<Generations>,
-    slots: ArcSwap<Slots>,
+    slots: Swap<Slots>,
     /// What a hit stores as its time of use. Advanced by [`ResidentTable::advance_tick`].
     tick: AtomicU32,
     writer: Mutex<Writer>,
     /// Content that is still in memory under any name.
     contents: DashMap<ContentHash, Weak<Content>>,
+    /// What was taken out while a thread was stopped in the middle of a look-up.
+    late: Mutex<Vec<(Grace, Gone)>>,
 }
+
+/// What was taken out of the table and may still be seen by readers.
+#[derive(Default)]
+struct Gone {
+    versions: Vec<Asset>,
+    slots: Option<Replaced<Slots>>,
+}
+
+/// Shows that the writers' mutex is held: nothing that is linked is unlinked by others.
+struct Writing(());
+
+impl Hold for Writing {}
 
 /// What only writers use, under their mutex.
 struct Writer {
@@ -95,9 +112,10 @@ impl ResidentTable {
     /// An empty table over these generations. `seed` is to be random: it keeps whoever chooses the ids from choosing
     /// where they go.
     pub fn new(generations: &Arc<Generations>, seed: u64) -> ResidentTable {
+        barrier::prepare();
         ResidentTable {
             generations: Arc::clone(generations),
-            slots: ArcSwap::from_pointee(Slots::with_room_for(0, seed)),
+            slots: Swap::new(Slots::with_room_for(0, seed)),
             tick: AtomicU32::new(0),
             writer: Mutex::new(Writer {
                 versions: 0,
@@ -109,6 +127,7 @@ impl ResidentTable {
                 sweep_at: SWEEP_MIN,
             }),
             contents: DashMap::new(),
+            late: Mutex::default(),
         }
     }
 
@@ -123,42 +142,55 @@ impl ResidentTable {
     }
 
     /// The asset in the current generation, if it is resident. A hit, or a miss; never waits.
+    #[inline]
     pub fn get(&self, id: AssetId) -> Option<Asset> {
         self.get_at(id, self.current())
     }
 
     /// The asset in `generation`, if it is resident.
+    #[inline]
     pub fn get_at(&self, id: AssetId, generation: Generation) -> Option<Asset> {
-        self.read_at(id, generation, Asset::clone)
+        hold::look(|section| self.find(section, id, generation).map(|found| self.used(found)).map(Asset::counted))
     }
 
-    /// Uses the asset in `generation` without a handle of one's own: cheaper than [`ResidentTable::get_at`] where
-    /// several threads hit the same asset, since it counts no reference. The asset may be evicted meanwhile; its
-    /// memory stays until `with` returns.
+    /// Uses the asset in the current generation, as [`ResidentTable::read_at`] does.
+    #[inline]
+    pub fn read<R>(&self, id: AssetId, with: impl FnOnce(&Asset) -> R) -> Option<R> {
+        self.read_at(id, self.current(), with)
+    }
+
+    /// Uses the asset in `generation` without a handle of one's own. It counts no reference, so threads that hit the
+    /// same asset share nothing that either writes. The asset may be evicted meanwhile; its memory, and no other, stays
+    /// until `with` returns. Within `with` further assets may be used: those are counted.
+    #[inline]
     pub fn read_at<R>(&self, id: AssetId, generation: Generation, with: impl FnOnce(&Asset) -> R) -> Option<R> {
-        let slots = self.slots.load();
-        let newest = slots.cell(id)?.load();
-        let mut version: &Version = newest.as_deref()?;
-        let mut older;
-        loop {
-            match version.look(generation) {
-                Step::Here => {
-                    version.touch(self.tick.load(Ordering::Relaxed));
-                    return Some(with(&version.asset));
-                }
-                Step::Nowhere => return None,
-                Step::Older => {
-                    older = version.older.load_full();
-                    version = older.as_deref()?;
-                }
-            }
-        }
+        hold::read(|section| self.find(section, id, generation).map(|found| self.used(found)), with)
     }
 
     /// As [`ResidentTable::get`], without counting as a use.
     pub fn peek(&self, id: AssetId) -> Option<Asset> {
         let generation = self.current();
-        self.versions(id).find(|version| matches!(version.look(generation), Step::Here)).map(|v| v.asset.clone())
+        hold::look(|section| self.find(section, id, generation).map(Asset::counted))
+    }
+
+    /// The version of `id` that `generation` sees. Its steps are bounded by the longest probe and by the generations
+    /// that are live.
+    #[inline]
+    fn find<'h>(&self, hold: &'h impl Hold, id: AssetId, generation: Generation) -> Option<Linked<'h, Node>> {
+        let mut version = self.slots.load(hold).cell(id)?.load(hold)?;
+        loop {
+            match version.look(generation) {
+                Step::Here => return Some(version),
+                Step::Nowhere => return None,
+                Step::Older => version = version.older.load(hold)?,
+            }
+        }
+    }
+
+    #[inline]
+    fn used<'h>(&self, found: Linked<'h, Node>) -> Linked<'h, Node> {
+        found.touch(self.tick.load(Ordering::Relaxed));
+        found
     }
 
     /// The tick of now.
@@ -168,6 +200,7 @@ impl ResidentTable {
 
     /// Lets a tick pass; gives the new one. Hits are told apart in time by ticks.
     pub fn advance_tick(&self) -> u32 {
+        self.free_late();
         self.tick.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
 
@@ -176,36 +209,43 @@ impl ResidentTable {
         self.contents.get(hash)?.upgrade()
     }
 
-    /// Takes the versions of `id` that nobody holds out of the table. Gives the bytes that come free with them.
-    /// Does not wait for readers: one that is looking at a version right now ends its use of it first.
+    /// Takes the versions of `id` that nobody has a handle to out of the table. Gives the bytes that come free with
+    /// them. Does not wait for readers: what one is using right now comes free when it ends its use.
     pub fn evict(&self, id: AssetId) -> u64 {
-        let mut gone = Vec::new();
-        let mut writer = self.writer.lock();
-        self.unlink(&mut writer, id, |version| !version.asset.is_held(), &mut gone);
-        drop(writer);
+        self.evict_all(&[id])
+    }
+
+    /// As [`ResidentTable::evict`], for many at once, which costs less than one after another.
+    pub fn evict_all(&self, ids: &[AssetId]) -> u64 {
+        let mut gone = Gone::default();
+        self.writing(|writing, writer| {
+            for id in ids {
+                self.unlink(writing, writer, *id, |version| !is_held(version), &mut gone);
+            }
+        });
         self.let_go(gone)
     }
 
     /// Takes out every version that no generation from `oldest_live` on can see, and forgets what changed before it.
     /// Gives the bytes that come free with them.
     pub fn retire(&self, oldest_live: Generation) -> u64 {
-        let mut gone = Vec::new();
-        let mut writer = self.writer.lock();
-        writer.oldest = writer.oldest.max(oldest_live);
-        while let Some(entry) = writer.changed.first_entry()
-            && *entry.key() <= oldest_live
-        {
-            for id in entry.remove() {
-                self.unlink(&mut writer, id, |version| version.death() <= oldest_live, &mut gone);
-                if let Some(changes) = writer.changes.get_mut(&id) {
-                    changes.retain(|change| *change > oldest_live);
-                    if changes.is_empty() {
-                        writer.changes.remove(&id);
+        let mut gone = Gone::default();
+        self.writing(|writing, writer| {
+            writer.oldest = writer.oldest.max(oldest_live);
+            while let Some(entry) = writer.changed.first_entry()
+                && *entry.key() <= oldest_live
+            {
+                for id in entry.remove() {
+                    self.unlink(writing, writer, id, |version| version.death() <= oldest_live, &mut gone);
+                    if let Some(changes) = writer.changes.get_mut(&id) {
+                        changes.retain(|change| *change > oldest_live);
+                        if changes.is_empty() {
+                            writer.changes.remove(&id);
+                        }
                     }
                 }
             }
-        }
-        drop(writer);
+        });
         self.let_go(gone)
     }
 
@@ -213,8 +253,7 @@ impl ResidentTable {
     pub fn clear(&self) -> u64 {
         let mut ids = Vec::new();
         self.for_each(|candidate| ids.push(candidate.id));
-        ids.dedup();
-        ids.into_iter().map(|id| self.evict(id)).sum()
+        self.evict_all(&ids)
     }
 
     /// How much is resident.
@@ -225,42 +264,97 @@ impl ResidentTable {
         TableStats { versions, assets, contents: self.contents.len() }
     }
 
+    /// Runs `work` under the writers' mutex.
+    fn writing<R>(&self, work: impl FnOnce(&Writing, &mut Writer) -> R) -> R {
+        let mut writer = self.writer.lock();
+        work(&Writing(()), &mut writer)
+    }
+
     /// Takes the versions of `id` that `which` names out of its list. What is taken out is freed by the caller, after
     /// it let go of the mutex.
-    fn unlink(&self, writer: &mut Writer, id: AssetId, which: impl Fn(&Version) -> bool, gone: &mut Vec<Arc<Version>>) {
-        let slots = self.slots.load();
-        let Some(cell) = slots.cell(id) else { return };
-        let mut previous: Option<Arc<Version>> = None;
-        let mut next = cell.load_full();
+    fn unlink(
+        &self,
+        writing: &Writing,
+        writer: &mut Writer,
+        id: AssetId,
+        which: impl Fn(Linked<'_, Node>) -> bool,
+        gone: &mut Gone,
+    ) {
+        let Some(cell) = self.slots.load(writing).cell(id) else { return };
+        let mut previous: Option<Linked<'_, Node>> = None;
+        let mut next = cell.load(writing);
         while let Some(version) = next {
-            next = version.older.load_full();
-            if which(&version) {
-                let link = previous.as_ref().map_or(cell, |previous| &previous.older);
-                link.store(next.clone());
+            next = version.older.load(writing);
+            if which(version) {
+                let link = previous.map_or(cell, |previous| &previous.get().older);
+                // It leads there: the mutex is held since that was read.
+                gone.versions.extend(link.unlink(version, next).map(Asset::from_node));
                 writer.versions -= 1;
                 if previous.is_none() && next.is_none() {
                     writer.assets -= 1;
                 }
-                gone.push(version);
             } else {
                 previous = Some(version);
             }
         }
     }
 
-    /// Drops versions that were taken out; gives the bytes that came free.
-    fn let_go(&self, gone: Vec<Arc<Version>>) -> u64 {
+    /// Drops what was taken out, now or as soon as nobody can see it; gives the bytes that came free now.
+    fn let_go(&self, gone: Gone) -> u64 {
+        self.free_late();
+        if gone.versions.is_empty() && gone.slots.is_none() {
+            return 0;
+        }
+        let mut grace = Grace::begin();
+        if grace.wait() {
+            return self.free(gone);
+        }
+        self.late.lock().push((grace, gone));
+        0
+    }
+
+    /// Frees what nobody can see any more.
+    fn free(&self, gone: Gone) -> u64 {
+        let known = |asset: &Asset| (asset.hash(), asset.content().weight_bytes());
+        let contents: Vec<(ContentHash, u64)> = gone.versions.iter().map(known).collect();
+        hold::let_go(gone.versions);
+        drop(gone.slots);
         let mut freed = 0;
-        for version in gone {
-            let hash = version.asset.hash();
-            let weight = version.weight();
-            drop(version);
+        for (hash, weight) in contents {
             // The entry is removed only while its content is dead, so that a new content of that hash stays.
             if self.contents.remove_if(&hash, |_, content| content.strong_count() == 0).is_some() {
                 freed += weight;
             }
         }
         freed
+    }
+
+    /// Frees what could not be freed when it was taken out.
+    fn free_late(&self) {
+        let mut late = self.late.lock();
+        if late.is_empty() {
+            return;
+        }
+        let over: Vec<(Grace, Gone)> = late.extract_if(.., |(grace, _)| grace.is_over()).collect();
+        drop(late);
+        for (_, gone) in over {
+            self.free(gone);
+        }
+    }
+}
+
+impl Drop for ResidentTable {
+    /// Nobody reads a table that is being dropped: what it has is given back at once.
+    fn drop(&mut self) {
+        let mut gone = Gone::default();
+        let ids: Vec<AssetId> = self.candidates().into_iter().map(|candidate| candidate.id).collect();
+        self.writing(|writing, writer| {
+            for id in ids {
+                self.unlink(writing, writer, id, |_| true, &mut gone);
+            }
+        });
+        drop(gone);
+        self.late.get_mut().clear();
     }
 }
 

@@ -34,13 +34,45 @@ impl Snapshot {
         self.live.bundle()
     }
 
-    /// The asset, if it is resident in this generation: no lock, no allocation, no waiting.
+    /// The asset, if it is resident in this generation: no lock, no allocation, no waiting. The path is hashed once.
+    ///
+    /// ```
+    /// # fn example(runtime: &flyloft::Runtime) {
+    /// let snapshot = runtime.snapshot();
+    /// // Of one version of the tree, whatever is published between the two.
+    /// let (page, style) = (snapshot.get("index.html"), snapshot.get("site.css"));
+    /// # }
+    /// ```
     pub fn get(&self, path: impl AsRef<str>) -> Option<Asset> {
-        let found = self.shared.table.get_at(AssetId::of_path(path.as_ref()), self.generation());
+        self.get_id(AssetId::of_path(path.as_ref()))
+    }
+
+    /// [`Snapshot::get`] by id, without hashing the path again.
+    #[inline]
+    pub fn get_id(&self, id: AssetId) -> Option<Asset> {
+        let found = self.shared.table.get_at(id, self.generation());
         if found.is_some() {
             self.shared.metrics.hits.one();
         }
         found
+    }
+
+    /// Uses the bytes of the asset, if it is resident in this generation, and gives what `with` makes of them: as
+    /// [`Runtime::with`](crate::Runtime::with), by id or by path.
+    ///
+    /// ```
+    /// # fn example(runtime: &flyloft::Runtime) {
+    /// let snapshot = runtime.snapshot();
+    /// let total: usize = ["index.html", "site.css"].into_iter().filter_map(|path| snapshot.with(path, <[u8]>::len)).sum();
+    /// println!("{total} bytes of generation {}", snapshot.generation());
+    /// # }
+    /// ```
+    #[inline]
+    pub fn with<R>(&self, asset: impl Into<AssetId>, with: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        self.shared.table.read_at(asset.into(), self.generation(), |asset| {
+            self.shared.metrics.hits.one();
+            with(asset)
+        })
     }
 
     /// Loads the asset as this generation has it.

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::slots::Slots;
-use super::version::{NEVER, Version};
-use super::{ResidentTable, SWEEP_MIN, Writer};
+use super::version::{NEVER, Node};
+use super::{Gone, ResidentTable, SWEEP_MIN, Writer, Writing};
 use crate::ids::{AssetId, Generation};
 use crate::residency::asset::Asset;
 use crate::residency::content::Content;
 use crate::residency::generations::Live;
+use crate::residency::hold::{Linked, Replaced};
 
 impl ResidentTable {
     /// Makes a loaded asset resident for its generation and on until it changed, and gives what the table has for it:
@@ -18,28 +19,40 @@ impl ResidentTable {
     /// the generation is live, and lets the version die there (or at `death`, if that is earlier). An asset of a
     /// generation that is not live any more, or not yet published, comes back without being made resident.
     pub fn admit(&self, asset: Asset, death: Option<Generation>) -> Asset {
-        let generation = asset.generation();
         self.remember(asset.content());
-        let mut writer = self.writer.lock();
+        let asset = Self::unlinked(asset);
+        let (admitted, replaced) = self.writing(|writing, writer| self.admit_locked(writing, writer, asset, death));
+        self.let_go(Gone { slots: replaced, ..Gone::default() });
+        admitted
+    }
+
+    /// What there is to be let go of, once the mutex is, are the slots that were replaced.
+    fn admit_locked(
+        &self,
+        writing: &Writing,
+        writer: &mut Writer,
+        asset: Asset,
+        death: Option<Generation>,
+    ) -> (Asset, Option<Replaced<Slots>>) {
+        let generation = asset.generation();
         let death = writer.death_after(&asset, death);
         let live = writer.oldest <= generation && generation <= self.current();
         if !live || death.is_some_and(|death| death <= generation || death <= writer.oldest) {
-            return asset;
+            return (asset, None);
         }
-        for version in self.versions(asset.id()) {
+        for version in self.versions(writing, asset.id()) {
             let covers = version.birth() <= generation && generation < version.death();
+            let same = version.content().hash() == asset.hash();
             if covers {
-                let same = version.asset.hash() == asset.hash();
                 debug_assert!(same, "one generation has two contents of {}", asset.path());
-                return if same { version.asset.clone() } else { asset };
+                return (if same { Asset::counted(version) } else { asset }, None);
             }
             // Nothing changed from this generation to its birth, since both end at the same change.
-            let joins = generation < version.birth()
-                && version.death().0 == death.map_or(NEVER, |death| death.0)
-                && version.asset.hash() == asset.hash();
+            let joins =
+                generation < version.birth() && version.death().0 == death.map_or(NEVER, |death| death.0) && same;
             if joins {
                 version.set_birth(generation);
-                return version.asset.clone();
+                return (Asset::counted(version), None);
             }
         }
         if let Some(death) = death {
@@ -48,11 +61,18 @@ impl ResidentTable {
                 ids.push(asset.id());
             }
         }
-        let version = Version::new(asset.clone(), generation, death, self.tick());
-        let stale = self.link(&mut writer, Arc::new(version));
-        drop(writer);
-        drop(stale);
-        asset
+        let replaced = self.link(writing, writer, asset.clone(), death);
+        (asset, replaced)
+    }
+
+    /// The asset itself if it was never in a table, else one like it: a version is linked once in its life.
+    fn unlinked(asset: Asset) -> Asset {
+        if asset.node().claim() {
+            return asset;
+        }
+        let other = asset.under(asset.name().clone(), asset.generation());
+        other.node().claim();
+        other
     }
 
     /// Publishes `live`: in one store, readers go from the generation they see to this one.
@@ -71,34 +91,34 @@ impl ResidentTable {
         if !self.generations.is_prepared(live) {
             return false;
         }
-        let mut stale = Vec::new();
-        let mut writer = self.writer.lock();
-        if generation <= self.current() {
-            return false;
-        }
-        for (id, asset) in changes {
-            for version in self.versions(*id) {
-                if version.death() > generation {
-                    version.set_death(generation);
+        let mut replaced = Vec::new();
+        let shown = self.writing(|writing, writer| {
+            if generation <= self.current() {
+                return None;
+            }
+            for (id, asset) in changes {
+                for version in self.versions(writing, *id) {
+                    if version.death() > generation {
+                        version.set_death(generation);
+                    }
+                }
+                if let Some(asset) = asset {
+                    debug_assert!(asset.id() == *id && asset.generation() == generation);
+                    replaced.extend(self.link(writing, writer, Self::unlinked(asset.clone()), None));
+                }
+                let log = writer.changes.entry(*id).or_default();
+                if log.last() != Some(&generation) {
+                    log.push(generation);
+                    writer.changed.entry(generation).or_default().push(*id);
                 }
             }
-            if let Some(asset) = asset {
-                debug_assert!(asset.id() == *id && asset.generation() == generation);
-                let version = Version::new(asset.clone(), generation, None, self.tick());
-                stale.extend(self.link(&mut writer, Arc::new(version)));
-            }
-            let log = writer.changes.entry(*id).or_default();
-            if log.last() != Some(&generation) {
-                log.push(generation);
-                writer.changed.entry(generation).or_default().push(*id);
-            }
+            // The mutex is held on, so that no load is admitted between the last death and the number.
+            Some(self.generations.show(live))
+        });
+        for slots in replaced {
+            self.let_go(Gone { slots: Some(slots), ..Gone::default() });
         }
-        // The mutex is held on, so that no load is admitted between the last death and the number.
-        let shown = self.generations.show(live);
-        drop(writer);
-        drop(shown);
-        drop(stale);
-        true
+        shown.is_some()
     }
 
     /// Notes that `content` is in memory, so that a load of the same bytes under another name finds it.
@@ -120,30 +140,40 @@ impl ResidentTable {
     }
 
     /// The versions of `id`, the newest first.
-    pub(super) fn versions(&self, id: AssetId) -> impl Iterator<Item = Arc<Version>> {
-        let newest = self.slots.load().cell(id).and_then(|cell| cell.load_full());
-        std::iter::successors(newest, |version| version.older.load_full())
+    fn versions<'h>(&self, writing: &'h Writing, id: AssetId) -> impl Iterator<Item = Linked<'h, Node>> {
+        let newest = self.slots.load(writing).cell(id).and_then(|cell| cell.load(writing));
+        std::iter::successors(newest, |version| version.older.load(writing))
     }
 
-    /// Puts `version` into its asset's list, in the order of births. Gives the slots it replaced, to be dropped
-    /// outside the mutex.
-    fn link(&self, writer: &mut Writer, version: Arc<Version>) -> Option<Arc<Slots>> {
-        let id = version.asset.id();
-        let slots = self.slots.load_full();
+    /// Puts `asset`, which was never linked, into the list of its id, in the order of births. Gives the slots that were
+    /// replaced for it, to be let go of without the mutex.
+    fn link(
+        &self,
+        writing: &Writing,
+        writer: &mut Writer,
+        asset: Asset,
+        death: Option<Generation>,
+    ) -> Option<Replaced<Slots>> {
+        let id = asset.id();
+        asset.node().touch(self.tick());
+        if let Some(death) = death {
+            asset.node().set_death(death);
+        }
+        let version = Linked::new(writing, asset.into_node());
+        let slots = self.slots.load(writing);
+        writer.versions += 1;
         if let Some(cell) = slots.cell(id) {
-            let newer = self.versions(id).take_while(|other| other.birth() > version.birth()).last();
-            let link = newer.as_ref().map_or(cell, |newer| &newer.older);
-            let older = link.load_full();
+            let newer = self.versions(writing, id).take_while(|other| other.birth() > version.birth()).last();
+            let link = newer.map_or(cell, |newer| &newer.get().older);
+            let older = link.load(writing);
             writer.assets += usize::from(newer.is_none() && older.is_none());
-            writer.versions += 1;
             version.older.store(older);
             link.store(Some(version));
             return None;
         }
         writer.assets += 1;
-        writer.versions += 1;
         writer.slots_used += 1;
-        if writer.slots_used <= slots.len() / 4 * 3 && slots.insert(id, Arc::clone(&version)) {
+        if writer.slots_used <= slots.len() / 4 * 3 && slots.insert(version) {
             return None;
         }
         // Full of slots that are in use or were, or a probe got long: a new table, with a new seed.
@@ -152,11 +182,11 @@ impl ResidentTable {
         loop {
             let next = Slots::with_room_for(room, seed);
             seed = next.next_seed();
-            let carried = slots.cells().filter_map(|cell| cell.load_full());
-            let mut all = carried.chain([Arc::clone(&version)]);
-            if all.all(|version| next.insert(version.asset.id(), version)) {
+            let carried = slots.cells().filter_map(|cell| cell.load(writing));
+            let mut all = carried.chain([version]);
+            if all.all(|version| next.insert(version)) {
                 writer.slots_used = writer.assets;
-                return Some(self.slots.swap(Arc::new(next)));
+                return Some(self.slots.swap(next));
             }
             room = room.saturating_add(room / 2).max(1);
         }

@@ -2,13 +2,12 @@
 //! id goes depends on a seed that nobody outside knows, and a table in which a probe gets long is built anew with
 //! another seed.
 
-use std::sync::Arc;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arc_swap::ArcSwapOption;
-
-use super::version::Version;
+use super::version::Node;
 use crate::ids::AssetId;
+use crate::residency::hold::{Linked, Place};
 
 /// Fewest slots.
 const SLOTS_MIN: usize = 1024;
@@ -17,7 +16,7 @@ const SLOTS_MIN: usize = 1024;
 const PROBES_MAX: usize = 256;
 
 /// The versions of one id, the newest first.
-pub(super) type Cell = ArcSwapOption<Version>;
+pub(super) type Cell = Place<Node>;
 
 /// A slot. Its key is written once, after its cell; an id that is no longer resident keeps its slot until the next
 /// rebuild, with an empty cell.
@@ -52,6 +51,7 @@ impl Slots {
     }
 
     /// The cell of `id`, if it has one.
+    #[inline]
     pub(super) fn cell(&self, id: AssetId) -> Option<&Cell> {
         let key = self.key(id);
         for place in self.places(key) {
@@ -65,9 +65,9 @@ impl Slots {
         None
     }
 
-    /// Gives `id`, which has no slot here, one with `version`. `false` when it needs a new table: nothing is changed.
-    pub(super) fn insert(&self, id: AssetId, version: Arc<Version>) -> bool {
-        let key = self.key(id);
+    /// Gives the id of `version`, which has no slot here, one with it. `false` when it needs a new table: nothing is changed.
+    pub(super) fn insert(&self, version: Linked<'_, Node>) -> bool {
+        let key = self.key(version.name.id);
         if key == 0 {
             return false;
         }
@@ -89,7 +89,16 @@ impl Slots {
 
     /// Every cell that is in use, or was.
     pub(super) fn cells(&self) -> impl Iterator<Item = &Cell> {
-        self.slots.iter().filter(|slot| slot.key.load(Ordering::Acquire) != 0).map(|slot| &slot.cell)
+        self.cells_of(0..self.len())
+    }
+
+    /// The cells among these slots that are in use, or were.
+    pub(super) fn cells_of(&self, places: Range<usize>) -> impl Iterator<Item = &Cell> {
+        let end = places.end.min(self.len());
+        self.slots[places.start.min(end)..end]
+            .iter()
+            .filter(|slot| slot.key.load(Ordering::Acquire) != 0)
+            .map(|slot| &slot.cell)
     }
 
     #[cfg(test)]
@@ -97,10 +106,12 @@ impl Slots {
         self.key(id)
     }
 
+    #[inline]
     fn key(&self, id: AssetId) -> u64 {
         id.0 ^ self.mix
     }
 
+    #[inline]
     /// Where a key may be, in order: a folded multiplication by the secret spread, then one slot after another.
     fn places(&self, key: u64) -> impl Iterator<Item = usize> {
         let product = u128::from(key) * u128::from(self.spread);

@@ -1,28 +1,34 @@
-//! One version of a resident asset: which generations it is good for, and when it was used last.
+//! One version of a resident asset: its bytes and its name, which generations it is good for, when it was used last.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-
-use arc_swap::ArcSwapOption;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::Candidate;
 use crate::ids::Generation;
-use crate::residency::asset::Asset;
+use crate::residency::asset::Name;
+use crate::residency::content::Content;
+use crate::residency::hold::{Linked, Place, Shown};
 
 /// The death of a version that stands.
 pub(super) const NEVER: u64 = u64::MAX;
 
-/// A version; the newest of an asset leads to the older ones. Birth, death and use are shared by every table of slots
-/// that ever led here.
-pub(super) struct Version {
+/// What a handle and the table both lead to. In the table the newest version of an asset leads to the older ones. What
+/// a hit reads comes first, to be on one cache line with the count.
+#[repr(C)]
+pub(in crate::residency) struct Node {
     /// The first generation it is good for. Only ever lowered, and only over generations without a change of it.
     birth: AtomicU64,
     /// The first generation it is no longer good for. Set once, before anyone can read that generation's number.
     death: AtomicU64,
     last_used: AtomicU32,
-    pub(super) asset: Asset,
-    /// Versions that were born earlier. Changed only under the writers' mutex.
-    pub(super) older: ArcSwapOption<Version>,
+    /// Whether it is or ever was in a table.
+    linked: AtomicBool,
+    content: Shown<Arc<Content>>,
+    /// Versions that were born earlier. Changed only under the writers' mutex. Of no meaning once it is unlinked.
+    pub(super) older: Place<Node>,
+    pub(in crate::residency) name: Name,
+    /// The generation it was made for.
+    pub(in crate::residency) generation: Generation,
 }
 
 /// Where a reader of some generation goes from a version.
@@ -35,17 +41,36 @@ pub(super) enum Step {
     Nowhere,
 }
 
-impl Version {
-    pub(super) fn new(asset: Asset, birth: Generation, death: Option<Generation>, tick: u32) -> Version {
-        Version {
-            birth: AtomicU64::new(birth.0),
-            death: AtomicU64::new(death.map_or(NEVER, |death| death.0)),
-            last_used: AtomicU32::new(tick),
-            asset,
-            older: ArcSwapOption::empty(),
+impl Node {
+    pub(in crate::residency) fn new(name: Name, generation: Generation, content: Arc<Content>) -> Node {
+        Node {
+            birth: AtomicU64::new(generation.0),
+            death: AtomicU64::new(NEVER),
+            last_used: AtomicU32::new(0),
+            linked: AtomicBool::new(false),
+            content: Shown::new(content),
+            older: Place::default(),
+            name,
+            generation,
         }
     }
 
+    /// The bytes.
+    #[inline]
+    pub(in crate::residency) fn bytes(&self) -> &[u8] {
+        self.content.bytes()
+    }
+
+    pub(in crate::residency) fn content(&self) -> &Arc<Content> {
+        self.content.owner()
+    }
+
+    /// Whether the caller is the first who wants to link it.
+    pub(super) fn claim(&self) -> bool {
+        !self.linked.swap(true, Ordering::AcqRel)
+    }
+
+    #[inline]
     pub(super) fn look(&self, generation: Generation) -> Step {
         if generation.0 < self.birth.load(Ordering::Acquire) {
             Step::Older
@@ -57,6 +82,7 @@ impl Version {
     }
 
     /// Notes a use. Does not write when the tick is the same, so that a hot asset's line stays shared.
+    #[inline]
     pub(super) fn touch(&self, tick: u32) {
         if self.last_used.load(Ordering::Relaxed) != tick {
             self.last_used.store(tick, Ordering::Relaxed);
@@ -80,26 +106,22 @@ impl Version {
     }
 
     pub(super) fn weight(&self) -> u64 {
-        self.asset.content().weight_bytes()
-    }
-
-    pub(super) fn candidate(&self) -> Candidate {
-        Candidate {
-            id: self.asset.id(),
-            weight: self.weight(),
-            kind: self.asset.kind(),
-            last_used: self.last_used.load(Ordering::Relaxed),
-            pinned: self.asset.is_held(),
-        }
+        self.content().weight_bytes()
     }
 }
 
-impl Drop for Version {
-    /// Lists are short, but their length is not bounded: they are taken apart in a loop, not by recursion.
-    fn drop(&mut self) {
-        let mut next = self.older.swap(None);
-        while let Some(version) = next {
-            next = Arc::into_inner(version).and_then(|version| version.older.swap(None));
-        }
+/// Whether someone besides the table has a handle to it.
+pub(super) fn is_held(version: Linked<'_, Node>) -> bool {
+    version.count() > 1
+}
+
+/// A version as the evictor sees it.
+pub(super) fn candidate(version: Linked<'_, Node>) -> Candidate {
+    Candidate {
+        id: version.name.id,
+        weight: version.weight(),
+        kind: version.name.kind,
+        last_used: version.last_used.load(Ordering::Relaxed),
+        pinned: is_held(version),
     }
 }

@@ -1,29 +1,31 @@
 //! What a policy and an error message may see of the table. Nothing here takes a lock.
 
-use super::version::Version;
+use super::version::{Node, candidate, is_held};
 use super::{Candidate, ResidentTable};
 use crate::ids::{AssetId, AssetKind, AssetPath};
 use crate::policy::eviction::View;
+use crate::residency::hold::{self, Linked};
 
 impl ResidentTable {
     /// Calls `visit` with every version in the table, in no order. Takes no lock.
     pub fn for_each(&self, mut visit: impl FnMut(Candidate)) {
-        self.visit(|version| visit(version.candidate()));
+        // Foreign code runs outside the sections.
+        let mut all = Vec::new();
+        self.visit(|version| all.push(candidate(version)));
+        all.into_iter().for_each(&mut visit);
     }
 
     /// The newest version of `id`, as the evictor sees it.
     pub fn candidate(&self, id: AssetId) -> Option<Candidate> {
-        let slots = self.slots.load();
-        let newest = slots.cell(id)?.load();
-        newest.as_deref().map(Version::candidate)
+        hold::look(|section| self.slots.load(section).cell(id)?.load(section).map(candidate))
     }
 
     /// The `count` largest assets that someone holds, the largest first: for the error of a load that waits in vain.
     pub fn largest_pinned(&self, count: usize) -> Vec<(AssetPath, u64)> {
         let mut held = Vec::new();
         self.visit(|version| {
-            if version.asset.is_held() {
-                held.push((version.asset.path().clone(), version.weight()));
+            if is_held(version) {
+                held.push((version.name.path.clone(), version.weight()));
             }
         });
         held.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
@@ -38,17 +40,29 @@ impl ResidentTable {
         all
     }
 
-    fn visit(&self, mut visit: impl FnMut(&Version)) {
-        let slots = self.slots.load_full();
-        for cell in slots.cells() {
-            let mut next = cell.load_full();
-            while let Some(version) = next {
-                visit(&version);
-                next = version.older.load_full();
-            }
+    /// Calls `visit` with every version, some slots in one section. A table that grows meanwhile may be seen in part.
+    fn visit(&self, mut visit: impl FnMut(Linked<'_, Node>)) {
+        let mut place = 0;
+        let mut more = true;
+        while more {
+            more = hold::look(|section| {
+                let slots = self.slots.load(section);
+                for cell in slots.cells_of(place..place + SLOTS_AT_ONCE) {
+                    let mut next = cell.load(section);
+                    while let Some(version) = next {
+                        visit(version);
+                        next = version.get().older.load(section);
+                    }
+                }
+                place += SLOTS_AT_ONCE;
+                place < slots.len()
+            });
         }
     }
 }
+
+/// How many slots a visit looks at in one section, which is to be short.
+const SLOTS_AT_ONCE: usize = 64;
 
 impl View for ResidentTable {
     fn last_used(&self, id: AssetId) -> Option<u32> {
