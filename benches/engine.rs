@@ -4,6 +4,7 @@
 //! ```sh
 //! cargo bench --bench engine              # all; needs fio, and 1 GiB in the folder of the build or in FLYLOFT_BENCH_DIR
 //! cargo bench --bench engine -- --quick   # shorter turns
+//! cargo bench --bench engine -- threads   # the positioned engine by number of threads
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -47,6 +48,7 @@ struct Setup {
     sqpoll: bool,
     adaptive: bool,
     pool: bool,
+    threads: usize,
 }
 
 fn main() {
@@ -66,8 +68,9 @@ fn main() {
         Load { what: "4 KiB random", bytes: 4096, depth: 128 },
         Load { what: "1 MiB random", bytes: 1 << 20, depth: 8 },
     ];
-    let plain = Setup { name: "io_uring", engine: Engine::Uring, sqpoll: false, adaptive: false, pool: true };
-    let setups = [
+    let plain =
+        Setup { name: "io_uring", engine: Engine::Uring, sqpoll: false, adaptive: false, pool: true, threads: 0 };
+    let mut setups = vec![
         plain,
         Setup { name: "io_uring, adaptive", adaptive: true, ..plain },
         Setup { name: "io_uring, own buffers", pool: false, ..plain },
@@ -79,9 +82,8 @@ fn main() {
         "reads", "depth", "engine", "per second", "ratio", "cpu us", "mean us"
     );
     for load in loads {
-        let fio: Vec<Turn> = Vec::new();
+        let mut fio: Vec<Turn> = Vec::new();
         let mut all: Vec<Vec<Turn>> = vec![Vec::new(); setups.len()];
-        let mut fio = fio;
         for _ in 0..TURNS {
             fio.extend(fio_turn(&path, load, seconds));
             for (setup, turns) in setups.iter().zip(&mut all) {
@@ -138,6 +140,7 @@ fn turn(source: &Arc<dyn ReadAt>, load: Load, setup: Setup, seconds: f64) -> Opt
         engine: setup.engine,
         pool: pool.clone(),
         adaptive_depth: setup.adaptive,
+        threads: setup.threads,
         sqpoll: setup.sqpoll.then(|| Duration::from_millis(50)),
         ..DriverConfig::default()
     };
@@ -202,8 +205,6 @@ fn turn(source: &Arc<dyn ReadAt>, load: Load, setup: Setup, seconds: f64) -> Opt
 
 /// Processor time of this process.
 fn cpu_time() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/schedstat").ok();
-    let _ = stat;
     let text = std::fs::read_to_string("/proc/self/stat").expect("Linux");
     let fields: Vec<&str> = text.rsplit(')').next().expect("a name in brackets").split_whitespace().collect();
     let ticks: u64 = fields[11].parse::<u64>().expect("user time") + fields[12].parse::<u64>().expect("system time");

@@ -20,6 +20,7 @@ use crate::platform::affinity::{self, CpuSet};
 use crate::platform::clock::{Clock, SystemClock};
 use crate::platform::fs::{FileSystem, OsFileSystem};
 use crate::platform::io::{Driver, DriverConfig};
+use crate::platform::memory::BufferPool;
 use crate::platform::random::{Random, SystemRandom};
 use crate::platform::threads::{Core, OsThreads, Pool, Threads};
 use crate::platform::topology::Topology;
@@ -315,13 +316,20 @@ impl RuntimeBuilder {
     /// One read engine per NUMA node, on its own thread.
     fn drivers(&self) -> Result<Vec<Arc<Driver<ReadToken>>>> {
         let topology = Topology::detect();
+        let io = &self.config.io;
         let start = |node: &crate::platform::topology::Node| {
+            let pool_bytes = self.config.io_pool_bytes() as usize;
+            let pool = BufferPool::new(pool_bytes, None)
+                .map_err(|error| Error::io(format!("take {pool_bytes} bytes for reads"), "memory", error))?;
             let config = DriverConfig {
                 name: format!("flyloft-io-{}", node.number),
                 cpus: affinity::worker_cpus(node, self.config.pinning),
                 depth: self.config.queue_depth,
                 engine: self.config.engine,
-                ..DriverConfig::default()
+                pool: Some(pool),
+                adaptive_depth: io.adaptive_depth,
+                sqpoll: io.sqpoll,
+                threads: 0,
             };
             Driver::start(config, self.threads.as_ref())
         };
