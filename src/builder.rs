@@ -317,7 +317,7 @@ impl RuntimeBuilder {
         let start = |node: &crate::platform::topology::Node| {
             let config = DriverConfig {
                 name: format!("flyloft-io-{}", node.number),
-                cpus: affinity::worker_cpus(node, self.config.pinning),
+                cpus: affinity::worker_cpus(&topology, node, self.config.pinning),
                 depth: self.config.queue_depth,
                 engine: self.config.engine,
             };
