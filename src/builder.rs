@@ -320,6 +320,7 @@ impl RuntimeBuilder {
                 cpus: affinity::worker_cpus(&topology, node, self.config.pinning),
                 depth: self.config.queue_depth,
                 engine: self.config.engine,
+                ..DriverConfig::default()
             };
             Driver::start(config, self.threads.as_ref())
         };

@@ -34,13 +34,31 @@ pub trait ReadAt: Send + Sync {
         Ok(None)
     }
 
-    /// The operating system's file under this storage, for read engines; `None` where there is none.
+    /// The operating system's file under this storage, for read engines, the same in every call; `None` where there is
+    /// none.
     fn file(&self) -> Option<&std::fs::File> {
+        None
+    }
+
+    /// The same file, opened to be read past the page cache, the same in every call; `None` where the file system
+    /// refuses that.
+    fn direct(&self) -> Option<Direct<'_>> {
         None
     }
 
     /// The name for error messages: the path as the user gave it.
     fn name(&self) -> String;
+}
+
+/// A file to be read past the page cache.
+#[derive(Clone, Copy, Debug)]
+pub struct Direct<'a> {
+    /// The file.
+    pub file: &'a std::fs::File,
+    /// What offsets and lengths must be a multiple of, a power of two.
+    pub align: usize,
+    /// What the addresses of buffers must be a multiple of, a power of two.
+    pub memory_align: usize,
 }
 
 /// A mapping of the start of a storage.
@@ -62,4 +80,12 @@ pub trait WriteAt: ReadAt {
     /// # Errors
     /// What the operating system says. After an error nothing may be assumed durable.
     fn sync(&self) -> io::Result<()>;
+
+    /// Returns when everything written before is durable, with all that the file system notes about the file.
+    ///
+    /// # Errors
+    /// As for [`WriteAt::sync`].
+    fn sync_all(&self) -> io::Result<()> {
+        self.sync()
+    }
 }

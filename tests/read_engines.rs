@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 
 use flyloft::config::Engine;
-use flyloft::platform::affinity::CpuSet;
 use flyloft::platform::fs::{FileSystem, OsFileSystem};
-use flyloft::platform::io::{Driver, DriverConfig, ReadDone, ReadOp, probe_uring};
+use flyloft::platform::io::{Access, Driver, DriverConfig, ReadDone, ReadOp, probe_uring};
 use flyloft::platform::memory::AlignedBuffer;
 use flyloft::platform::random::{Random, SeededRandom};
 use flyloft::platform::threads::OsThreads;
@@ -28,11 +27,12 @@ fn buffer(len: usize) -> AlignedBuffer {
 }
 
 fn op(source: &Arc<dyn ReadAt>, offset: u64, len: usize, number: usize) -> ReadOp<Token> {
-    ReadOp { source: Arc::clone(source), offset, buffer: buffer(len), len, token: (number, None) }
+    let (source, buffer) = (Arc::clone(source), buffer(len).into());
+    ReadOp { source, offset, buffer, len, access: Access::Cached, limit: None, token: (number, None) }
 }
 
 fn start(engine: Engine, depth: usize) -> Arc<Driver<Token>> {
-    let config = DriverConfig { name: "engine-test".into(), cpus: CpuSet::any(), depth, engine };
+    let config = DriverConfig { name: "engine-test".into(), depth, engine, ..DriverConfig::default() };
     Driver::start(config, &OsThreads).unwrap()
 }
 
@@ -149,10 +149,10 @@ fn right_bytes_at_random_offsets_and_lengths(engine: Engine) {
         assert!(driver.in_flight() <= DEPTH && before - ops.len() <= DEPTH);
         let done = told.recv().unwrap();
         let number = done.token.0;
-        done.result.unwrap();
+        done.result.as_ref().unwrap();
         let (offset, len) = ranges[number];
         assert_eq!(done.len, len);
-        assert!(done.buffer.as_slice()[..len] == scene.content[offset..offset + len], "read {number}");
+        assert!(*done.bytes() == scene.content[offset..offset + len], "read {number}");
         assert!(!std::mem::replace(&mut answered[number], true), "answered twice: {number}");
     }
     assert!(refused > 0, "more reads than the depth were tried");
@@ -188,7 +188,7 @@ fn what_is_beyond_the_end_or_makes_no_sense_is_an_error_and_the_buffer_comes_bac
     let kinds: Vec<_> = dones.iter().map(|done| done.result.as_ref().err().map(io::Error::kind)).collect();
     let (eof, invalid) = (Some(io::ErrorKind::UnexpectedEof), Some(io::ErrorKind::InvalidInput));
     assert_eq!(kinds, [eof, eof, eof, invalid, invalid, invalid, None, None]);
-    let lens: Vec<_> = dones.iter().map(|done| done.buffer.len()).collect();
+    let lens: Vec<_> = dones.iter().map(|done| done.buffer.capacity()).collect();
     assert_eq!(lens, [10, 1, 100, 10, 10, 10, 0, 5]);
 }
 
@@ -226,9 +226,9 @@ fn reads_in_flight_while_listeners_come_and_go_lose_nothing(engine: Engine) {
     let second = listen(&driver);
     let mut numbers: Vec<_> = Vec::new();
     let mut take = |done: ReadDone<Token>| {
-        done.result.unwrap();
+        done.result.as_ref().unwrap();
         let from = if done.token.0 < 8 { 1 } else { done.token.0 };
-        assert!(done.buffer.as_slice() == &scene.content[from..from + 100]);
+        assert!(*done.bytes() == scene.content[from..from + 100]);
         numbers.push(done.token.0);
     };
     // Nothing more can come once the driver has stopped; a replaced sink is dropped, which ends its channel.
@@ -270,7 +270,7 @@ fn stopping_waits_for_reads_in_flight_and_refuses_new_ones(engine: Engine) {
     // Wait until the stop has begun: new reads come back whole from then on.
     loop {
         let back = driver.submit(vec![op(&source, 1, 50, 9)]);
-        if back.len() == 1 && back[0].buffer.len() == 50 {
+        if back.len() == 1 && back[0].buffer.capacity() == 50 {
             break;
         }
         std::thread::yield_now();
@@ -371,8 +371,8 @@ fn many_threads_share_one_driver(engine: Engine) {
         let mut seen = vec![false; 1024];
         for done in told.iter().take(1024) {
             let number = done.token.0;
-            done.result.unwrap();
-            assert!(done.buffer.as_slice() == &scene.content[number * 512..number * 512 + 2048]);
+            done.result.as_ref().unwrap();
+            assert!(*done.bytes() == scene.content[number * 512..number * 512 + 2048]);
             assert!(!std::mem::replace(&mut seen[number], true));
         }
     });
@@ -389,7 +389,7 @@ fn a_file_that_is_replaced_while_it_is_read_gives_its_own_bytes(engine: Engine) 
     assert!(driver.submit((8..12).map(|number| op(&old, 0, 65536, number)).collect()).is_empty());
     drop(old);
     for done in told.iter().take(12) {
-        assert!(done.result.is_ok() && done.buffer.as_slice().iter().all(|byte| *byte == 1));
+        assert!(done.result.is_ok() && done.bytes().iter().all(|byte| *byte == 1));
     }
 }
 
@@ -425,7 +425,7 @@ conformance!(
 
 /// Where a sandbox has no io_uring, `Auto` must fall back with that very reason, and `Uring` must refuse with it.
 fn uring_is_missing_and_that_is_said(why: &str) {
-    let config = |engine| DriverConfig { name: "engine-test".into(), cpus: CpuSet::any(), depth: 4, engine };
+    let config = |engine| DriverConfig { name: "engine-test".into(), depth: 4, engine, ..DriverConfig::default() };
     let auto = Driver::<Token>::start(config(Engine::Auto), &OsThreads).unwrap();
     assert_eq!((auto.engine(), auto.engine_note().as_deref()), ("positioned", Some(why)));
     let error = Driver::<Token>::start(config(Engine::Uring), &OsThreads).unwrap_err().to_string();
@@ -486,8 +486,8 @@ mod in_the_kernel {
         }
         writer.write_all(b"3456789").unwrap();
         let done = told.recv().unwrap();
-        done.result.unwrap();
-        assert_eq!(done.buffer.as_slice(), b"0123456789");
+        done.result.as_ref().unwrap();
+        assert_eq!(done.bytes(), b"0123456789");
         // And one whose source ends in the middle.
         assert!(driver.submit(vec![op(&source, 0, 10, 1)]).is_empty());
         writer.write_all(b"012").unwrap();
@@ -532,8 +532,8 @@ mod in_the_kernel {
             writer.write_all(&[number as u8; 100]).unwrap();
         }
         for done in told.iter().take(DEPTH) {
-            done.result.unwrap();
-            assert!(done.buffer.as_slice() == [done.token.0 as u8; 100]);
+            done.result.as_ref().unwrap();
+            assert!(*done.bytes() == [done.token.0 as u8; 100]);
         }
         assert_eq!((driver.in_flight(), Arc::strong_count(&lease)), (0, 1));
     }
@@ -557,6 +557,6 @@ mod in_the_kernel {
         stopping.join().unwrap();
         driver.detach();
         let done = told.iter().find(|done| done.token.0 == 7).unwrap();
-        assert!(done.result.is_ok() && done.buffer.as_slice() == b"done");
+        assert!(done.result.is_ok() && done.bytes() == b"done");
     }
 }

@@ -64,10 +64,12 @@ fn spread(shared: &Arc<Shared>, mut reads: Vec<ReadDone<ReadToken>>) {
 
 fn decode_batch(shared: &Shared, reads: Vec<ReadDone<ReadToken>>) {
     let mut finished = Vec::new();
-    for ReadDone { buffer, token, .. } in reads {
+    for read in reads {
+        let ReadDone { buffer, len, within: start, token, .. } = read;
+        let bytes = buffer.room().get(start..start + len).unwrap_or_default();
         let ReadToken { frames, live, memory, permit, .. } = token;
         for FrameJob { frame, within, parts } in frames {
-            let stored = buffer.as_slice().get(within..within + frame.stored_len as usize).unwrap_or_default();
+            let stored = bytes.get(within..within + frame.stored_len as usize).unwrap_or_default();
             decode_frame(shared, live.bundle(), &frame, stored, parts, &mut finished);
         }
         // The memory is free before its charge and its permit go back.

@@ -22,7 +22,7 @@ use crate::messages::work::{Credits, Flight, Part, ReadToken};
 use crate::messages::{
     CacheManagerMessage, DispatcherMessage, EvictorMessage, Filled, Finished, IoWorkerMessage, Lookup, Prefetch,
 };
-use crate::platform::io::ReadOp;
+use crate::platform::io::{Access, ReadOp};
 use crate::platform::memory::AlignedBuffer;
 use crate::policy::schedule::Lanes;
 use crate::residency::{Ask, Change, Content, Key, Lease, Located, Merge, Name, Shortfall, Want};
@@ -375,7 +375,8 @@ impl State {
                 let source = Arc::clone(planned.live.bundle().storage());
                 let plan::Planned { offset, len, frames, priority, live } = planned;
                 let token = ReadToken { frames, priority, live, memory, permit };
-                batch.push(ReadOp { source, offset, buffer, len, token });
+                let buffer = buffer.into();
+                batch.push(ReadOp { source, offset, buffer, len, access: Access::Cached, limit: None, token });
             }
             if batch.is_empty() {
                 continue;

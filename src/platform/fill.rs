@@ -1,10 +1,14 @@
 //! One buffer filled by several threads at once, each its own range.
 //!
+//! A range is filled by a call ([`FillBuffer::fill`]) or over time by whoever holds a claim on it ([`FillClaim`]): the
+//! kernel, which reads into it, and then who checks what was read.
+//!
 //! Here, and not where it is used, since handing out exclusive parts of one allocation needs `unsafe`.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
@@ -24,9 +28,12 @@ use super::memory::AlignedBuffer;
 /// ```
 pub struct FillBuffer {
     state: Mutex<State>,
-    /// The first of `len` bytes, within the buffer of `state`.
+    /// The first of `capacity` bytes, within the buffer of `state`.
     start: NonNull<u8>,
+    /// Bytes to be filled.
     len: usize,
+    /// With the spare bytes, which nobody ever looks at.
+    capacity: usize,
 }
 
 struct State {
@@ -41,17 +48,18 @@ struct State {
 // SAFETY: `start` points into the buffer, which may move between threads.
 #[allow(unsafe_code)]
 unsafe impl Send for FillBuffer {}
-// SAFETY: through a shared reference bytes are reached only by `fill`, and each byte by one call at most, since `begun`
-// (under its mutex) gives out no byte twice.
+// SAFETY: through a shared reference bytes are reached only by `fill` and by claims, and each byte by one of them at
+// most, since `begun` (under its mutex) gives out no byte twice.
 #[allow(unsafe_code)]
 unsafe impl Sync for FillBuffer {}
 
 impl FillBuffer {
     /// Nothing of `buffer` is filled yet.
     pub fn new(mut buffer: AlignedBuffer) -> Self {
-        let len = buffer.len();
-        let start = NonNull::from(buffer.as_mut_slice()).cast();
-        Self { state: Mutex::new(State { buffer: Some(buffer), begun: BTreeMap::new(), filled: 0 }), start, len }
+        let (len, capacity) = (buffer.len(), buffer.capacity());
+        let start = NonNull::from(buffer.with_spare_mut()).cast();
+        let state = Mutex::new(State { buffer: Some(buffer), begun: BTreeMap::new(), filled: 0 });
+        Self { state, start, len, capacity }
     }
 
     /// The number of bytes.
@@ -84,6 +92,27 @@ impl FillBuffer {
         Some(filled)
     }
 
+    /// Gives out the `len` bytes at `to` until the claim ends. `None` as from [`FillBuffer::fill`]. A claim on the last
+    /// bytes has the spare ones of the buffer as its room.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use flyloft::platform::{fill::FillBuffer, memory::AlignedBuffer};
+    /// let target = Arc::new(FillBuffer::new(AlignedBuffer::new_in_blocks(6, 4096).expect("a block")));
+    /// let mut claim = target.claim(0, 6).expect("nobody has these bytes");
+    /// assert!(target.claim(5, 1).is_none());
+    /// assert_eq!((claim.len(), claim.room_mut().len()), (6, 4096));
+    /// claim.room_mut().fill(7);
+    /// claim.done();
+    /// assert_eq!(target.take().expect("it is full").as_slice(), [7; 6]);
+    /// ```
+    pub fn claim(self: &Arc<Self>, to: usize, len: usize) -> Option<FillClaim> {
+        self.begin(to, len)?;
+        // A claim of no byte has no room either: the buffer may be full, and taken, while it is held.
+        let room = if len > 0 && to + len == self.len { self.capacity - to } else { len };
+        Some(FillClaim { target: Arc::clone(self), to, len, room })
+    }
+
     fn begin(&self, to: usize, len: usize) -> Option<()> {
         let end = to.checked_add(len).filter(|end| *end <= self.len)?;
         if len == 0 {
@@ -113,6 +142,64 @@ impl FillBuffer {
 impl fmt::Debug for FillBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "FillBuffer({} of {} bytes)", self.state.lock().filled, self.len)
+    }
+}
+
+/// A range of a [`FillBuffer`] that belongs to whoever holds this. Dropping it leaves the bytes unfilled for good.
+pub struct FillClaim {
+    target: Arc<FillBuffer>,
+    to: usize,
+    len: usize,
+    /// `len`, and the spare bytes of the buffer for the claim on its last ones.
+    room: usize,
+}
+
+impl FillClaim {
+    /// Where in the buffer it begins.
+    pub fn to(&self) -> usize {
+        self.to
+    }
+
+    /// The number of bytes that [`FillClaim::done`] counts as filled.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The bytes, as far as they were written; the others are zero.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.room()[..self.len]
+    }
+
+    /// The bytes and the room after them.
+    #[allow(unsafe_code)]
+    pub fn room(&self) -> &[u8] {
+        // SAFETY: the range is within the buffer, and `begin` gave it to this claim alone: there is at most one claim
+        // that ends where the spare bytes begin. The bytes are initialised. The buffer lives as long as `target`,
+        // unless it was taken, which needs every byte filled, and these are not before `done`, which ends the claim.
+        unsafe { std::slice::from_raw_parts(self.target.start.add(self.to).as_ptr(), self.room) }
+    }
+
+    /// The bytes and the room after them, to be written.
+    #[allow(unsafe_code)]
+    pub fn room_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `room`, and `&mut self` makes the access exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.target.start.add(self.to).as_ptr(), self.room) }
+    }
+
+    /// The bytes are right: they count as filled from now on.
+    pub fn done(self) {
+        self.target.state.lock().filled += self.len;
+    }
+}
+
+impl fmt::Debug for FillClaim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FillClaim({} bytes at {})", self.len, self.to)
     }
 }
 
@@ -163,6 +250,20 @@ mod tests {
         let panics = || target.fill(1, 1, |_| -> Result<(), ()> { std::panic::panic_any(()) });
         assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).is_err());
         assert!(target.take().is_none());
+    }
+
+    #[test]
+    fn a_claim_that_was_dropped_never_counts_and_one_of_no_bytes_has_no_room() {
+        let target = Arc::new(FillBuffer::new(AlignedBuffer::new_in_blocks(10, 64).unwrap()));
+        drop(target.claim(0, 4).unwrap());
+        assert!(target.claim(0, 4).is_none() && target.claim(2, 20).is_none());
+        let mut last = target.claim(4, 6).unwrap();
+        assert_eq!((last.to(), last.len(), last.room().len()), (4, 6, 60));
+        last.room_mut().fill(1);
+        last.done();
+        let nothing = target.claim(10, 0).unwrap();
+        assert_eq!(nothing.room().len(), 0);
+        assert!(target.take().is_none(), "four bytes are missing");
     }
 
     proptest! {

@@ -7,89 +7,42 @@
 //! which also serve sources that have no file of the operating system under them.
 
 mod account;
+#[cfg(target_os = "linux")]
+mod depth;
+mod engine;
+mod op;
+mod plan;
 mod positioned;
 #[cfg(target_os = "linux")]
 mod uring;
+#[cfg(target_os = "linux")]
+mod wait;
 
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::thread::{JoinHandle, ThreadId};
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::runtime::{Builder, Handle};
 
-use self::account::{Account, Inbox};
+use self::account::Account;
+use self::engine::Engine as ReadEngine;
+use self::op::Op;
+pub use self::op::{Access, ReadDone, ReadOp, SEGMENTS_MAX, WriteAction, WriteOp, is_cancelled};
 use self::positioned::Positioned;
 use super::affinity::CpuSet;
-use super::memory::AlignedBuffer;
+use super::memory::BufferPool;
 use super::threads::{Pool, Threads, join_from_outside};
 use crate::config::Engine;
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::storage::ReadAt;
 
 /// Threads that read for the positioned engine; fewer when the depth is less.
 const POSITIONED_THREADS: usize = 16;
 /// Threads that read for the io_uring engine what a ring cannot read.
 const HELPER_THREADS: usize = 2;
-
-/// One read: `len` bytes at `offset` of `source` into the start of `buffer`.
-pub struct ReadOp<T> {
-    /// What is read. It is kept open until the read is done.
-    pub source: Arc<dyn ReadAt>,
-    /// The first byte.
-    pub offset: u64,
-    /// Where the bytes go. It belongs to the driver until it comes back in a [`ReadDone`].
-    pub buffer: AlignedBuffer,
-    /// How many bytes, at most the buffer's length.
-    pub len: usize,
-    /// The caller's own; it comes back untouched.
-    pub token: T,
-}
-
-/// The end of one read.
-pub struct ReadDone<T> {
-    /// All `len` bytes are there, or why not: `UnexpectedEof` when the source ends before.
-    pub result: io::Result<()>,
-    /// The buffer of the [`ReadOp`].
-    pub buffer: AlignedBuffer,
-    /// The length asked for.
-    pub len: usize,
-    /// The token of the [`ReadOp`].
-    pub token: T,
-}
-
-impl<T> ReadOp<T> {
-    /// Ends the read; the source is let go of.
-    fn done(self, result: io::Result<()>) -> ReadDone<T> {
-        ReadDone { result, buffer: self.buffer, len: self.len, token: self.token }
-    }
-
-    /// Whether the numbers make sense.
-    fn check(&self) -> io::Result<()> {
-        let refuse = |why: String| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-        if self.len > self.buffer.len() {
-            return refuse(format!("a read of {} bytes into a buffer of {}", self.len, self.buffer.len()));
-        }
-        if self.offset.checked_add(self.len as u64).is_none_or(|end| end > i64::MAX as u64) {
-            return refuse(format!("a read of {} bytes at {}, which no file has", self.len, self.offset));
-        }
-        Ok(())
-    }
-}
-
-impl<T> fmt::Debug for ReadOp<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReadOp").field("offset", &self.offset).field("len", &self.len).finish_non_exhaustive()
-    }
-}
-
-impl<T> fmt::Debug for ReadDone<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReadDone").field("result", &self.result).field("len", &self.len).finish_non_exhaustive()
-    }
-}
 
 /// How a driver is started.
 #[derive(Clone, Debug)]
@@ -102,6 +55,27 @@ pub struct DriverConfig {
     pub depth: usize,
     /// Which engine.
     pub engine: Engine,
+    /// Memory to read into, which the ring registers as far as it may.
+    pub pool: Option<Arc<BufferPool>>,
+    /// Whether to have fewer operations with the device than `depth` where more gain nothing.
+    pub adaptive_depth: bool,
+    /// Lets a thread of the kernel take submissions without a system call; it takes a whole processor while there are
+    /// any, and for this long after the last. `None`: no such thread.
+    pub sqpoll: Option<Duration>,
+}
+
+impl Default for DriverConfig {
+    fn default() -> Self {
+        Self {
+            name: "flyloft-io".to_owned(),
+            cpus: CpuSet::any(),
+            depth: 64,
+            engine: Engine::Auto,
+            pool: None,
+            adaptive_depth: false,
+            sqpoll: None,
+        }
+    }
 }
 
 /// What a driver has done since it was started.
@@ -125,6 +99,20 @@ pub struct DriverStats {
     pub positioned: u64,
     /// Times that the sink panicked. What it was given then is gone, the driver goes on.
     pub sink_panics: u64,
+    /// Reads past the page cache.
+    pub direct: u64,
+    /// Reads that should have been and went through it: the file system or the buffer did not allow it.
+    pub not_direct: u64,
+    /// Transfers to or from memory that the ring has registered.
+    pub fixed: u64,
+    /// Times that the thread looked a moment longer before it slept.
+    pub polls: u64,
+    /// Times that something came while it looked.
+    pub poll_hits: u64,
+    /// Completions that the kernel had to keep aside because the queue was full. None of them was lost.
+    pub overflows: u64,
+    /// Operations that may be with the device at once, now; 0 for the positioned engine.
+    pub depth_now: u64,
 }
 
 /// Owns a thread, a runtime on it, an engine, and every buffer in flight.
@@ -132,29 +120,19 @@ pub struct DriverStats {
 /// Dropping it is [`Driver::stop`].
 pub struct Driver<T: Send + 'static> {
     account: Arc<Account<T>>,
-    engine: EngineHandle<T>,
+    engine: Arc<dyn ReadEngine<T>>,
+    pool: Option<Arc<BufferPool>>,
     note: Option<String>,
     handle: Handle,
     thread_id: ThreadId,
-    /// What `stop` takes down.
-    running: Mutex<Option<Running<T>>>,
-}
-
-struct Running<T: Send + 'static> {
-    thread: JoinHandle<()>,
-    positioned: Arc<Positioned<T>>,
-}
-
-#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
-enum EngineHandle<T: Send + 'static> {
-    Uring(Arc<Inbox<T>>),
-    Positioned,
+    /// What `stop` joins.
+    running: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What the thread says once it runs.
 struct Started<T: Send + 'static> {
     handle: Handle,
-    engine: EngineHandle<T>,
+    engine: Arc<dyn ReadEngine<T>>,
     note: Option<String>,
 }
 
@@ -208,8 +186,8 @@ impl<T: Send + 'static> Driver<T> {
 
         let (tell, told) = mpsc::sync_channel(1);
         let body = {
-            let (account, positioned, depth) = (Arc::clone(&account), Arc::clone(&positioned), config.depth);
-            Box::new(move || body(depth, try_uring, account, positioned, &tell))
+            let (account, config) = (Arc::clone(&account), config.clone());
+            Box::new(move || body(&config, try_uring, account, positioned, &tell))
         };
         let cannot = |error| Error::io("start the I/O thread", &config.name, error);
         let thread = threads.spawn(&config.name, &config.cpus, body).map_err(cannot)?;
@@ -226,8 +204,8 @@ impl<T: Send + 'static> Driver<T> {
             started.note = Some(why);
         }
         let Started { handle, engine, note } = started;
-        let running = Mutex::new(Some(Running { thread, positioned }));
-        let driver = Arc::new(Self { account, engine, note, handle, thread_id, running });
+        let running = Mutex::new(Some(thread));
+        let driver = Arc::new(Self { account, engine, pool: config.pool, note, handle, thread_id, running });
         match (config.engine, &driver.note) {
             // The probe read through a ring, but a ring of this depth was refused.
             (Engine::Uring, Some(why)) => Err(unusable(why.clone())),
@@ -246,24 +224,33 @@ impl<T: Send + 'static> Driver<T> {
     /// Reads submitted in one call, and in calls before the thread gets to them, are one system call.
     pub fn submit(&self, ops: Vec<ReadOp<T>>) -> Vec<ReadOp<T>> {
         let (admitted, rest) = self.account.admit(ops);
-        if admitted.is_empty() {
-            return rest;
-        }
-        match &self.engine {
-            EngineHandle::Uring(inbox) => {
-                inbox.put(admitted);
-                self.account.wake();
-            }
-            EngineHandle::Positioned => {
-                let positioned = self.running().as_ref().map(|running| Arc::clone(&running.positioned));
-                match positioned {
-                    Some(positioned) => positioned.start(admitted),
-                    // Stopped by its own thread meanwhile: answered, never lost.
-                    None => self.account.complete(admitted.into_iter().map(|op| op.done(Err(stopped()))).collect()),
-                }
-            }
-        }
+        self.start_all(admitted);
         rest
+    }
+
+    /// [`Driver::submit`] for writes and flushes; they share the depth and the sink with the reads.
+    pub fn submit_writes(&self, ops: Vec<WriteOp<T>>) -> Vec<WriteOp<T>> {
+        let (admitted, rest) = self.account.admit(ops);
+        self.start_all(admitted);
+        rest
+    }
+
+    fn start_all(&self, admitted: Vec<Op<T>>) {
+        if !admitted.is_empty() {
+            self.engine.start(admitted);
+        }
+    }
+
+    /// Tries to end the operations whose token `which` means, on any thread, without waiting. They complete as ever,
+    /// and their buffers come back only then: with an error that [`is_cancelled`] knows, or as if nothing had happened
+    /// where it was too late. `which` must not use the driver.
+    pub fn cancel(&self, which: impl Fn(&T) -> bool + Send + Sync + 'static) {
+        self.engine.cancel(Arc::new(which));
+    }
+
+    /// The memory to read into that it was started with.
+    pub fn pool(&self) -> Option<&Arc<BufferPool>> {
+        self.pool.as_ref()
     }
 
     /// Gives completions to `sink` from now on, in place of the one before. Those that came while none was attached
@@ -285,10 +272,7 @@ impl<T: Send + 'static> Driver<T> {
 
     /// The engine in use: `io_uring` or `positioned`.
     pub fn engine(&self) -> &'static str {
-        match self.engine {
-            EngineHandle::Uring(_) => "io_uring",
-            EngineHandle::Positioned => "positioned",
-        }
+        self.engine.name()
     }
 
     /// Why it is not io_uring, where that was wanted.
@@ -312,13 +296,13 @@ impl<T: Send + 'static> Driver<T> {
         let running = self.running().take();
         if waits {
             self.account.wait_idle();
-            if let Some(running) = running {
-                join_from_outside(running.thread);
+            if let Some(thread) = running {
+                join_from_outside(thread);
             }
         }
     }
 
-    fn running(&self) -> MutexGuard<'_, Option<Running<T>>> {
+    fn running(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
         self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
@@ -337,13 +321,9 @@ impl<T: Send + 'static> fmt::Debug for Driver<T> {
     }
 }
 
-fn stopped() -> io::Error {
-    io::Error::other("the read engine has stopped")
-}
-
 /// The driver's thread, from start to end.
 fn body<T: Send + 'static>(
-    #[cfg_attr(not(target_os = "linux"), allow(unused_variables))] depth: usize,
+    #[cfg_attr(not(target_os = "linux"), allow(unused_variables))] config: &DriverConfig,
     #[cfg_attr(not(target_os = "linux"), allow(unused_variables))] try_uring: bool,
     account: Arc<Account<T>>,
     positioned: Arc<Positioned<T>>,
@@ -360,29 +340,29 @@ fn body<T: Send + 'static>(
     #[cfg(target_os = "linux")]
     if try_uring {
         let entered = runtime.enter();
-        match uring::Ring::new(depth) {
+        match uring::Ring::new(config) {
             Ok(ring) => {
                 drop(entered);
-                let inbox = Arc::new(Inbox::default());
-                let engine = EngineHandle::Uring(Arc::clone(&inbox));
-                if tell.send(Ok(Started { handle, engine, note })).is_ok() {
-                    runtime.block_on(uring::run(ring, &inbox, &account, &positioned));
+                let engine = Arc::new(uring::Uring::new(Arc::clone(&account), Arc::clone(&positioned)));
+                let depth = depth::Depth::new(config.depth, config.adaptive_depth);
+                if tell.send(Ok(Started { handle, engine: Arc::clone(&engine) as _, note })).is_ok() {
+                    runtime.block_on(uring::run(ring, depth, &engine));
                 }
+                engine.stop();
                 return runtime.shutdown_background();
             }
-            Err(error) => note = Some(format!("a ring of depth {depth} was refused: {error}")),
+            Err(error) => note = Some(format!("a ring of depth {} was refused: {error}", config.depth)),
         }
     }
-    if tell.send(Ok(Started { handle, engine: EngineHandle::Positioned, note: note.take() })).is_ok() {
+    if tell.send(Ok(Started { handle, engine: Arc::clone(&positioned) as _, note: note.take() })).is_ok() {
         runtime.block_on(async {
             while !account.is_finished() {
                 account.woken().await;
             }
         });
     }
+    positioned.stop();
     runtime.shutdown_background();
-    // Kept until here, so that a driver that was stopped from within its sink still ends its reads.
-    drop(positioned);
 }
 
 #[cfg(test)]
@@ -391,7 +371,7 @@ mod tests {
     use crate::platform::threads::OsThreads;
 
     fn config(engine: Engine) -> DriverConfig {
-        DriverConfig { name: "io-test".into(), cpus: CpuSet::any(), depth: 4, engine }
+        DriverConfig { name: "io-test".into(), depth: 4, engine, ..DriverConfig::default() }
     }
 
     #[test]

@@ -1,9 +1,19 @@
-//! The only raw allocation of the crate, and what the operating system says about memory.
+//! The only raw allocations of the crate, and what the operating system says about memory.
+//!
+//! [`AlignedBuffer`] is one allocation, [`BufferPool`] lends parts of one large one, and [`IoBuffer`] is any of the
+//! places that a read may fill.
+
+mod arena;
+mod pool;
+mod target;
 
 use std::alloc::{self, Layout};
 use std::fmt;
 use std::ptr::NonNull;
 use std::sync::OnceLock;
+
+pub use self::pool::{Backing, Bind, BufferPool, PoolBuffer, PoolStats};
+pub use self::target::{IoBuffer, Segment};
 
 /// Allocations no larger than this many alignments ask the allocator for the alignment; larger ones take a plain
 /// zeroed allocation with room to align within it, since allocators hand those out without touching the memory.
@@ -21,10 +31,13 @@ const ALIGN_FREE: usize = 16;
 /// assert_eq!(buffer.as_slice().as_ptr() as usize % 64, 0);
 /// ```
 pub struct AlignedBuffer {
-    /// The first of `len` bytes; within the allocation of `layout` at `base`, unless `len` is 0.
+    /// The first of `capacity` bytes; within the allocation of `layout` at `base`, unless `capacity` is 0.
     start: NonNull<u8>,
+    /// At most `capacity`.
     len: usize,
-    /// The allocation; meaningless when `len` is 0.
+    /// Initialised bytes from `start` on.
+    capacity: usize,
+    /// The allocation; meaningless when `capacity` is 0.
     base: NonNull<u8>,
     layout: Layout,
     align: usize,
@@ -48,7 +61,7 @@ impl AlignedBuffer {
         }
         if len == 0 {
             let start = NonNull::new(std::ptr::without_provenance_mut(align))?;
-            return Some(Self { start, len, base: start, layout: Layout::new::<()>(), align });
+            return Some(Self { start, len, capacity: len, base: start, layout: Layout::new::<()>(), align });
         }
         let direct = align <= ALIGN_FREE || len < align.checked_mul(ALIGN_WITHIN_FACTOR)?;
         let layout = if direct {
@@ -62,7 +75,15 @@ impl AlignedBuffer {
         debug_assert!(skip + len <= layout.size());
         // SAFETY: `base` is a multiple of 16, so at most `align - 16` bytes are skipped, and `layout` holds `len` more.
         let start = unsafe { base.add(skip) };
-        Some(Self { start, len, base, layout, align })
+        Some(Self { start, len, capacity: len, base, layout, align })
+    }
+
+    /// `len` zero bytes at a multiple of `align`, with spare ones after them up to the next multiple of `align`, so
+    /// that a direct read of whole blocks fits. `None` as from [`AlignedBuffer::new_zeroed`].
+    pub fn new_in_blocks(len: usize, align: usize) -> Option<Self> {
+        let mut buffer = Self::new_zeroed(len.checked_next_multiple_of(align.max(1))?, align)?;
+        buffer.len = len;
+        Some(buffer)
     }
 
     /// The bytes.
@@ -79,6 +100,20 @@ impl AlignedBuffer {
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 
+    /// The bytes with the spare ones after them.
+    #[allow(unsafe_code)]
+    pub fn with_spare(&self) -> &[u8] {
+        // SAFETY: `start` points at `capacity` initialised bytes that this buffer owns, or is dangling and it is 0.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.capacity) }
+    }
+
+    /// The bytes with the spare ones after them, to be changed.
+    #[allow(unsafe_code)]
+    pub fn with_spare_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `with_spare`, and `&mut self` makes the access exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.capacity) }
+    }
+
     /// The number of bytes.
     pub fn len(&self) -> usize {
         self.len
@@ -87,6 +122,11 @@ impl AlignedBuffer {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// The number of bytes with the spare ones: what the buffer takes of memory.
+    pub fn capacity(&self) -> usize {
+        self.capacity
     }
 
     /// The alignment that was asked for.
@@ -98,7 +138,7 @@ impl AlignedBuffer {
 impl Drop for AlignedBuffer {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
-        if self.len != 0 {
+        if self.capacity != 0 {
             // SAFETY: `base` was allocated with exactly this `layout` and is freed once, here.
             unsafe { alloc::dealloc(self.base.as_ptr(), self.layout) }
         }
@@ -179,6 +219,9 @@ mod tests {
             prop_assert!(buffer.as_slice().iter().all(|byte| *byte == 0));
             buffer.as_mut_slice().fill(0xff);
             prop_assert!(buffer.as_slice().iter().all(|byte| *byte == 0xff));
+            let blocks = AlignedBuffer::new_in_blocks(len, align).unwrap();
+            prop_assert_eq!((blocks.len(), blocks.capacity()), (len, len.next_multiple_of(align)));
+            prop_assert!(blocks.with_spare().iter().all(|byte| *byte == 0));
         }
     }
 

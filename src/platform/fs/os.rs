@@ -1,5 +1,6 @@
 //! The operating system's files.
 
+mod direct;
 #[cfg(target_os = "linux")]
 mod lease;
 #[cfg(windows)]
@@ -8,11 +9,12 @@ pub(super) mod windows;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use self::direct::DirectFile;
 use super::{DirEntry, FileKind, FileStat, FileSystem, Locked, WriterLock};
-use crate::storage::{Mapped, ReadAt, WriteAt};
+use crate::storage::{Direct, Mapped, ReadAt, WriteAt};
 
 /// How often `open_writer` follows a name that is given to another file while it is being locked.
 const RELOCK_MAX: usize = 64;
@@ -64,7 +66,7 @@ impl FileSystem for OsFileSystem {
         refuse_unless_file(fs::metadata(path)?.file_type())?;
         let file = File::open(path)?;
         refuse_unless_file(file.metadata()?.file_type())?;
-        Ok(Arc::new(OsFile { file: Arc::new(file), path: path.to_owned() }))
+        Ok(Arc::new(OsFile::new(Arc::new(file), path)))
     }
 
     fn open_writer(&self, path: &Path, create: bool) -> io::Result<(Arc<dyn WriteAt>, WriterLock)> {
@@ -84,7 +86,7 @@ impl FileSystem for OsFileSystem {
                 Ok(named) if named.is_same_file(&stat_file(&file)?) => {
                     let file = Arc::new(file);
                     let lock = WriterLock::held_by(Arc::clone(&file));
-                    return Ok((Arc::new(OsFile { file, path: path.to_owned() }), lock));
+                    return Ok((Arc::new(OsFile::new(file, path)), lock));
                 }
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -156,6 +158,14 @@ impl FileSystem for OsFileSystem {
 struct OsFile {
     file: Arc<File>,
     path: PathBuf,
+    /// The same file past the page cache, opened when it is first asked for; `None` where that is refused.
+    direct: OnceLock<Option<DirectFile>>,
+}
+
+impl OsFile {
+    fn new(file: Arc<File>, path: &Path) -> Self {
+        Self { file, path: path.to_owned(), direct: OnceLock::new() }
+    }
 }
 
 impl ReadAt for OsFile {
@@ -200,6 +210,11 @@ impl ReadAt for OsFile {
         Some(&self.file)
     }
 
+    fn direct(&self) -> Option<Direct<'_>> {
+        let direct = self.direct.get_or_init(|| direct::open(&self.file)).as_ref()?;
+        Some(Direct { file: &direct.file, align: direct.align, memory_align: direct.memory_align })
+    }
+
     fn name(&self) -> String {
         self.path.display().to_string()
     }
@@ -229,6 +244,10 @@ impl WriteAt for OsFile {
 
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data().map_err(full_disk)
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.file.sync_all().map_err(full_disk)
     }
 }
 

@@ -10,7 +10,8 @@ use std::thread::{self, ThreadId};
 
 use tokio::sync::Notify;
 
-use super::{DriverStats, ReadDone, ReadOp};
+use super::op::{Access, Op};
+use super::{DriverStats, ReadDone};
 
 type Sink<T> = Arc<dyn Fn(Vec<ReadDone<T>>) + Send + Sync>;
 
@@ -47,6 +48,13 @@ pub(super) struct Counters {
     pub(super) continued: AtomicU64,
     pub(super) positioned: AtomicU64,
     pub(super) sink_panics: AtomicU64,
+    pub(super) direct: AtomicU64,
+    pub(super) not_direct: AtomicU64,
+    pub(super) fixed: AtomicU64,
+    pub(super) polls: AtomicU64,
+    pub(super) poll_hits: AtomicU64,
+    pub(super) overflows: AtomicU64,
+    pub(super) depth_now: AtomicU64,
 }
 
 /// Adds to a counter.
@@ -67,14 +75,23 @@ impl<T> Account<T> {
     }
 
     /// Splits off what may be in flight; the second part is the rest.
-    pub(super) fn admit(&self, mut ops: Vec<ReadOp<T>>) -> (Vec<ReadOp<T>>, Vec<ReadOp<T>>) {
+    pub(super) fn admit<O: Into<Op<T>>>(&self, mut ops: Vec<O>) -> (Vec<Op<T>>, Vec<O>) {
         let mut state = self.lock();
         let room = if state.closed { 0 } else { self.depth - state.in_flight };
         let rest = ops.split_off(room.min(ops.len()));
         state.in_flight += ops.len();
         drop(state);
         count(&self.counters.submitted, ops.len() as u64);
-        (ops, rest)
+        (ops.into_iter().map(Into::into).collect(), rest)
+    }
+
+    /// Counts how a read that asked for `access` is done.
+    pub(super) fn note_access(&self, access: Access, direct: bool) {
+        match (access, direct) {
+            (_, true) => count(&self.counters.direct, 1),
+            (Access::Direct, false) => count(&self.counters.not_direct, 1),
+            (Access::Cached, false) => {}
+        }
     }
 
     /// Takes the end of admitted reads, and gives them to the sink unless another thread is at it: then that one does.
@@ -165,6 +182,13 @@ impl<T> Account<T> {
             continued: of(&counters.continued),
             positioned: of(&counters.positioned),
             sink_panics: of(&counters.sink_panics),
+            direct: of(&counters.direct),
+            not_direct: of(&counters.not_direct),
+            fixed: of(&counters.fixed),
+            polls: of(&counters.polls),
+            poll_hits: of(&counters.poll_hits),
+            overflows: of(&counters.overflows),
+            depth_now: of(&counters.depth_now),
         }
     }
 
@@ -201,32 +225,6 @@ impl<T> Account<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         // Nothing that may panic runs under this mutex.
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-}
-
-/// Reads on their way to the ring.
-#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
-pub(super) struct Inbox<T> {
-    ops: Mutex<Vec<ReadOp<T>>>,
-}
-
-impl<T> Default for Inbox<T> {
-    fn default() -> Self {
-        Self { ops: Mutex::new(Vec::new()) }
-    }
-}
-
-#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
-impl<T> Inbox<T> {
-    /// Adds to what waits; whoever does so wakes the driver's thread.
-    pub(super) fn put(&self, ops: Vec<ReadOp<T>>) {
-        let mut waiting = self.ops.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if waiting.is_empty() { *waiting = ops } else { waiting.extend(ops) }
-    }
-
-    /// Everything that waits, in order.
-    pub(super) fn take(&self) -> Vec<ReadOp<T>> {
-        std::mem::take(&mut *self.ops.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
     }
 }
 

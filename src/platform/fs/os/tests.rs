@@ -111,7 +111,7 @@ fn a_folder_is_not_opened_as_a_file() {
 #[cfg(target_os = "linux")]
 fn a_full_disk_is_storage_full_and_a_quota_is_too() {
     let file = Arc::new(OpenOptions::new().read(true).write(true).open("/dev/full").unwrap());
-    let full = OsFile { file, path: "/dev/full".into() };
+    let full = OsFile::new(file, Path::new("/dev/full"));
     assert_eq!(full.write_all_at(4096, b"x").unwrap_err().kind(), io::ErrorKind::StorageFull);
     let quota = full_disk(io::Error::from_raw_os_error(libc::EDQUOT));
     assert_eq!(quota.kind(), io::ErrorKind::StorageFull);

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, FromRawFd};
 
 use io_uring::{EnterFlags, opcode, squeue, types};
 
-use super::{build, eventfd};
+use super::setup::{build, eventfd};
 
 /// How long the kernel may take to announce the probe's read.
 const ANNOUNCE_MS_MAX: i32 = 2000;
@@ -16,7 +16,7 @@ const PATTERN: &[u8; 32] = b"flyloft reads this through rings";
 /// eventfd.
 pub(in crate::platform::io) fn probe() -> Result<(), String> {
     let fail = |what: &str, error: io::Error| format!("{what}: {}", explain(&error));
-    let mut uring = build(2).map_err(|error| fail("io_uring_setup", error))?;
+    let mut uring = build(2, None).map_err(|error| fail("io_uring_setup", error))?;
     let announced = eventfd().map_err(|error| fail("eventfd", error))?;
     uring.submitter().register_eventfd(announced.as_raw_fd()).map_err(|error| fail("io_uring_register", error))?;
     let mut file = memory_file().map_err(|error| fail("memfd_create", error))?;

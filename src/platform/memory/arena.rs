@@ -1,0 +1,124 @@
+//! One large range of memory from the operating system, on huge pages where there are any.
+
+use std::io;
+use std::ptr::NonNull;
+
+use super::Backing;
+
+/// A range of zeroed memory at an aligned address, freed when it is dropped.
+pub(super) struct Arena {
+    /// The first of `len` bytes.
+    start: NonNull<u8>,
+    len: usize,
+    backing: Backing,
+    /// What is given back to the system: all of the mapping, or the allocation.
+    #[cfg(unix)]
+    mapped: (NonNull<u8>, usize),
+    #[cfg(not(unix))]
+    _buffer: super::AlignedBuffer,
+}
+
+// SAFETY: it is an address range and hands out addresses; who may touch which bytes is the pool's to say.
+#[allow(unsafe_code)]
+unsafe impl Send for Arena {}
+// SAFETY: as above; its fields never change.
+#[allow(unsafe_code)]
+unsafe impl Sync for Arena {}
+
+impl Arena {
+    /// `len` bytes at a multiple of `align`, both multiples of the size of a huge page.
+    #[cfg(unix)]
+    pub(super) fn new(len: usize, align: usize) -> io::Result<Self> {
+        // Reserved huge pages are taken here or not at all, so that no later touch can fail.
+        #[cfg(target_os = "linux")]
+        if let Ok(start) = map(len, libc::MAP_HUGETLB) {
+            if start.as_ptr().align_offset(align) == 0 {
+                return Ok(Self { start, len, backing: Backing::HugePages, mapped: (start, len) });
+            }
+            unmap(start, len);
+        }
+        let room = len.checked_add(align).ok_or(io::ErrorKind::OutOfMemory)?;
+        let base = map(room, 0)?;
+        let skip = base.as_ptr().align_offset(align);
+        #[allow(unsafe_code)]
+        // SAFETY: `align_offset` to a power of two skips less than `align` bytes, and `room` has `len` more.
+        let start = unsafe { base.add(skip.min(align)) };
+        let backing = advise_huge(start, len);
+        Ok(Self { start, len, backing, mapped: (base, room) })
+    }
+
+    /// `len` bytes at a multiple of `align`.
+    #[cfg(not(unix))]
+    pub(super) fn new(len: usize, align: usize) -> io::Result<Self> {
+        let mut buffer = super::AlignedBuffer::new_zeroed(len, align).ok_or(io::ErrorKind::OutOfMemory)?;
+        let start = NonNull::from(buffer.as_mut_slice()).cast();
+        Ok(Self { start, len, backing: Backing::Plain, _buffer: buffer })
+    }
+
+    /// The first byte.
+    pub(super) fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
+    /// Bytes.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// What stands under it.
+    pub(super) fn backing(&self) -> Backing {
+        self.backing
+    }
+
+    /// The address of the byte at `offset`, of which `len` follow within the arena.
+    #[allow(unsafe_code)]
+    pub(super) fn at(&self, offset: usize, len: usize) -> NonNull<u8> {
+        assert!(offset.checked_add(len).is_some_and(|end| end <= self.len), "a part lies within its arena");
+        // SAFETY: just asserted to be within the range.
+        unsafe { self.start.add(offset) }
+    }
+}
+
+#[cfg(unix)]
+impl Drop for Arena {
+    fn drop(&mut self) {
+        unmap(self.mapped.0, self.mapped.1);
+    }
+}
+
+/// Fresh anonymous memory, private to this process.
+#[cfg(unix)]
+#[allow(unsafe_code)]
+fn map(len: usize, flags: libc::c_int) -> io::Result<NonNull<u8>> {
+    let flags = flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing that exists.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+    if start == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    NonNull::new(start.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))
+}
+
+#[cfg(unix)]
+#[allow(unsafe_code)]
+fn unmap(start: NonNull<u8>, len: usize) {
+    // SAFETY: exactly what `map` returned, once: nothing refers to it any more, since parts keep their pool.
+    let status = unsafe { libc::munmap(start.as_ptr().cast(), len) };
+    debug_assert_eq!(status, 0);
+}
+
+#[cfg(unix)]
+#[allow(unsafe_code)]
+fn advise_huge(start: NonNull<u8>, len: usize) -> Backing {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: the range was just mapped; the advice changes no byte of it.
+        let status = unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
+        if status == 0 { Backing::Advised } else { Backing::Plain }
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (start, len);
+        Backing::Plain
+    }
+}
