@@ -17,9 +17,8 @@ root=/usr/aarch64-linux-gnu
 [ -e "$root/lib/ld-linux-aarch64.so.1" ] || fail "there is no C library under $root; on Debian: apt-get install libc6-dev-arm64-cross"
 [ -d "$(rustc --print target-libdir --target "$target")" ] || fail "run: rustup target add $target"
 
-# The program that tests start is a foreign one too, and the emulator finds its C library by this variable; unless the
-# system starts foreign programs by itself (binfmt_misc), tests that start the program cannot run.
-export QEMU_LD_PREFIX=$root
+# The emulator finds the C library by the first; tests start the program through the second.
+export QEMU_LD_PREFIX=$root FLYLOFT_TEST_RUNNER=qemu-aarch64
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/targets
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=qemu-aarch64
