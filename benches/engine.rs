@@ -79,9 +79,8 @@ fn main() {
         "reads", "depth", "engine", "per second", "ratio", "cpu us", "mean us"
     );
     for load in loads {
-        let fio: Vec<Turn> = Vec::new();
+        let mut fio: Vec<Turn> = Vec::new();
         let mut all: Vec<Vec<Turn>> = vec![Vec::new(); setups.len()];
-        let mut fio = fio;
         for _ in 0..TURNS {
             fio.extend(fio_turn(&path, load, seconds));
             for (setup, turns) in setups.iter().zip(&mut all) {
@@ -202,8 +201,6 @@ fn turn(source: &Arc<dyn ReadAt>, load: Load, setup: Setup, seconds: f64) -> Opt
 
 /// Processor time of this process.
 fn cpu_time() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/schedstat").ok();
-    let _ = stat;
     let text = std::fs::read_to_string("/proc/self/stat").expect("Linux");
     let fields: Vec<&str> = text.rsplit(')').next().expect("a name in brackets").split_whitespace().collect();
     let ticks: u64 = fields[11].parse::<u64>().expect("user time") + fields[12].parse::<u64>().expect("system time");

@@ -78,6 +78,58 @@ pub enum Integrity {
     Content,
 }
 
+/// Which reads go past the operating system's page cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DirectIo {
+    /// Those of bundles larger than half of the memory that this process may use. Of a smaller one the page cache keeps
+    /// what it may, so that an asset which was evicted comes back at the cost of a copy. The default.
+    #[default]
+    Auto,
+    /// All, where the file system takes them.
+    Always,
+    /// None.
+    Never,
+}
+
+/// How bundles are read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IoConfig {
+    /// Which reads go past the page cache. Default [`DirectIo::Auto`].
+    pub direct: DirectIo,
+    /// The same for assets of a kind; a kind that is not named follows `direct`. Default none.
+    pub kind_direct: BTreeMap<AssetKind, DirectIo>,
+    /// Whether fewer reads than `queue_depth` are kept with the device where more gain nothing: urgent reads then wait
+    /// behind fewer others. Default `true`.
+    pub adaptive_depth: bool,
+    /// Lets a thread of the kernel take submissions without a system call. It keeps a processor busy while there are
+    /// any and for this long after the last, 1 ms to 60 s. Default `None`: no such thread.
+    pub sqpoll: Option<Duration>,
+    /// Bytes of the pool that compressed frames are read into, for each I/O worker, at most the I/O reserve; locked in
+    /// memory as far as the limit allows. Default 8 MiB.
+    pub pool_bytes: u64,
+}
+
+impl Default for IoConfig {
+    fn default() -> Self {
+        let (direct, kind_direct) = (DirectIo::default(), BTreeMap::new());
+        Self { direct, kind_direct, adaptive_depth: true, sqpoll: None, pool_bytes: limits::IO_POOL_BYTES }
+    }
+}
+
+impl IoConfig {
+    /// Whether an asset of this kind is read past the page cache, from a bundle of `file_bytes` by a process that may use
+    /// `memory_bytes` of memory.
+    pub fn is_direct(&self, kind: AssetKind, file_bytes: u64, memory_bytes: u64) -> bool {
+        match self.kind_direct.get(&kind).copied().unwrap_or(self.direct) {
+            DirectIo::Always => true,
+            DirectIo::Never => false,
+            DirectIo::Auto => file_bytes > memory_bytes / 2,
+        }
+    }
+}
+
 /// When a change set is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SettleConfig {
@@ -111,6 +163,8 @@ pub struct RuntimeConfig {
     pub io_cpus: Vec<usize>,
     /// Reads that one I/O worker keeps with the kernel, 1 to 256. Default 64.
     pub queue_depth: usize,
+    /// How bundles are read.
+    pub io: IoConfig,
     /// Threads that decode; 0 for one per core, at most 64. Default 0.
     pub decode_threads: usize,
     /// Threads that build; 0 for one per core, at most 64. Default 0.
@@ -146,6 +200,7 @@ impl Default for RuntimeConfig {
             pinning: Pinning::default(),
             io_cpus: Vec::new(),
             queue_depth: 64,
+            io: IoConfig::default(),
             decode_threads: 0,
             build_threads: 0,
             integrity: Integrity::default(),
@@ -167,6 +222,11 @@ impl RuntimeConfig {
     /// an eighth of it, at least 4 MiB and at most 32 MiB. The rest may be resident.
     pub fn io_reserve_bytes(&self) -> u64 {
         (self.budget_bytes / 8).clamp(limits::IO_RESERVE_BYTES_MIN, limits::IO_RESERVE_BYTES_MAX)
+    }
+
+    /// Bytes of each I/O worker's pool: what is asked for, as far as the reserve of a small budget allows.
+    pub fn io_pool_bytes(&self) -> u64 {
+        self.io.pool_bytes.min(self.io_reserve_bytes())
     }
 
     /// The largest asset that may be resident.
@@ -201,6 +261,15 @@ impl RuntimeConfig {
             }
         };
         within("queue_depth", self.queue_depth, 1, limits::READS_IN_FLIGHT_MAX)?;
+        if !(limits::IO_POOL_BYTES_MIN..=limits::IO_RESERVE_BYTES_MAX).contains(&self.io.pool_bytes) {
+            let (least, most) = (limits::IO_POOL_BYTES_MIN, limits::IO_RESERVE_BYTES_MAX);
+            let why = format!("{} is not within {least} to {most}", self.io.pool_bytes);
+            return Err(Error::config("io.pool_bytes", why));
+        }
+        let sqpoll = Duration::from_millis(1)..=Duration::from_secs(60);
+        if self.io.sqpoll.is_some_and(|idle| !sqpoll.contains(&idle)) {
+            return Err(Error::config("io.sqpoll", "it is not within 1 ms to 60 s"));
+        }
         within("decode_threads", self.decode_threads, 0, 64)?;
         within("build_threads", self.build_threads, 0, 64)?;
         within("open_requests_max", self.open_requests_max, 1, limits::OPEN_REQUESTS_MAX)?;
@@ -241,6 +310,8 @@ mod tests {
             config.kind_budget_bytes.insert(AssetKind::Texture, u64::MAX);
         });
         check("queue_depth", |config| config.queue_depth = 0);
+        check("io.pool_bytes", |config| config.io.pool_bytes = 0);
+        check("io.sqpoll", |config| config.io.sqpoll = Some(Duration::ZERO));
         check("decode_threads", |config| config.decode_threads = 65);
         check("build_threads", |config| config.build_threads = 65);
         check("open_requests_max", |config| config.open_requests_max = 0);
@@ -249,6 +320,17 @@ mod tests {
         check("settle.lock_max", |config| config.settle.lock_max = Duration::from_secs(601));
         check("memory_wait", |config| config.memory_wait = Duration::ZERO);
         check("deadline", |config| config.deadline = Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn direct_reads_are_for_bundles_that_the_cache_cannot_hold_and_a_kind_may_differ() {
+        let mut io = IoConfig::default();
+        let small = |io: &IoConfig| io.is_direct(AssetKind::Texture, 4 << 30, 8 << 30);
+        assert!(!small(&io) && io.is_direct(AssetKind::Texture, (4 << 30) + 1, 8 << 30));
+        io.kind_direct.insert(AssetKind::Texture, DirectIo::Always);
+        assert!(small(&io) && !io.is_direct(AssetKind::Mesh, 0, 8 << 30));
+        io.direct = DirectIo::Never;
+        assert!(small(&io) && !io.is_direct(AssetKind::Mesh, u64::MAX, 8 << 30));
     }
 
     #[test]

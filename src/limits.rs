@@ -32,6 +32,10 @@ pub const BUDGET_BYTES_MIN: u64 = 8 << 20;
 pub const IO_RESERVE_BYTES_MAX: u64 = 32 << 20;
 /// Smallest I/O reserve: a merged read and a decoded frame, twice over.
 pub const IO_RESERVE_BYTES_MIN: u64 = 4 << 20;
+/// Bytes of an I/O worker's pool, unless another size is asked for: what an ordinary process may lock in memory.
+pub const IO_POOL_BYTES: u64 = 8 << 20;
+/// Smallest pool of an I/O worker.
+pub const IO_POOL_BYTES_MIN: u64 = 4 << 20;
 /// Frees of at least this many bytes are done by the reaper thread, not by whoever drops the handle.
 pub const LARGE_FREE_BYTES: usize = 256 << 10;
 /// Largest piece that a stream reads at once. Fixed-size frames of every layout divide it.
@@ -50,6 +54,8 @@ const _: () = {
     );
     assert!(READ_BATCH_MAX <= READS_IN_FLIGHT_MAX);
     assert!(IO_RESERVE_BYTES_MIN < IO_RESERVE_BYTES_MAX);
+    assert!(IO_POOL_BYTES_MIN <= IO_POOL_BYTES && IO_POOL_BYTES <= IO_RESERVE_BYTES_MAX);
+    assert!(IO_POOL_BYTES_MIN <= IO_RESERVE_BYTES_MIN);
     assert!(IO_RESERVE_BYTES_MIN < BUDGET_BYTES_MIN);
     assert!(IO_RESERVE_BYTES_MIN as usize >= 2 * (READ_BYTES_MAX + FRAME_BYTES_MAX));
     assert!(BLOCK_BYTES.is_power_of_two() && RESIDENT_ALIGN.is_power_of_two());

@@ -6,20 +6,25 @@ use std::sync::{Arc, Condvar, Mutex, mpsc};
 
 use flyloft::config::Engine;
 use flyloft::platform::fs::{FileSystem, OsFileSystem};
-use flyloft::platform::io::{Access, Driver, DriverConfig, ReadDone, ReadOp, probe_uring};
+use flyloft::platform::io::{Access, Driver, DriverConfig, ReadDone, ReadOp, is_cancelled, probe_uring};
 use flyloft::platform::memory::AlignedBuffer;
 use flyloft::platform::random::{Random, SeededRandom};
 use flyloft::platform::threads::OsThreads;
 use flyloft::storage::ReadAt;
+
+#[path = "read_engines/destinations.rs"]
+mod destinations;
+
+use destinations::*;
 
 type Token = (usize, Option<Arc<()>>);
 
 const FILE_BYTES: usize = 3 << 20;
 const DEPTH: usize = 16;
 
-fn content() -> Vec<u8> {
+fn content(len: usize) -> Vec<u8> {
     let random = SeededRandom::new(1);
-    (0..FILE_BYTES / 8).flat_map(|_| random.next_u64().to_le_bytes()).collect()
+    (0..len.div_ceil(8)).flat_map(|_| random.next_u64().to_le_bytes()).take(len).collect()
 }
 
 fn buffer(len: usize) -> AlignedBuffer {
@@ -58,9 +63,13 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
+        Self::of(FILE_BYTES)
+    }
+
+    fn of(len: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("content");
-        let content = content();
+        let content = content(len);
         OsFileSystem.write_atomic(&path, &content).unwrap();
         let file = OsFileSystem.open(&path).unwrap();
         Self { _folder: folder, content, file }
@@ -77,7 +86,7 @@ struct Gated {
 
 impl Gated {
     fn new(open: bool) -> Arc<Self> {
-        let content = content();
+        let content = content(FILE_BYTES);
         Arc::new(Self { content, open: Mutex::new(open), opened: Condvar::new(), waiting: AtomicUsize::new(0) })
     }
 
@@ -421,6 +430,14 @@ conformance!(
     tasks_live_on_the_drivers_thread_and_submit_from_there,
     many_threads_share_one_driver,
     a_file_that_is_replaced_while_it_is_read_gives_its_own_bytes,
+    a_file_that_shrinks_while_it_is_read_gives_its_bytes_or_says_so,
+    direct_reads_of_any_range_give_its_bytes,
+    claims_are_filled_in_place_and_count_when_their_holder_says_so,
+    one_range_goes_to_several_places,
+    segments_that_make_no_sense_are_refused_and_come_back,
+    what_is_written_and_flushed_is_read_back,
+    what_is_cancelled_ends_once_with_its_buffer,
+    right_bytes_in_every_mode,
 );
 
 /// Where a sandbox has no io_uring, `Auto` must fall back with that very reason, and `Uring` must refuse with it.
@@ -536,6 +553,25 @@ mod in_the_kernel {
             assert!(*done.bytes() == [done.token.0 as u8; 100]);
         }
         assert_eq!((driver.in_flight(), Arc::strong_count(&lease)), (0, 1));
+    }
+
+    #[test]
+    fn the_kernel_lets_go_of_what_is_cancelled_or_takes_too_long() {
+        let Ok(()) = probe_uring() else { return };
+        let (driver, told) = listened(Engine::Uring, DEPTH);
+        let (pipes, _writers): (Vec<_>, Vec<_>) = (0..3).map(|_| pipe()).unzip();
+        let mut ops: Vec<_> = pipes.iter().enumerate().map(|(number, source)| op(source, 0, 100, number)).collect();
+        ops[1].limit = Some(std::time::Duration::from_millis(1));
+        assert!(driver.submit(ops).is_empty());
+        let late = told.recv().unwrap();
+        assert_eq!((late.token.0, late.result.unwrap_err().kind()), (1, io::ErrorKind::TimedOut));
+        driver.cancel(|token| token.0 == 2);
+        let ended = told.recv().unwrap();
+        assert_eq!((ended.token.0, ended.buffer.capacity()), (2, 100));
+        assert!(is_cancelled(&ended.result.unwrap_err()));
+        assert_eq!(driver.in_flight(), 1);
+        driver.cancel(|_| true);
+        assert!(is_cancelled(&told.recv().unwrap().result.unwrap_err()));
     }
 
     #[test]

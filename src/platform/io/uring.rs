@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use self::inbox::Inbox;
@@ -39,6 +39,8 @@ const ROUNDS_MAX: u32 = 4;
 /// What the driver knows of the engine on its thread.
 pub(super) struct Uring<T> {
     inbox: Inbox<T>,
+    /// The thread has looked into the inbox for the last time before it sleeps: what comes now must wake it.
+    asleep: AtomicBool,
     account: Arc<Account<T>>,
     /// For what a ring cannot read.
     positioned: Arc<Positioned<T>>,
@@ -46,7 +48,16 @@ pub(super) struct Uring<T> {
 
 impl<T> Uring<T> {
     pub(super) fn new(account: Arc<Account<T>>, positioned: Arc<Positioned<T>>) -> Self {
-        Self { inbox: Inbox::default(), account, positioned }
+        Self { inbox: Inbox::default(), asleep: AtomicBool::new(false), account, positioned }
+    }
+
+    /// After something was put into the inbox.
+    fn wake(&self) {
+        // Either this sees that the thread goes to sleep, or the thread sees what was put, since it looks after it has
+        // said so.
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            self.account.wake();
+        }
     }
 }
 
@@ -57,13 +68,13 @@ impl<T: Send + 'static> Engine<T> for Uring<T> {
 
     fn start(&self, ops: Vec<Op<T>>) {
         self.inbox.put(ops);
-        self.account.wake();
+        self.wake();
     }
 
     fn cancel(&self, which: Which<T>) {
         self.positioned.cancel(Arc::clone(&which));
         self.inbox.cancel(which);
-        self.account.wake();
+        self.wake();
     }
 
     fn stop(&self) {
@@ -109,7 +120,7 @@ pub(super) async fn run<T: Send + 'static>(mut ring: Ring<T>, mut depth: Depth, 
             return;
         }
         let more = ring.has_more() || !engine.inbox.is_empty() || (!queued.is_empty() && ring.occupied() < depth.now());
-        if progressed || more {
+        if more || (progressed && patience.is_worth_it()) {
             rounds += 1;
             if more && rounds < ROUNDS_MAX && !ring.is_out_of_room() {
                 continue;
@@ -131,20 +142,27 @@ pub(super) async fn run<T: Send + 'static>(mut ring: Ring<T>, mut depth: Depth, 
                 continue;
             }
         }
-        count(&counters.sleeps, 1);
-        let slept = SystemClock.now();
-        let lingering = ring.holds_files();
-        tokio::select! {
-            announced = ring.announced() => if let Err(error) = announced {
-                // The runtime is going away under its own main future: this cannot happen, and if it did, dropping the
-                // ring waits for the kernel.
-                tracing::error!(%error, "the ring's eventfd cannot be waited for");
-                return;
-            },
-            () = account.woken() => {}
-            () = tokio::time::sleep(FILES_LINGER), if lingering => ring.let_files_go(),
+        // From here on the kernel announces and submitters wake; what came before that is seen by a last look.
+        ring.announce(true);
+        engine.asleep.store(true, Ordering::SeqCst);
+        if !ring.has_news() && engine.inbox.is_empty() {
+            count(&counters.sleeps, 1);
+            let slept = SystemClock.now();
+            let lingering = ring.holds_files();
+            tokio::select! {
+                announced = ring.announced() => if let Err(error) = announced {
+                    // The runtime is going away under its own main future: this cannot happen, and if it did, dropping
+                    // the ring waits for the kernel.
+                    tracing::error!(%error, "the ring's eventfd cannot be waited for");
+                    return;
+                },
+                () = account.woken() => {}
+                () = tokio::time::sleep(FILES_LINGER), if lingering => ring.let_files_go(),
+            }
+            patience.slept(SystemClock.now().saturating_duration_since(slept));
         }
-        patience.slept(SystemClock.now().saturating_duration_since(slept));
+        engine.asleep.store(false, Ordering::SeqCst);
+        ring.announce(false);
     }
 }
 

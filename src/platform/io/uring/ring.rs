@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use io_uring::{EnterFlags, IoUring, opcode, squeue, types};
 use tokio::io::unix::AsyncFd;
@@ -405,6 +406,14 @@ impl<T> Ring<T> {
             queue.taskrun() || queue.cq_overflow()
         };
         put_off || !self.uring.completion().is_empty()
+    }
+
+    /// Whether the kernel announces completions: only while somebody sleeps until then.
+    pub(super) fn announce(&mut self, announce: bool) {
+        let completion = self.uring.completion();
+        if announce { completion.enable_eventfd() } else { completion.disable_eventfd() }
+        // A look at the queue after this must not come before it: the kernel would not announce what the look missed.
+        fence(Ordering::SeqCst);
     }
 
     /// Completions that the kernel kept aside since the last call, because the queue was full. None was lost.
