@@ -1,11 +1,14 @@
 //! Configures a runtime and starts it: probes the machine, opens or builds the bundle, starts engines and actors.
 
+mod workers;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 
+use self::workers::Machine;
 use crate::actors::{Addresses, Faults, Roster, Shared};
 use crate::build::transform::{Transform, TransformRegistry};
 use crate::build::{self, BuildOptions, Built, NoProgress, Progress, Task, TreeBuilder, Workshop};
@@ -15,15 +18,11 @@ use crate::error::{Error, Result};
 use crate::event::BuildFailure;
 use crate::ids::AssetId;
 use crate::messages::DispatcherMessage;
-use crate::messages::work::ReadToken;
-use crate::platform::affinity::{self, CpuSet};
+use crate::platform::affinity::CpuSet;
 use crate::platform::clock::{Clock, SystemClock};
 use crate::platform::fs::{FileSystem, OsFileSystem};
-use crate::platform::io::{Driver, DriverConfig};
-use crate::platform::memory::BufferPool;
 use crate::platform::random::{Random, SystemRandom};
 use crate::platform::threads::{Core, OsThreads, Pool, Threads};
-use crate::platform::topology::Topology;
 use crate::platform::watch::{OsWatch, Watch};
 use crate::residency::{Budget, Generations, Ledger, Reaper, ResidentTable};
 use crate::runtime::Runtime;
@@ -200,10 +199,9 @@ impl RuntimeBuilder {
                 "built with panic = \"abort\": a panic ends the process, and supervision cannot restart anything"
             );
         }
-        let allowed = affinity::allowed();
-        let cores = allowed.len().max(1);
+        let machine = Machine::detect();
         let threads = self.threads.as_ref();
-        let count = |wanted: usize| if wanted == 0 { cores } else { wanted };
+        let count = |wanted: usize| machine.threads(wanted);
         let decoders = Pool::new("flyloft-decode", count(self.config.decode_threads), &CpuSet::any(), threads)?;
         let core = Core::start("flyloft-core", &CpuSet::any(), threads)?;
         let source = match &self.source {
@@ -219,7 +217,7 @@ impl RuntimeBuilder {
                 (bundle, Some(Arc::new(workshop)), Some(built), root.display().to_string())
             }
         };
-        let drivers = self.drivers()?;
+        let drivers = machine.drivers(&self.config, threads)?;
         let config = self.config;
         let budget = Budget::new(config.budget_bytes, config.io_reserve_bytes(), &config.kind_budget_bytes);
         let generations = Generations::new(bundle);
@@ -311,30 +309,6 @@ impl RuntimeBuilder {
         workshop.commit(&bundle)?;
         workshop.save_stats()?;
         Ok((bundle, workshop, built))
-    }
-
-    /// One read engine per NUMA node, on its own thread.
-    fn drivers(&self) -> Result<Vec<Arc<Driver<ReadToken>>>> {
-        let topology = Topology::detect();
-        let io = &self.config.io;
-        let start = |node: &crate::platform::topology::Node| {
-            let pool_bytes = self.config.io_pool_bytes() as usize;
-            let pool = BufferPool::new(pool_bytes, None)
-                .map_err(|error| Error::io(format!("take {pool_bytes} bytes for reads"), "memory", error))?;
-            let config = DriverConfig {
-                name: format!("flyloft-io-{}", node.number),
-                cpus: affinity::worker_cpus(node, self.config.pinning),
-                depth: self.config.queue_depth,
-                engine: self.config.engine,
-                pool: Some(pool),
-                adaptive_depth: io.adaptive_depth,
-                sqpoll: io.sqpoll,
-                threads: 0,
-            };
-            Driver::start(config, self.threads.as_ref())
-        };
-        let with_processors = topology.nodes.iter().filter(|node| !node.cpus.is_empty());
-        with_processors.map(start).collect()
     }
 }
 

@@ -158,6 +158,9 @@ pub struct RuntimeConfig {
     pub engine: Engine,
     /// How I/O workers are pinned. Default [`Pinning::Auto`].
     pub pinning: Pinning,
+    /// Processors for I/O workers: each worker runs on those of its node that are named, whatever `pinning` would choose.
+    /// Default none.
+    pub io_cpus: Vec<usize>,
     /// Reads that one I/O worker keeps with the kernel, 1 to 256. Default 64.
     pub queue_depth: usize,
     /// How bundles are read.
@@ -195,6 +198,7 @@ impl Default for RuntimeConfig {
             kind_budget_bytes: BTreeMap::new(),
             engine: Engine::default(),
             pinning: Pinning::default(),
+            io_cpus: Vec::new(),
             queue_depth: 64,
             io: IoConfig::default(),
             decode_threads: 0,

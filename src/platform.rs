@@ -10,11 +10,13 @@
 pub mod affinity;
 pub mod barrier;
 pub mod capabilities;
+pub mod cgroup;
 pub mod clock;
 pub mod fill;
 pub mod fs;
 pub mod io;
 pub mod memory;
+pub mod numa;
 pub mod random;
 pub mod threads;
 pub mod topology;

@@ -2,59 +2,15 @@
 //! byte, and that a second reader, written from the document alone, must understand.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use flyloft::bundle::{
     AssetPut, BuildRecord, Bundle, BundleWriter, Changes, Codec, ContentPut, Decoder, EncodedFrame, Params,
     check_stored,
 };
 use flyloft::config::Layout;
-use flyloft::storage::{ReadAt, WriteAt};
+use flyloft::platform::fs::{FileSystem, OsFileSystem};
 use flyloft::{AssetPath, ContentHash, Generation};
-
-struct Disk {
-    file: File,
-    path: PathBuf,
-}
-
-impl Disk {
-    fn open(path: &Path) -> Arc<Self> {
-        Arc::new(Self { file: File::open(path).unwrap(), path: path.to_owned() })
-    }
-
-    fn create(path: &Path) -> Arc<Self> {
-        let file = File::options().read(true).write(true).create_new(true).open(path).unwrap();
-        Arc::new(Self { file, path: path.to_owned() })
-    }
-}
-
-impl ReadAt for Disk {
-    fn len(&self) -> io::Result<u64> {
-        self.file.metadata().map(|metadata| metadata.len())
-    }
-
-    fn read_exact_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(into, offset)
-    }
-
-    fn name(&self) -> String {
-        self.path.display().to_string()
-    }
-}
-
-impl WriteAt for Disk {
-    fn write_all_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(bytes, offset)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-}
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/two-generations.loft")
@@ -112,7 +68,8 @@ fn expected() -> BTreeMap<String, Vec<u8>> {
 }
 
 fn write(path: &Path) {
-    let mut writer = BundleWriter::create(Disk::create(path), Params::new(Layout::Access)).unwrap();
+    let (file, _lock) = OsFileSystem.open_writer(path, true).unwrap();
+    let mut writer = BundleWriter::create(file, Params::new(Layout::Access)).unwrap();
     assert_eq!(writer.put_dictionary(b"a dictionary that no frame uses".to_vec()).unwrap(), 1);
     writer.put_section(*b"NOTE", Some(b"a section that a reader may skip".to_vec())).unwrap();
     let html = repeated();
@@ -181,7 +138,7 @@ fn load(bundle: &Bundle, hash: &ContentHash) -> Vec<u8> {
 
 #[test]
 fn the_golden_file_is_read_as_it_was_written() {
-    let bundle = Bundle::open(Disk::open(&golden()), false).unwrap();
+    let bundle = Bundle::open(OsFileSystem.open(&golden()).unwrap(), false).unwrap();
     assert_eq!((bundle.generation(), bundle.info().reserved), (Generation(2), Generation(9)));
     let found: BTreeMap<String, Vec<u8>> = bundle
         .assets()

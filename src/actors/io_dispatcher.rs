@@ -20,13 +20,14 @@ use crate::bundle::{Codec, Placement};
 use crate::error::{Error, Result};
 use crate::ids::{AssetKind, Origin, Priority};
 use crate::limits;
-use crate::messages::work::{Credits, Flight, Part, ReadToken};
+use crate::messages::work::{Credits, Flight, Part, Permit, ReadToken};
 use crate::messages::{
     CacheManagerMessage, DispatcherMessage, EvictorMessage, Filled, Finished, IoWorkerMessage, Lookup, Prefetch,
 };
+use crate::platform::cgroup;
 use crate::platform::io::{Access, ReadOp};
 use crate::policy::schedule::Lanes;
-use crate::residency::{Ask, Change, Content, Key, Lease, Located, Merge, Name, Shortfall, Want};
+use crate::residency::{Ask, Change, Content, Key, Lease, Live, Located, Merge, Name, Shortfall, Want};
 
 /// How often deadlines are looked at while any request has one or waits for memory.
 const TICK: Duration = Duration::from_millis(5);
@@ -37,6 +38,9 @@ const LOOKUPS_MAX: usize = 2;
 /// Located loads that wait in each lane, and those that are being looked up come on top. The others wait in the ledger,
 /// where they take less memory and can still be raised and let go of.
 const LANE_MAX: usize = 1024;
+/// Contents on their way into memory at once, urgent ones and others each. Small ones that share a frame take no read
+/// of their own, which is why the reads alone do not bound them.
+const FLIGHTS_MAX: usize = 8192;
 /// Of the resident budget, in percent: above it nothing is prefetched.
 const PREFETCH_BELOW_PERCENT: u64 = 85;
 
@@ -67,6 +71,10 @@ pub struct State {
     credits: Vec<Arc<Credits>>,
     /// Batches of look-ups that are under way.
     lookups: Arc<Credits>,
+    /// Places for flights, of urgent loads and of others.
+    flights: [Arc<Credits>; 2],
+    /// Memory that this process may use.
+    memory_bytes: u64,
     /// Numbers the items of the lanes.
     sequence: u64,
     /// Which worker is asked next.
@@ -98,6 +106,7 @@ impl Actor for IoDispatcher {
             Credits::new(limit, Box::new(move || address.hint(DispatcherMessage::Credit)))
         };
         let lookups = credits(LOOKUPS_MAX * shared.drivers.len());
+        let flights = [credits(FLIGHTS_MAX), credits(FLIGHTS_MAX)];
         let credits = shared.drivers.iter().map(|_| credits(shared.config.queue_depth)).collect();
         // What an earlier dispatcher held is in the ledger's inbox again, and nobody may be left to say so.
         drop(myself.send_message(DispatcherMessage::Ready));
@@ -110,6 +119,8 @@ impl Actor for IoDispatcher {
             under_way: plan::UnderWay::default(),
             credits,
             lookups,
+            flights,
+            memory_bytes: cgroup::usable_memory_bytes(),
             sequence: 0,
             turn: 0,
             ticking: false,
@@ -276,12 +287,18 @@ impl State {
         // While a load waits for the total budget, nothing behind it may take the memory that comes free.
         let blocked = |waiting: &VecDeque<Waiting>| waiting.iter().any(|waiting| waiting.kind.is_none());
         while frames.len() < self.plan_ahead() && !blocked(&self.waiting) {
-            let Some((_, pending)) = self.wanted.pop() else { break };
-            moved = true;
+            let Some((key, pending)) = self.wanted.pop() else { break };
             if !pending.lease.is_wanted() {
+                moved = true;
                 continue;
             }
-            match self.board(pending, &mut frames) {
+            let Some(permit) = self.flights[usize::from(pending.lease.priority() > Priority::High)].take() else {
+                // First in its lane; a place that comes back is announced by `Credit`.
+                self.wanted.push(pending.lease.priority(), f32::MAX, key, pending);
+                break;
+            };
+            moved = true;
+            match self.board(pending, permit, &mut frames) {
                 Ok(done) => empty.extend(done),
                 Err((pending, shortfall)) => self.wait_for_memory(pending, &shortfall),
             }
@@ -296,6 +313,7 @@ impl State {
     fn board(
         &mut self,
         pending: Pending,
+        permit: Permit,
         frames: &mut Vec<plan::Wanted>,
     ) -> Result<Option<Finished>, (Pending, Shortfall)> {
         let placement = &pending.located.placement;
@@ -316,7 +334,8 @@ impl State {
             self.starved = None;
         }
         let (live, priority) = (Arc::clone(pending.lease.live()), pending.lease.priority());
-        let flight = Flight::new(pending.lease, pending.located, target);
+        let access = self.access(&live, kind);
+        let flight = Flight::new(pending.lease, pending.located, target, permit);
         if bytes == 0 {
             return Ok(flight.finish());
         }
@@ -324,7 +343,7 @@ impl State {
         for piece in &flight.located.placement.pieces {
             let (from, len) = (piece.from as usize, piece.len as usize);
             let part = Part { flight: Arc::clone(&flight), from, len, to };
-            let wanted = plan::Wanted { live: Arc::clone(&live), priority, frame: piece.frame, part };
+            let wanted = plan::Wanted { live: Arc::clone(&live), priority, access, frame: piece.frame, part };
             match self.under_way.join(wanted, |read, priority| self.reads.raise(&read, priority, 0.0)) {
                 Ok(()) => self.shared.metrics.frames_joined.one(),
                 Err(wanted) => frames.push(*wanted),
@@ -332,6 +351,13 @@ impl State {
             to += len;
         }
         Ok(None)
+    }
+
+    /// Whether assets of this kind are read past the page cache.
+    fn access(&self, live: &Live, kind: AssetKind) -> Access {
+        let file_bytes = live.bundle().info().file_bytes;
+        let is_direct = self.shared.config.io.is_direct(kind, file_bytes, self.memory_bytes);
+        if is_direct { Access::Direct } else { Access::Cached }
     }
 
     fn wait_for_memory(&mut self, pending: Pending, shortfall: &Shortfall) {
@@ -372,7 +398,12 @@ impl State {
                 still.push_back(entry);
                 continue;
             }
-            match self.board(entry.pending, &mut frames) {
+            let place = &self.flights[usize::from(entry.pending.lease.priority() > Priority::High)];
+            let Some(permit) = place.take() else {
+                still.push_back(entry);
+                continue;
+            };
+            match self.board(entry.pending, permit, &mut frames) {
                 Ok(done) => empty.extend(done),
                 Err((pending, shortfall)) => {
                     still.push_back(Waiting { pending, kind: shortfall.kind });
@@ -409,8 +440,7 @@ impl State {
                     self.reads.push(planned.priority_now(), f32::MAX, number, planned);
                     break;
                 };
-                let access = Access::Cached;
-                let buffer = match target::target(&planned, access, self.shared.drivers[node].pool()) {
+                let buffer = match target::target(&planned, self.shared.drivers[node].pool()) {
                     Ok(buffer) => buffer,
                     Err(error) => {
                         planned.fail(&error);
@@ -419,7 +449,7 @@ impl State {
                 };
                 self.shared.metrics.frames.add(planned.frames.len() as u64);
                 let source = Arc::clone(planned.live.bundle().storage());
-                let plan::Planned { offset, len, frames, live, .. } = planned;
+                let plan::Planned { offset, len, frames, access, live, .. } = planned;
                 let token = ReadToken { frames, live, memory, permit };
                 batch.push(ReadOp { source, offset, buffer, len, access, limit: None, token });
             }

@@ -22,12 +22,14 @@ pub struct Flight {
     pub located: Arc<Located>,
     /// The final memory, charged.
     pub target: ContentBuilder,
+    /// The place among the flights; its return wakes who waits for one.
+    _permit: Permit,
 }
 
 impl Flight {
-    /// A flight for `lease` into `target`.
-    pub fn new(lease: Lease, located: Arc<Located>, target: ContentBuilder) -> Arc<Self> {
-        Arc::new(Self { lease: Mutex::new(Some(lease)), located, target })
+    /// A flight for `lease` into `target`, in the place of `permit`.
+    pub fn new(lease: Lease, located: Arc<Located>, target: ContentBuilder, permit: Permit) -> Arc<Self> {
+        Arc::new(Self { lease: Mutex::new(Some(lease)), located, target, _permit: permit })
     }
 
     /// Whether somebody still waits for it.

@@ -6,7 +6,7 @@ use std::io;
 
 use serde::Serialize;
 
-use super::topology::Node;
+use super::topology::{Node, Topology};
 use crate::config::Pinning;
 
 /// A node with at least this many processors can spare one for its I/O worker.
@@ -93,16 +93,16 @@ pub fn pin_current(set: &CpuSet) -> io::Result<()> {
     if set.is_any() { Ok(()) } else { imp::pin_current(set) }
 }
 
-/// Where the I/O worker of `node` runs under `rule`. A single processor is the node's last: the first ones serve most
-/// interrupts.
-pub fn worker_cpus(node: &Node, rule: Pinning) -> CpuSet {
+/// Where the I/O worker of `node` runs under `rule`. A single processor is the last of the node's fastest: the first ones
+/// serve most interrupts.
+pub fn worker_cpus(topology: &Topology, node: &Node, rule: Pinning) -> CpuSet {
     let one = match rule {
         Pinning::Off => return CpuSet::any(),
         Pinning::Core => true,
         Pinning::Node => false,
         Pinning::Auto => node.cpus.len() >= SPARE_CPUS_MIN,
     };
-    match node.cpus.last() {
+    match topology.fastest(node).last() {
         Some(last) if one => CpuSet::one(*last),
         _ => node.cpus.iter().copied().collect(),
     }
@@ -146,7 +146,45 @@ mod imp {
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(windows)]
+#[allow(unsafe_code)]
+mod imp {
+    use windows_sys::Win32::System::SystemInformation::GROUP_AFFINITY;
+    use windows_sys::Win32::System::Threading::{GetCurrentThread, GetThreadGroupAffinity, SetThreadGroupAffinity};
+
+    use super::{CpuSet, io};
+
+    /// Processors are numbered through their groups, of 64 each.
+    const GROUP: usize = 64;
+
+    pub(super) fn allowed() -> io::Result<CpuSet> {
+        let mut affinity = GROUP_AFFINITY::default();
+        // SAFETY: the handle stands for the calling thread, and the call fills `affinity`.
+        if unsafe { GetThreadGroupAffinity(GetCurrentThread(), &mut affinity) } == 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let first = usize::from(affinity.Group) * GROUP;
+        Ok((0..GROUP).filter(|bit| affinity.Mask >> bit & 1 == 1).map(|bit| first + bit).collect())
+    }
+
+    pub(super) fn pin_current(set: &CpuSet) -> io::Result<()> {
+        let mut affinity = GROUP_AFFINITY::default();
+        for cpu in set.cpus() {
+            let group = u16::try_from(cpu / GROUP).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+            if affinity.Mask != 0 && affinity.Group != group {
+                let why = "a thread cannot be pinned to processors of two groups";
+                return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+            }
+            affinity.Group = group;
+            affinity.Mask |= 1 << (cpu % GROUP);
+        }
+        // SAFETY: the handle stands for the calling thread, `affinity` is read, and nothing is asked for in return.
+        let done = unsafe { SetThreadGroupAffinity(GetCurrentThread(), &affinity, std::ptr::null_mut()) };
+        if done == 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+#[cfg(not(any(target_os = "linux", windows)))]
 mod imp {
     use super::{CpuSet, io};
 
@@ -187,9 +225,12 @@ mod tests {
 
     #[test]
     fn a_worker_gets_a_core_where_the_node_can_spare_one() {
-        let node = |cpus: &[usize]| Node { number: 0, cpus: cpus.to_vec(), memory_bytes: 0 };
-        let (small, large) = (node(&[0, 1]), node(&[4, 5, 6, 7]));
-        let check = |node: &Node, rule, expected: &str| assert_eq!(worker_cpus(node, rule).to_string(), expected);
+        let nowhere = std::path::Path::new("/no/such/tree");
+        let (small, large) = ([0, 1], [4, 5, 6, 7]);
+        let check = |cpus: &[usize], rule, expected: &str| {
+            let topology = Topology::read(nowhere, &cpus.iter().copied().collect());
+            assert_eq!(worker_cpus(&topology, &topology.nodes[0], rule).to_string(), expected);
+        };
         check(&small, Pinning::Auto, "0-1");
         check(&large, Pinning::Auto, "7");
         check(&small, Pinning::Core, "1");

@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::ids::Priority;
 use crate::limits;
 use crate::messages::work::{FrameJob, Part, Waits, fail_all};
+use crate::platform::io::Access;
 use crate::residency::Live;
 
 /// Bytes between two frames that are worth reading and throwing away: the padding before an aligned frame.
@@ -27,6 +28,8 @@ pub struct Wanted {
     pub live: Arc<Live>,
     /// How urgent its flight is.
     pub priority: Priority,
+    /// Whether it is read through the page cache.
+    pub access: Access,
     /// The frame.
     pub frame: FrameRef,
     /// What of it, and where to.
@@ -49,6 +52,8 @@ pub struct Planned {
     pub frames: Vec<FrameJob>,
     /// Whether they go into their flights' own memory, all of them or none.
     pub in_place: bool,
+    /// Whether they are read through the page cache.
+    pub access: Access,
     /// How urgent it was when it was planned.
     pub priority: Priority,
     /// Whose file.
@@ -106,8 +111,8 @@ impl UnderWay {
         if wanted.priority < waits.priority() && !raise(known.read, wanted.priority) {
             return Err(Box::new(wanted));
         }
-        let Wanted { live, priority, frame, part } = wanted;
-        waits.join(part, priority).map_err(|part| Box::new(Wanted { live, priority, frame, part }))
+        let Wanted { live, priority, access, frame, part } = wanted;
+        waits.join(part, priority).map_err(|part| Box::new(Wanted { live, priority, access, frame, part }))
     }
 
     /// Notes the frames of a read that was planned as number `read`.
@@ -133,7 +138,7 @@ pub fn merge(mut wanted: Vec<Wanted>) -> Vec<Planned> {
     let mut last_file = 0;
     for next in wanted {
         let file = next.file();
-        let Wanted { live, priority, frame, part } = next;
+        let Wanted { live, priority, access, frame, part } = next;
         let (start, end) = (frame.offset, frame.offset + u64::from(frame.stored_len));
         let mut part = Some(part);
         let mut joins = None;
@@ -151,7 +156,8 @@ pub fn merge(mut wanted: Vec<Wanted>) -> Vec<Planned> {
             let read_end = read.offset + read.len as u64;
             let is_neighbour = start >= read_end && start - read_end <= GAP_BYTES_MAX;
             let fits = end - read.offset <= limits::READ_BYTES_MAX as u64 && read.frames.len() < FRAMES_MAX;
-            if is_neighbour && fits && read.priority == priority && read.in_place == in_place {
+            let is_alike = read.priority == priority && read.in_place == in_place && read.access == access;
+            if is_neighbour && fits && is_alike {
                 joins = Some(read);
             }
         }
@@ -167,7 +173,7 @@ pub fn merge(mut wanted: Vec<Wanted>) -> Vec<Planned> {
             }
             None => {
                 let (frames, len) = (vec![job(0)], frame.stored_len as usize);
-                reads.push(Planned { offset: start, len, frames, in_place, priority, live });
+                reads.push(Planned { offset: start, len, frames, in_place, access, priority, live });
             }
         }
     }

@@ -15,12 +15,12 @@ use crate::platform::memory::{AlignedBuffer, BufferPool, IoBuffer, Segment};
 ///
 /// # Errors
 /// [`Error::Io`] when there is no memory; [`Error::Corrupt`] when pieces contradict each other.
-pub fn target(planned: &Planned, access: Access, pool: Option<&Arc<BufferPool>>) -> Result<IoBuffer> {
+pub fn target(planned: &Planned, pool: Option<&Arc<BufferPool>>) -> Result<IoBuffer> {
     if planned.in_place {
         return in_place(&planned.frames);
     }
     // A direct read is widened to whole blocks at both ends.
-    let len = match access {
+    let len = match planned.access {
         Access::Cached => planned.len,
         Access::Direct => planned.len + 2 * limits::BLOCK_BYTES,
     };

@@ -3,6 +3,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::fs::File;
+#[cfg(not(windows))]
+use std::fs::TryLockError;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,11 +54,29 @@ impl WriterLock {
     }
 }
 
+#[cfg(windows)]
+pub(super) use super::os::windows::{try_lock, unlock};
+
+/// Takes the writer's lock; `false` when another has it. It ends when the file is closed.
+#[cfg(not(windows))]
+pub(super) fn try_lock(file: &File) -> io::Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+#[cfg(not(windows))]
+fn unlock(file: &File) -> io::Result<()> {
+    file.unlock()
+}
+
 impl Drop for WriterLock {
     fn drop(&mut self) {
         if let Some(file) = &self.file {
             // The storage may outlive the lock and keep the file open. If unlocking fails the lock ends when it closes.
-            let _ = file.unlock();
+            let _ = unlock(file);
         }
     }
 }

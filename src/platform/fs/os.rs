@@ -3,8 +3,10 @@
 mod direct;
 #[cfg(target_os = "linux")]
 mod lease;
+#[cfg(windows)]
+pub(super) mod windows;
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,7 +33,7 @@ impl FileSystem for OsFileSystem {
     }
 
     fn stat(&self, path: &Path, follow: bool) -> io::Result<FileStat> {
-        Ok(stat(&if follow { fs::metadata(path) } else { fs::symlink_metadata(path) }?))
+        stat_path(path, follow)
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -47,7 +49,7 @@ impl FileSystem for OsFileSystem {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             }
-            let stat = stat(&file.metadata()?);
+            let stat = stat_file(&file)?;
             // Its length says whether another read would find more, or there is no room for it.
             if len as u64 >= stat.len || len == into.len() {
                 return Ok((len, stat));
@@ -75,15 +77,13 @@ impl FileSystem for OsFileSystem {
                 Err(error) => return Err(error),
             }
             let file = OpenOptions::new().read(true).write(true).create(create).truncate(false).open(path)?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(Locked::error(path)),
-                Err(TryLockError::Error(error)) => return Err(error),
+            if !super::lock::try_lock(&file)? {
+                return Err(Locked::error(path));
             }
             // Between opening and locking the previous writer may have put another file under the name: then the lock
             // guards a file that no one will ever open again.
             match self.stat(path, true) {
-                Ok(named) if named.is_same_file(&stat(&file.metadata()?)) => {
+                Ok(named) if named.is_same_file(&stat_file(&file)?) => {
                     let file = Arc::new(file);
                     let lock = WriterLock::held_by(Arc::clone(&file));
                     return Ok((Arc::new(OsFile::new(file, path)), lock));
@@ -100,7 +100,7 @@ impl FileSystem for OsFileSystem {
         let (temporary, mut file) = create_beside(path)?;
         let written = file.write_all(bytes).and_then(|()| file.sync_all());
         drop(file);
-        if let Err(error) = written.map_err(full_disk).and_then(|()| fs::rename(&temporary, path)) {
+        if let Err(error) = written.map_err(full_disk).and_then(|()| rename(&temporary, path)) {
             // The cause matters more than what is left behind.
             let _ = fs::remove_file(&temporary);
             return Err(error);
@@ -123,7 +123,7 @@ impl FileSystem for OsFileSystem {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)
+        rename(from, to)
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
@@ -296,6 +296,24 @@ fn refuse_unless_file(file_type: fs::FileType) -> io::Result<()> {
     }
 }
 
+#[cfg(windows)]
+use self::windows::{available_bytes, rename, stat_file, stat_path};
+
+#[cfg(unix)]
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)
+}
+
+#[cfg(unix)]
+fn stat_path(path: &Path, follow: bool) -> io::Result<FileStat> {
+    Ok(stat(&if follow { fs::metadata(path) } else { fs::symlink_metadata(path) }?))
+}
+
+#[cfg(unix)]
+fn stat_file(file: &File) -> io::Result<FileStat> {
+    Ok(stat(&file.metadata()?))
+}
+
 #[cfg(unix)]
 fn stat(metadata: &fs::Metadata) -> FileStat {
     use std::os::unix::fs::MetadataExt;
@@ -311,16 +329,6 @@ fn stat(metadata: &fs::Metadata) -> FileStat {
     }
 }
 
-#[cfg(not(unix))]
-fn stat(metadata: &fs::Metadata) -> FileStat {
-    let mtime_ns = metadata.modified().ok().map_or(0, |time| match time.duration_since(std::time::UNIX_EPOCH) {
-        Ok(after) => after.as_nanos() as i128,
-        Err(before) => -(before.duration().as_nanos() as i128),
-    });
-    let kind = kind(metadata.file_type());
-    FileStat { kind, len: metadata.len(), mtime_ns, ctime_ns: mtime_ns, inode: 0, device: 0, executable: false }
-}
-
 /// A quota that is used up is a full disk to whoever writes.
 fn full_disk(error: io::Error) -> io::Error {
     if error.kind() == io::ErrorKind::QuotaExceeded { io::Error::new(io::ErrorKind::StorageFull, error) } else { error }
@@ -330,15 +338,20 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A new file in the folder of `path`, under a name that no other process or thread takes.
-fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
+/// A name in the folder of `path` that no other process or thread takes.
+fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().ok_or(io::Error::new(io::ErrorKind::InvalidInput, "it does not name a file"))?;
+    let mut temporary = std::ffi::OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".{}-{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
+    Ok(path.with_file_name(temporary))
+}
+
+/// A new file in the folder of `path`, under a name that no other process or thread takes.
+fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
     loop {
-        let mut temporary = std::ffi::OsString::from(".");
-        temporary.push(name);
-        temporary.push(format!(".{}-{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
-        let temporary = path.with_file_name(temporary);
+        let temporary = temporary_beside(path)?;
         match OpenOptions::new().write(true).create_new(true).open(&temporary) {
             Ok(file) => return Ok((temporary, file)),
             // Left behind by a process of the same number that crashed.
@@ -364,11 +377,6 @@ fn available_bytes(path: &Path) -> io::Result<u64> {
     // The width of both fields differs between systems.
     #[allow(clippy::unnecessary_cast)]
     Ok((stat.f_bavail as u64).saturating_mul(stat.f_frsize as u64))
-}
-
-#[cfg(not(unix))]
-fn available_bytes(_: &Path) -> io::Result<u64> {
-    Err(io::Error::new(io::ErrorKind::Unsupported, "free space is not known here"))
 }
 
 #[cfg(test)]

@@ -50,6 +50,7 @@ fn a_reader_keeps_the_file_it_opened_when_the_name_is_given_to_another() {
     reader.read_exact_at(0, &mut bytes).unwrap();
     assert_eq!((&bytes, mapped.bytes()), (b"old", &b"old"[..]));
     assert_eq!(OsFileSystem.read(&path).unwrap(), b"newer");
+    drop((reader, mapped));
     assert_eq!(OsFileSystem.read_dir(folder.path()).unwrap().len(), 1, "no temporary file is left");
 }
 
