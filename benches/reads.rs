@@ -23,7 +23,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use flyloft::bundle::{Codec, Decoder, FrameRef};
-use flyloft::config::Layout;
+use flyloft::config::{DirectIo, IoConfig, Layout};
 use flyloft::platform::fs::drop_cached;
 use flyloft::{Runtime, RuntimeConfig};
 use support::{Block, Item, bundle, count, cpu_by_thread, cpu_since, fio, head, median, noise, open_direct, quantile};
@@ -114,7 +114,9 @@ impl Run {
 }
 
 fn start(file: &Path, depth: usize) -> Runtime {
-    let config = RuntimeConfig { queue_depth: depth, budget_bytes: BUDGET_BYTES, ..RuntimeConfig::default() };
+    // As the peers read.
+    let io = IoConfig { direct: DirectIo::Always, ..IoConfig::default() };
+    let config = RuntimeConfig { queue_depth: depth, budget_bytes: BUDGET_BYTES, io, ..RuntimeConfig::default() };
     Runtime::builder().bundle(file).config(config).start_blocking().expect("the bundle opens")
 }
 
