@@ -66,6 +66,44 @@ pub(super) fn map_each<T: Sync, R: Send>(threads: usize, items: &[T], work: impl
     results
 }
 
+/// Calls `main` on this thread, and meanwhile `work` for the numbers below `count`, in order, on other threads, as far
+/// as they come. Answers what both brought, the latter in no order.
+pub(super) fn beside<S, R: Send, M>(
+    threads: usize,
+    count: usize,
+    state: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, usize) -> R + Sync,
+    main: impl FnOnce() -> M,
+) -> (M, Vec<(usize, R)>) {
+    /// Ends the work, also when `main` panics: the scope waits for it.
+    struct Over<'a>(&'a AtomicBool);
+    impl Drop for Over<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let (over, next, done) = (AtomicBool::new(false), AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let body = || {
+        let mut state = state();
+        while !over.load(Ordering::Relaxed) {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= count {
+                return;
+            }
+            let result = work(&mut state, number);
+            lock(&done).push((number, result));
+        }
+    };
+    let main = std::thread::scope(|scope| {
+        let _over = Over(&over);
+        for _ in 1..threads {
+            scope.spawn(body);
+        }
+        main()
+    });
+    (main, done.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
 /// Fewer items than this are not worth another thread.
 const ITEMS_PER_THREAD_MIN: usize = 4;
 
@@ -187,6 +225,27 @@ mod tests {
             assert_eq!(taken.len(), 1000);
         }
         assert!(map(4, &[0; 0], || (), |(), _, item: &i32| *item).is_empty());
+    }
+
+    #[test]
+    fn work_beside_ends_with_what_it_is_beside() {
+        let begun = AtomicBool::new(false);
+        let work = |(): &mut (), number: usize| {
+            begun.store(true, Ordering::Relaxed);
+            number * 2
+        };
+        let main = || {
+            while !begun.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
+            "main"
+        };
+        let (main, mut done) = beside(3, usize::MAX, || (), work, main);
+        done.sort_unstable();
+        assert_eq!(main, "main");
+        assert!(!done.is_empty() && done.iter().enumerate().all(|(at, result)| *result == (at, at * 2)));
+        let (main, done) = beside(1, 5, || (), work, || 7);
+        assert_eq!((main, done.len()), (7, 0));
     }
 
     #[test]

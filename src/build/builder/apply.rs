@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use super::delta::{Candidate, Delta};
-use super::make::{self, Maker, Output};
+use super::make::{self, Exists, Maker, Output};
 use super::tree::{Failed, Known};
 use super::{Built, TreeBuilder};
 use crate::build::arena::Arena;
@@ -84,7 +84,7 @@ impl TreeBuilder {
             let reader = self.reader();
             let maker =
                 Maker { tree: &self.tree, registry: &self.options.registry, reader: &reader, sources: &sources };
-            parallel::map(self.threads, &build, || (), |(), _, path| maker.make(&sources[path]))
+            parallel::map(self.threads, &build, Exists::default, |seen, _, path| maker.make(&sources[path], seen))
         };
         let mut outputs = Vec::with_capacity(made.len());
         for made in made {
