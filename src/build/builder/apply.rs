@@ -124,7 +124,7 @@ impl TreeBuilder {
             changed,
             failures: self.failures(),
             healed,
-            warnings,
+            warnings: self.tree.news(warnings, whole),
             build_us: (built_at - started).as_micros() as u64,
             stage_us: (self.clock.now() - built_at).as_micros() as u64,
         })
