@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::contents::ContentReader;
-use super::{BuildOptions, parallel};
 use super::source::WHOLE_BYTES_MAX;
+use super::{BuildOptions, parallel};
 use crate::bundle::{AssetRecord, Bundle};
 use crate::error::{Error, Result};
 use crate::platform::fs::{FileKind, FileSystem};
