@@ -159,7 +159,8 @@ fn unpacking_refuses_a_folder_that_holds_something() {
 #[test]
 fn many_small_files_of_a_kind_get_a_dictionary_and_it_is_used_again() {
     let tree = Tree::new();
-    for number in 0..900 {
+    // Enough for other threads to check and flush while the tables are made.
+    for number in 0..1100 {
         let words: String = (0..60)
             .map(|word| {
                 format!(
@@ -171,8 +172,16 @@ fn many_small_files_of_a_kind_get_a_dictionary_and_it_is_used_again() {
             .collect();
         tree.write(&format!("{number}.html"), format!("<html><head><title>{number}</title></head>{words}").as_bytes());
     }
+    // Frames that are encoded while the dictionary is trained.
+    tree.write("large.js", &text("script", 60_000));
     tree.pack("a.loft");
     let bundle = tree.bundle("a.loft");
+    assert_eq!(bundle.info().dictionaries, 1);
     verify(&bundle);
     assert_eq!(listing(&tree.unpacked("a.loft")), listing(&tree.root()));
+    for threads in [1, 5] {
+        tree.pack_with("b.loft", BuildOptions { threads, ..BuildOptions::default() }).unwrap();
+        assert!(tree.bytes("a.loft") == tree.bytes("b.loft"), "{threads} threads make another bundle");
+        fs::remove_file(tree.out("b.loft")).unwrap();
+    }
 }

@@ -167,9 +167,7 @@ impl TreeBuilder {
             at: source.file.at.clone(),
             weak: make::weak(source),
         };
-        let old = self.tree.files.get(path).cloned();
-        self.tree.insert(path.clone(), known);
-        old
+        self.tree.insert(path.clone(), known)
     }
 
     /// Reads what was built from something that changed, and what failed and may build now.

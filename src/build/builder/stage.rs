@@ -285,7 +285,10 @@ impl TreeBuilder {
         };
         let pieces = layer.lay_out(&contents, &bytes)?;
         bytes.check(self.threads)?;
-        let mut placed: HashMap<usize, Vec<(u32, u32, u32)>> = fresh.iter().copied().zip(pieces).collect();
+        let mut placed: Vec<Option<Vec<(u32, u32, u32)>>> = vec![None; outputs.len()];
+        for (&at, pieces) in fresh.iter().zip(pieces) {
+            placed[at] = Some(pieces);
+        }
         let new = fresh.iter().map(|&at| (outputs[at].hash, outputs[at].len)).collect();
         let puts = outputs
             .drain(..)
@@ -294,7 +297,7 @@ impl TreeBuilder {
                 kind: output.path.kind(),
                 path: output.path,
                 executable: output.executable,
-                content: match placed.remove(&at) {
+                content: match placed[at].take() {
                     Some(pieces) => ContentPut::New { hash: output.hash, len: output.len, pieces },
                     None => ContentPut::Existing(output.hash),
                 },

@@ -83,17 +83,18 @@ impl Tree {
         warnings
     }
 
-    pub fn insert(&mut self, path: AssetPath, known: Known) {
+    /// Answers what was known of the file before.
+    pub fn insert(&mut self, path: AssetPath, known: Known) -> Option<Known> {
         for target in &known.weak {
             self.weak.entry(target.clone()).or_default().insert(path.clone());
         }
         if !path.as_str().is_ascii() {
             self.twins.insert(&path);
         }
-        if let Some(old) = self.files.insert(path.clone(), known) {
-            let kept: Vec<AssetPath> = self.files[&path].weak.clone();
-            self.forget_weak(&path, old.weak.iter().filter(|target| !kept.contains(target)));
-        }
+        let old = self.files.insert(path.clone(), known)?;
+        let kept: Vec<AssetPath> = self.files[&path].weak.clone();
+        self.forget_weak(&path, old.weak.iter().filter(|target| !kept.contains(target)));
+        Some(old)
     }
 
     pub fn remove(&mut self, path: &AssetPath) {
