@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 
 use crate::error::Result;
 
@@ -51,6 +51,50 @@ pub(super) fn map<T: Sync, S, R: Send>(
     let mut results = Vec::with_capacity(items.len());
     parts.into_values().for_each(|part| results.extend(part));
     results
+}
+
+/// Like [`map`], but `take` gets each result on this thread, in the order of the items, while others are worked on.
+pub(super) fn map_taken<T: Sync, S, R: Send>(
+    threads: usize,
+    items: &[T],
+    state: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, &T) -> R + Sync,
+    mut take: impl FnMut(&T, R),
+) {
+    let threads = threads.min(items.len().div_ceil(ITEMS_PER_THREAD_MIN)).max(1);
+    if threads == 1 {
+        let mut state = state();
+        return items.iter().for_each(|item| take(item, work(&mut state, item)));
+    }
+    let runs: Vec<&[T]> = items.chunks((items.len() / (threads * 64)).clamp(1, 256)).collect();
+    let next = AtomicUsize::new(0);
+    let body = |done: mpsc::SyncSender<(usize, Vec<R>)>| {
+        let mut state = state();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(run) = runs.get(number) else { return };
+            let results = run.iter().map(|item| work(&mut state, item)).collect();
+            if done.send((number, results)).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let (done, results) = mpsc::sync_channel(threads * 8);
+        for _ in 0..threads {
+            let done = done.clone();
+            scope.spawn(|| body(done));
+        }
+        drop(done);
+        let (mut waiting, mut taken) = (BTreeMap::new(), 0);
+        for (number, results) in results {
+            waiting.insert(number, results);
+            while let Some(results) = waiting.remove(&taken) {
+                runs[taken].iter().zip(results).for_each(|(item, result)| take(item, result));
+                taken += 1;
+            }
+        }
+    });
 }
 
 /// Like [`map`], for few items that each take long: one at a time to each thread.
@@ -208,6 +252,9 @@ mod tests {
         for threads in [1, 2, 7] {
             let doubled = map(threads, &items, || (), |(), _, item| item * 2);
             assert!(doubled.iter().enumerate().all(|(at, value)| *value == at * 2));
+            let mut taken = Vec::new();
+            map_taken(threads, &items, || (), |(), item| item * 3, |item, value| taken.push((*item, value)));
+            assert!(taken.len() == 1000 && taken.iter().enumerate().all(|(at, value)| *value == (at, at * 3)));
             let mut taken = Vec::new();
             ordered(
                 threads,
