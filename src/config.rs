@@ -158,7 +158,7 @@ pub struct RuntimeConfig {
     pub engine: Engine,
     /// How I/O workers are pinned. Default [`Pinning::Auto`].
     pub pinning: Pinning,
-    /// Reads that one I/O worker keeps with the kernel, 1 to 256. Default 64.
+    /// Reads that one I/O worker keeps with the kernel, 1 to 1024. Default 64.
     pub queue_depth: usize,
     /// How bundles are read.
     pub io: IoConfig,
