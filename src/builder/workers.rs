@@ -97,7 +97,12 @@ mod tests {
     /// Two nodes of two processors, of which the last is offline.
     fn topology() -> Topology {
         let root = tempfile::tempdir().unwrap();
-        let files = [("cpu/present", "0-3"), ("cpu/online", "0-2"), ("node/node0/cpulist", "0-1"), ("node/node1/cpulist", "2-3")];
+        let files = [
+            ("cpu/present", "0-3"),
+            ("cpu/online", "0-2"),
+            ("node/node0/cpulist", "0-1"),
+            ("node/node1/cpulist", "2-3"),
+        ];
         for (path, text) in files {
             let path = root.path().join("devices/system").join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -411,7 +411,11 @@ impl<T> Ring<T> {
     /// Whether the kernel announces completions: only while somebody sleeps until then.
     pub(super) fn announce(&mut self, announce: bool) {
         let completion = self.uring.completion();
-        if announce { completion.enable_eventfd() } else { completion.disable_eventfd() }
+        if announce {
+            completion.enable_eventfd()
+        } else {
+            completion.disable_eventfd()
+        }
         // A look at the queue after this must not come before it: the kernel would not announce what the look missed.
         fence(Ordering::SeqCst);
     }
