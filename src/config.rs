@@ -43,11 +43,14 @@ impl Layout {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
-    /// io_uring where a probe finds it working, positioned reads elsewhere. The default.
+    /// io_uring on Linux and a completion port on Windows where a probe finds them working, positioned reads elsewhere.
+    /// The default.
     #[default]
     Auto,
     /// io_uring, or an error.
     Uring,
+    /// Overlapped reads, completed through an I/O completion port (Windows), or an error.
+    Iocp,
     /// Positioned reads on threads: portable.
     Positioned,
 }

@@ -410,10 +410,16 @@ macro_rules! conformance {
         mod uring {
             $(#[test] fn $check() {
                 match super::probe_uring() {
+                    // Windows has its own.
+                    Err(_) if cfg!(windows) => {}
                     Ok(()) => super::$check(super::Engine::Uring),
                     Err(why) => super::uring_is_missing_and_that_is_said(&why),
                 }
             })*
+        }
+        #[cfg(windows)]
+        mod iocp {
+            $(#[test] fn $check() { super::$check(super::Engine::Iocp) })*
         }
     };
 }
@@ -453,6 +459,7 @@ fn uring_is_missing_and_that_is_said(why: &str) {
 fn auto_takes_the_ring_exactly_where_the_probe_works() {
     let driver = start(Engine::Auto, 4);
     match probe_uring() {
+        Err(_) if cfg!(windows) => assert_eq!((driver.engine(), driver.engine_note()), ("iocp", None)),
         Ok(()) => assert_eq!((driver.engine(), driver.engine_note()), ("io_uring", None)),
         Err(why) => assert_eq!((driver.engine(), driver.engine_note()), ("positioned", Some(why))),
     }

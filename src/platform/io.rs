@@ -3,13 +3,15 @@
 //! A [`Driver`] owns a thread, the runtime on it, the ring or the helper threads, and every buffer in flight. The actor
 //! that uses it may be killed and started again: it attaches itself anew and nothing is lost (invariant 15).
 //!
-//! Two engines stand behind it: `io_uring` where a probe finds it working, and `positioned` reads on a few threads,
-//! which also serve sources that have no file of the operating system under them.
+//! Three engines stand behind it: `io_uring` on Linux and `iocp` on Windows, where a probe finds them working, and
+//! `positioned` reads on a few threads, which also serve sources that have no file of the operating system under them.
 
 mod account;
 #[cfg(target_os = "linux")]
 mod depth;
 mod engine;
+#[cfg(windows)]
+mod iocp;
 mod op;
 mod plan;
 mod positioned;
@@ -42,7 +44,7 @@ use crate::limits;
 /// Threads that read for the positioned engine unless others are asked for; fewer when the depth is less.
 /// `cargo bench --bench engine -- threads` shows what other numbers give.
 const POSITIONED_THREADS: usize = 16;
-/// Threads that read for the io_uring engine what a ring cannot read.
+/// Threads that read for the other engines what these cannot read.
 const HELPER_THREADS: usize = 2;
 
 /// How a driver is started.
@@ -155,13 +157,17 @@ pub fn probe_uring() -> std::result::Result<(), String> {
 
 impl<T: Send + 'static> Driver<T> {
     /// Starts the thread and the engine. [`Engine::Auto`] tries io_uring by reading through a ring, and falls back to
-    /// positioned reads; [`Driver::engine_note`] then says why.
+    /// positioned reads, and on Windows a completion port; [`Driver::engine_note`] says why when it is neither.
     ///
     /// # Errors
     /// [`Error::Config`] for a depth that cannot be used, [`Error::Unsupported`] when [`Engine::Uring`] is asked for
     /// and does not work, [`Error::Io`] when a thread cannot be started.
     pub fn start(config: DriverConfig, threads: &dyn Threads) -> Result<Arc<Self>> {
-        Self::start_probed(config, threads, probe_uring)
+        #[cfg(windows)]
+        let probe = iocp::probe;
+        #[cfg(not(windows))]
+        let probe = probe_uring;
+        Self::start_probed(config, threads, probe)
     }
 
     /// [`Driver::start`], with the answer of the probe as an argument.
@@ -174,28 +180,52 @@ impl<T: Send + 'static> Driver<T> {
             let why = format!("{} is not within 1 to {}", config.depth, limits::READS_IN_FLIGHT_MAX);
             return Err(Error::config("depth", why));
         }
-        let unusable = |why| Error::Unsupported { what: "io_uring".to_owned(), why };
-        let verdict = if config.engine == Engine::Positioned { Ok(()) } else { probe() };
-        if let (Engine::Uring, Err(why)) = (config.engine, &verdict) {
+        let (own, foreign, what) = if cfg!(windows) {
+            (Engine::Iocp, Engine::Uring, "an I/O completion port")
+        } else {
+            (Engine::Uring, Engine::Iocp, "io_uring")
+        };
+        if config.engine == foreign {
+            let (what, system) =
+                if cfg!(windows) { ("io_uring", "Linux") } else { ("an I/O completion port", "Windows") };
+            return Err(Error::Unsupported { what: what.to_owned(), why: format!("it is an interface of {system}") });
+        }
+        let unusable = |why| Error::Unsupported { what: what.to_owned(), why };
+        #[cfg_attr(not(windows), allow(unused_mut))]
+        let mut verdict = if config.engine == Engine::Positioned { Ok(()) } else { probe() };
+        if config.engine == own
+            && let Err(why) = &verdict
+        {
             return Err(unusable(why.clone()));
         }
-        let try_uring = config.engine != Engine::Positioned && verdict.is_ok();
+        let try_own = config.engine != Engine::Positioned && verdict.is_ok();
         let account = Arc::new(Account::new(config.depth));
         let positioned = {
             let wanted = if config.threads == 0 { POSITIONED_THREADS } else { config.threads };
-            let count = if try_uring { HELPER_THREADS } else { wanted };
+            let count = if try_own { HELPER_THREADS } else { wanted };
             let cpus = if config.cpus.len() == 1 { CpuSet::any() } else { config.cpus.clone() };
             let pool = Pool::new(&format!("{}-read", config.name), count.min(config.depth), &cpus, threads)?;
             Arc::new(Positioned::new(pool, Arc::clone(&account)))
         };
 
+        #[cfg_attr(not(windows), allow(unused_mut))]
+        let mut portable = Arc::clone(&positioned) as Arc<dyn ReadEngine<T>>;
+        #[cfg(windows)]
+        if try_own {
+            let (account, positioned) = (Arc::clone(&account), Arc::clone(&positioned));
+            match iocp::Iocp::start(&config.name, &config.cpus, threads, account, positioned) {
+                Ok(engine) => portable = Arc::new(engine),
+                Err(error) => verdict = Err(error.to_string()),
+            }
+        }
         let (tell, told) = mpsc::sync_channel(1);
         let body = {
-            let (account, config) = (Arc::clone(&account), config.clone());
-            Box::new(move || body(&config, try_uring, account, positioned, &tell))
+            let (account, config, portable) = (Arc::clone(&account), config.clone(), Arc::clone(&portable));
+            Box::new(move || body(&config, try_own, account, positioned, portable, &tell))
         };
         let cannot = |error| Error::io("start the I/O thread", &config.name, error);
-        let thread = threads.spawn(&config.name, &config.cpus, body).map_err(cannot)?;
+        let thread =
+            threads.spawn(&config.name, &config.cpus, body).map_err(cannot).inspect_err(|_| portable.stop())?;
         let thread_id = thread.thread().id();
         let ended = |_| cannot(io::Error::other("it ended at once"));
         let mut started = match told.recv().map_err(ended).and_then(|started| started.map_err(cannot)) {
@@ -211,9 +241,9 @@ impl<T: Send + 'static> Driver<T> {
         let Started { handle, engine, note } = started;
         let running = Mutex::new(Some(thread));
         let driver = Arc::new(Self { account, engine, pool: config.pool, note, handle, thread_id, running });
-        match (config.engine, &driver.note) {
+        match &driver.note {
             // The probe read through a ring, but a ring of this depth was refused.
-            (Engine::Uring, Some(why)) => Err(unusable(why.clone())),
+            Some(why) if config.engine == own => Err(unusable(why.clone())),
             _ => Ok(driver),
         }
     }
@@ -275,12 +305,12 @@ impl<T: Send + 'static> Driver<T> {
         self.account.in_flight()
     }
 
-    /// The engine in use: `io_uring` or `positioned`.
+    /// The engine in use: `io_uring`, `iocp` or `positioned`.
     pub fn engine(&self) -> &'static str {
         self.engine.name()
     }
 
-    /// Why it is not io_uring, where that was wanted.
+    /// Why it is not the system's own, io_uring or a completion port, where that was wanted.
     pub fn engine_note(&self) -> Option<String> {
         self.note.clone()
     }
@@ -331,7 +361,8 @@ fn body<T: Send + 'static>(
     #[cfg_attr(not(target_os = "linux"), allow(unused_variables))] config: &DriverConfig,
     #[cfg_attr(not(target_os = "linux"), allow(unused_variables))] try_uring: bool,
     account: Arc<Account<T>>,
-    positioned: Arc<Positioned<T>>,
+    #[cfg_attr(not(target_os = "linux"), allow(unused_variables))] positioned: Arc<Positioned<T>>,
+    portable: Arc<dyn ReadEngine<T>>,
     tell: &mpsc::SyncSender<io::Result<Started<T>>>,
 ) {
     let runtime = match Builder::new_current_thread().enable_all().build() {
@@ -359,14 +390,14 @@ fn body<T: Send + 'static>(
             Err(error) => note = Some(format!("a ring of depth {} was refused: {error}", config.depth)),
         }
     }
-    if tell.send(Ok(Started { handle, engine: Arc::clone(&positioned) as _, note: note.take() })).is_ok() {
+    if tell.send(Ok(Started { handle, engine: Arc::clone(&portable), note: note.take() })).is_ok() {
         runtime.block_on(async {
             while !account.is_finished() {
                 account.woken().await;
             }
         });
     }
-    positioned.stop();
+    portable.stop();
     runtime.shutdown_background();
 }
 
@@ -380,12 +411,15 @@ mod tests {
     }
 
     #[test]
+    #[cfg(not(windows))]
     fn without_io_uring_auto_falls_back_and_says_why() {
         let missing = || Err("not permitted (EPERM)".to_owned());
         let driver = Driver::<()>::start_probed(config(Engine::Auto), &OsThreads, missing).unwrap();
         assert_eq!((driver.engine(), driver.engine_note().as_deref()), ("positioned", Some("not permitted (EPERM)")));
         let error = Driver::<()>::start_probed(config(Engine::Uring), &OsThreads, missing).unwrap_err();
         assert!(matches!(&error, Error::Unsupported { why, .. } if why == "not permitted (EPERM)"), "{error}");
+        let error = Driver::<()>::start_probed(config(Engine::Iocp), &OsThreads, || unreachable!()).unwrap_err();
+        assert!(matches!(&error, Error::Unsupported { why, .. } if why.contains("Windows")), "{error}");
         let forced = Driver::<()>::start_probed(config(Engine::Positioned), &OsThreads, || unreachable!()).unwrap();
         assert_eq!((forced.engine(), forced.engine_note()), ("positioned", None));
     }

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use flyloft::platform::fs::{FileSystem, OsFileSystem};
 use flyloft::{Error, Runtime, RuntimeBuilder};
 use tempfile::TempDir;
 
@@ -54,7 +55,8 @@ impl Tree {
         let file = self.root().join(path);
         let beside = self.outside("replacing.tmp");
         std::fs::write(&beside, bytes).unwrap();
-        std::fs::rename(beside, file).unwrap();
+        // As the library does: elsewhere than on Linux a file in use needs more than one way.
+        OsFileSystem.rename(&beside, &file).unwrap();
     }
 
     pub fn remove(&self, path: &str) {
@@ -75,7 +77,7 @@ impl Tree {
 
 pub fn pack(root: &Path, out: &Path) {
     use flyloft::build::{BuildOptions, NoProgress, pack};
-    use flyloft::platform::{clock::SystemClock, fs::OsFileSystem};
+    use flyloft::platform::clock::SystemClock;
     use std::sync::Arc;
     let fs = Arc::new(OsFileSystem);
     pack(fs, Arc::new(SystemClock), root, out, BuildOptions::default(), &NoProgress).unwrap();

@@ -161,6 +161,7 @@ impl<T> Account<T> {
         self.lock().in_flight
     }
 
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     pub(super) fn wake(&self) {
         self.wake.notify_one();
     }

@@ -125,6 +125,7 @@ pub(super) struct Op<T> {
     pub(super) access: Access,
     /// Where in the buffer's room the byte at `offset` goes.
     pub(super) within: usize,
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     pub(super) limit: Option<Duration>,
     pub(super) token: T,
 }

@@ -13,6 +13,7 @@ pub(super) struct Plan {
     /// Bytes to each part of the destination in turn: one, or one per segment.
     pub(super) widths: Widths,
     /// All of them together.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     pub(super) total: usize,
     /// How many of them must be there for the operation to have succeeded: beyond may be the end of the file.
     pub(super) need: usize,

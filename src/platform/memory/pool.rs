@@ -165,11 +165,13 @@ impl BufferPool {
     }
 
     /// The chunks, in order, for a ring to register. They live as long as the pool.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     pub(crate) fn chunks(&self) -> impl Iterator<Item = (NonNull<u8>, usize)> + '_ {
         (0..self.arena.len() / CHUNK_BYTES).map(|chunk| (self.arena.at(chunk * CHUNK_BYTES, CHUNK_BYTES), CHUNK_BYTES))
     }
 
     /// Notes how many chunks a ring has registered.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     pub(crate) fn set_registered(&self, chunks: usize) {
         self.registered_chunks.store(chunks, Ordering::Relaxed);
     }
@@ -244,6 +246,7 @@ impl PoolBuffer {
     }
 
     /// The chunk it stands in.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     pub(crate) fn chunk(&self) -> usize {
         self.group.saturating_sub(SMALL_GROUPS - 1)
     }
