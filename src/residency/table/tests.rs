@@ -88,8 +88,8 @@ fn what_is_held_is_not_evicted() {
 #[test]
 fn what_a_reader_uses_stays_until_it_is_done_and_nothing_else_does() {
     let world = World::new();
-    for path in ["a", "b"] {
-        drop(world.table.admit(world.asset(path, Generation(1), b"12345"), None));
+    for (path, bytes) in [("a", b"12345"), ("b", b"67890")] {
+        drop(world.table.admit(world.asset(path, Generation(1), bytes), None));
     }
     let used = world.table.read(id("a"), |asset| {
         assert!(!world.table.candidate(id("a")).unwrap().pinned, "it is not counted");
