@@ -173,7 +173,9 @@ fn median(times: &mut [f64]) -> f64 {
 fn print(all: &mut [Times], rounds: usize, touch: bool) {
     let reads = if touch { "the first byte is read" } else { "the length is read" };
     println!("ns per hit and thread, medians of {rounds} rounds; {ASSETS} resident, Zipf {EXPONENT}; {reads}");
-    println!("| | 1 thread | 2 threads | scaling | 1 thread, one asset | 2 threads, one asset | scaling | 1 thread / bare |");
+    println!(
+        "| | 1 thread | 2 threads | scaling | 1 thread, one asset | 2 threads, one asset | scaling | 1 thread / bare |"
+    );
     println!("|---|---|---|---|---|---|---|---|");
     let bare = median(&mut all[0].one);
     for times in all {
