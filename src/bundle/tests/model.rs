@@ -79,7 +79,8 @@ fn check(bundle: &Bundle, model: &BTreeMap<usize, Want>, explicit: &BTreeSet<usi
         assert_eq!(Some(located.placement), bundle.placement(&record.content, 1..300).unwrap());
         let mut present: Vec<_> = expected.iter().filter(|(_, present)| *present).map(|(path, _)| path.id()).collect();
         let mut ids = located.dependencies;
-        (present.sort(), ids.sort());
+        present.sort();
+        ids.sort();
         assert_eq!((located.record, ids), (record, present));
     }
     for at in 0..NAMES {
