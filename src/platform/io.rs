@@ -113,7 +113,7 @@ pub struct DriverStats {
     pub polls: u64,
     /// Times that something came while it looked.
     pub poll_hits: u64,
-    /// Completions that the kernel had to keep aside because the queue was full. None of them was lost.
+    /// Times that the kernel kept completions aside because their queue was full. None of them was lost.
     pub overflows: u64,
     /// Operations that may be with the device at once, now; 0 for the positioned engine.
     pub depth_now: u64,

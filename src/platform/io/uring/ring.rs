@@ -43,11 +43,13 @@ pub(super) struct Outcome<T> {
     pub(super) not_direct: u64,
     /// Into registered memory.
     pub(super) fixed: u64,
+    /// Times that the kernel kept completions aside because their queue was full.
+    pub(super) overflows: u64,
 }
 
 impl<T> Default for Outcome<T> {
     fn default() -> Self {
-        Self { done: Vec::new(), by_thread: Vec::new(), continued: 0, direct: 0, not_direct: 0, fixed: 0 }
+        Self { done: Vec::new(), by_thread: Vec::new(), continued: 0, direct: 0, not_direct: 0, fixed: 0, overflows: 0 }
     }
 }
 
@@ -64,6 +66,7 @@ impl<T> Outcome<T> {
             (&counters.direct, &mut self.direct),
             (&counters.not_direct, &mut self.not_direct),
             (&counters.fixed, &mut self.fixed),
+            (&counters.overflows, &mut self.overflows),
         ] {
             if *value > 0 {
                 count(counter, std::mem::take(value));
@@ -130,8 +133,6 @@ pub(in crate::platform::io) struct Ring<T> {
     out_of_room: bool,
     /// Submitting failed for good: what still stands in the submission queue must never be submitted.
     broken: bool,
-    /// Completions that the kernel had to keep aside, as it counts them.
-    overflowed: u32,
 }
 
 impl<T> Ring<T> {
@@ -162,7 +163,6 @@ impl<T> Ring<T> {
             sqpoll: config.sqpoll.is_some(),
             out_of_room: false,
             broken: false,
-            overflowed: 0,
         })
     }
 
@@ -278,7 +278,9 @@ impl<T> Ring<T> {
         loop {
             let (put_off, asleep) = {
                 let queue = self.uring.submission();
-                (queue.taskrun() || queue.cq_overflow(), self.sqpoll && !queue.is_empty() && queue.need_wakeup())
+                let overflow = queue.cq_overflow();
+                outcome.overflows += u64::from(overflow);
+                (queue.taskrun() || overflow, self.sqpoll && !queue.is_empty() && queue.need_wakeup())
             };
             if self.sqpoll {
                 // The kernel's own thread takes it from here; it only has to be awake.
@@ -424,12 +426,6 @@ impl<T> Ring<T> {
         fence(Ordering::SeqCst);
     }
 
-    /// Completions that the kernel kept aside since the last call, because the queue was full. None was lost.
-    pub(super) fn overflows(&mut self) -> u64 {
-        let count = self.uring.completion().overflow();
-        u64::from(count.wrapping_sub(std::mem::replace(&mut self.overflowed, count)))
-    }
-
     /// Whether files are registered that nobody reads at the moment.
     pub(super) fn holds_files(&self) -> bool {
         self.free.len() == self.slab.len() && self.files.any()
@@ -469,6 +465,19 @@ impl<T> Ring<T> {
         flags.set(EnterFlags::SQ_WAKEUP, wake);
         // SAFETY: no argument structure is passed, and what is submitted was pushed by `queue` or `queue_rest`.
         unsafe { self.uring.submitter().enter::<libc::sigset_t>(submit, wait_for, flags.bits(), None) }
+    }
+}
+
+#[cfg(test)]
+impl<T> Ring<T> {
+    /// Submits `count` requests that do nothing, without taking their completions.
+    #[allow(unsafe_code)]
+    pub(super) fn flood(&mut self, count: usize) {
+        for _ in 0..count {
+            // SAFETY: it names no memory.
+            unsafe { self.uring.submission().push(&opcode::Nop::new().build().user_data(ASIDE)) }.unwrap();
+            assert_eq!(self.enter(1, 0, false).unwrap(), 1);
+        }
     }
 }
 
