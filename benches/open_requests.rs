@@ -91,7 +91,7 @@ fn settle() -> u64 {
     let mut quiet = 0;
     while quiet < 5 {
         let before = cpu_by_thread();
-        std::thread::sleep(Duration::from_millis(50));
+        support::pause(Duration::from_millis(50));
         let busy: u64 = cpu_since(&before).iter().map(|(_, spent)| spent).sum();
         quiet = if busy < 5_000_000 { quiet + 1 } else { 0 };
         most = most.max(resident_own_bytes());

@@ -361,13 +361,13 @@ fn idle(file: &Path) {
     let order = shuffled(SMALL_COUNT, 7);
     let before = cpu_by_thread();
     for turn in 0..IDLE_LOADS + IDLE_LOADS / 10 {
-        std::thread::sleep(IDLE_PAUSE);
+        support::pause(IDLE_PAUSE);
         let at = order[order.len() - 1 - turn] as u64 % blocks * SMALL as u64;
         let (read, ()) = timed(|| {
             #[cfg(unix)]
             std::os::unix::fs::FileExt::read_exact_at(&direct, &mut block.0, at).expect("a block is read");
         });
-        std::thread::sleep(IDLE_PAUSE);
+        support::pause(IDLE_PAUSE);
         let (load, asset) = timed(|| wait_for(runtime.load(&names[order[turn]])));
         assert_eq!(asset.expect("it is answered").len(), SMALL, "an asset is whole");
         // The first warm up.

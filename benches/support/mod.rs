@@ -265,6 +265,12 @@ pub fn open_direct(file: &Path) -> File {
     options.open(file).expect("the file opens for direct reads")
 }
 
+/// Waits, so that a runtime at work can come to rest: nobody ever sends.
+pub fn pause(how_long: Duration) {
+    let (_never, waiting) = std::sync::mpsc::channel::<()>();
+    waiting.recv_timeout(how_long).ok();
+}
+
 /// Times one call.
 pub fn timed<R>(call: impl FnOnce() -> R) -> (Duration, R) {
     let began = Instant::now();

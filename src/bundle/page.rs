@@ -124,13 +124,21 @@ enum Front {
     Run(u64),
 }
 
+/// What may follow a head that says 15: then the key is no longer than any can be.
+const SUFFIX_MORE_MAX: u8 = KEY_BYTES_MAX as u8 - 15;
+
 #[inline]
 fn front(fields: &mut Fields<'_>) -> Result<Front, Fault> {
     let head = fields.u8().ok_or(SHORT)?;
-    match (head >> 4, head & 15) {
+    match (head >> 4, head & 15, fields.0) {
         // Nearly all.
-        (high @ ..15, low @ 1..15) => Ok(Front::Key(usize::from(high), usize::from(low))),
-        (high, low) => long_front(u64::from(high), u64::from(low), fields),
+        (high @ ..15, low @ 1..15, _) => Ok(Front::Key(usize::from(high), usize::from(low))),
+        // Hashes share little, and are longer than the head can say.
+        (high @ ..15, 15, [more @ ..=SUFFIX_MORE_MAX, rest @ ..]) => {
+            fields.0 = rest;
+            Ok(Front::Key(usize::from(high), usize::from(*more) + 15))
+        }
+        (high, low, _) => long_front(u64::from(high), u64::from(low), fields),
     }
 }
 
