@@ -37,8 +37,11 @@ fn an_update_stages_what_changed_and_nothing_else() {
     assert_eq!(builder.bundle().unwrap().generation().0, 2);
 }
 
+#[cfg(unix)]
 #[test]
 fn a_scan_tells_again_only_what_is_new() {
+    use std::os::unix::fs::symlink;
+
     let tree = Tree::new();
     tree.write("a.css", b"@import 'missing.css';");
     symlink("/", tree.at("out")).unwrap();

@@ -36,7 +36,11 @@ impl FileSystem for OsFileSystem {
         for entry in fs::read_dir(path)? {
             let entry = entry?;
             let found = DirEntry { name: entry.file_name(), kind: kind(entry.file_type()?) };
-            each(found, &|| Ok(stat(&entry.metadata()?)));
+            #[cfg(unix)]
+            let look = || Ok(stat(&entry.metadata()?));
+            #[cfg(not(unix))]
+            let look = || stat_path(&entry.path(), false);
+            each(found, &look);
         }
         Ok(())
     }
