@@ -4,6 +4,7 @@
 //! ```sh
 //! cargo bench --bench engine              # all; needs fio, and 1 GiB in the folder of the build or in FLYLOFT_BENCH_DIR
 //! cargo bench --bench engine -- --quick   # shorter turns
+//! cargo bench --bench engine -- threads   # the positioned engine by number of threads
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -47,6 +48,7 @@ struct Setup {
     sqpoll: bool,
     adaptive: bool,
     pool: bool,
+    threads: usize,
 }
 
 fn main() {
@@ -66,8 +68,9 @@ fn main() {
         Load { what: "4 KiB random", bytes: 4096, depth: 128 },
         Load { what: "1 MiB random", bytes: 1 << 20, depth: 8 },
     ];
-    let plain = Setup { name: "io_uring", engine: Engine::Uring, sqpoll: false, adaptive: false, pool: true };
-    let setups = [
+    let plain =
+        Setup { name: "io_uring", engine: Engine::Uring, sqpoll: false, adaptive: false, pool: true, threads: 0 };
+    let mut setups = vec![
         plain,
         Setup { name: "io_uring, adaptive", adaptive: true, ..plain },
         Setup { name: "io_uring, own buffers", pool: false, ..plain },
@@ -137,6 +140,7 @@ fn turn(source: &Arc<dyn ReadAt>, load: Load, setup: Setup, seconds: f64) -> Opt
         engine: setup.engine,
         pool: pool.clone(),
         adaptive_depth: setup.adaptive,
+        threads: setup.threads,
         sqpoll: setup.sqpoll.then(|| Duration::from_millis(50)),
         ..DriverConfig::default()
     };

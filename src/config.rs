@@ -164,7 +164,7 @@ pub struct RuntimeConfig {
     /// Processors for I/O workers: each worker runs on those of its node that are named, whatever `pinning` would choose.
     /// Default none.
     pub io_cpus: Vec<usize>,
-    /// Reads that one I/O worker keeps with the kernel, 1 to 256. Default 64.
+    /// Reads that one I/O worker keeps with the kernel, 1 to 1024. Default 64.
     pub queue_depth: usize,
     /// How bundles are read.
     pub io: IoConfig,

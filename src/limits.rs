@@ -7,7 +7,7 @@ pub const OPEN_REQUESTS_MAX: usize = 4 << 20;
 /// Most reads in one batch to an I/O worker.
 pub const READ_BATCH_MAX: usize = 64;
 /// Most reads that one I/O worker has with the kernel at once.
-pub const READS_IN_FLIGHT_MAX: usize = 256;
+pub const READS_IN_FLIGHT_MAX: usize = 1024;
 /// Most bytes of one read: neighbouring frames are merged up to here.
 pub const READ_BYTES_MAX: usize = 1 << 20;
 /// Largest decoded frame of the `access` layout.

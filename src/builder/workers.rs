@@ -55,6 +55,7 @@ impl Machine {
             pool: pool.ok(),
             adaptive_depth: config.io.adaptive_depth,
             sqpoll: config.io.sqpoll,
+            threads: 0,
         };
         Driver::start(driver, threads)
     }

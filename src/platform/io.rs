@@ -41,7 +41,8 @@ use crate::config::Engine;
 use crate::error::{Error, Result};
 use crate::limits;
 
-/// Threads that read for the positioned engine; fewer when the depth is less.
+/// Threads that read for the positioned engine unless others are asked for; fewer when the depth is less.
+/// `cargo bench --bench engine -- threads` shows what other numbers give.
 const POSITIONED_THREADS: usize = 16;
 /// Threads that read for the other engines what these cannot read.
 const HELPER_THREADS: usize = 2;
@@ -61,6 +62,8 @@ pub struct DriverConfig {
     pub pool: Option<Arc<BufferPool>>,
     /// Whether to have fewer operations with the device than `depth` where more gain nothing.
     pub adaptive_depth: bool,
+    /// Threads of the positioned engine; 0 for 16. Never more than `depth`.
+    pub threads: usize,
     /// Lets a thread of the kernel take submissions without a system call; it takes a whole processor while there are
     /// any, and for this long after the last. `None`: no such thread.
     pub sqpoll: Option<Duration>,
@@ -75,6 +78,7 @@ impl Default for DriverConfig {
             engine: Engine::Auto,
             pool: None,
             adaptive_depth: false,
+            threads: 0,
             sqpoll: None,
         }
     }
@@ -111,7 +115,7 @@ pub struct DriverStats {
     pub polls: u64,
     /// Times that something came while it looked.
     pub poll_hits: u64,
-    /// Completions that the kernel had to keep aside because the queue was full. None of them was lost.
+    /// Times that the kernel kept completions aside because their queue was full. None of them was lost.
     pub overflows: u64,
     /// Operations that may be with the device at once, now; 0 for the positioned engine.
     pub depth_now: u64,
@@ -197,7 +201,8 @@ impl<T: Send + 'static> Driver<T> {
         let try_own = config.engine != Engine::Positioned && verdict.is_ok();
         let account = Arc::new(Account::new(config.depth));
         let positioned = {
-            let count = if try_own { HELPER_THREADS } else { POSITIONED_THREADS };
+            let wanted = if config.threads == 0 { POSITIONED_THREADS } else { config.threads };
+            let count = if try_own { HELPER_THREADS } else { wanted };
             let cpus = if config.cpus.len() == 1 { CpuSet::any() } else { config.cpus.clone() };
             let pool = Pool::new(&format!("{}-read", config.name), count.min(config.depth), &cpus, threads)?;
             Arc::new(Positioned::new(pool, Arc::clone(&account)))

@@ -20,6 +20,9 @@ pub use self::target::{IoBuffer, Segment};
 const ALIGN_WITHIN_FACTOR: usize = 16;
 /// What every allocator aligns to anyway.
 const ALIGN_FREE: usize = 16;
+/// The size of a huge page where there are any. Whole ones within an allocation are asked for: a large asset then costs
+/// a few faults, not one for each 4 KiB, and a direct read into it pins a few pages.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// Zeroed bytes at an aligned address, owned. Its address never changes until it is dropped.
 ///
@@ -75,6 +78,12 @@ impl AlignedBuffer {
         debug_assert!(skip + len <= layout.size());
         // SAFETY: `base` is a multiple of 16, so at most `align - 16` bytes are skipped, and `layout` holds `len` more.
         let start = unsafe { base.add(skip) };
+        let to_huge = start.as_ptr().align_offset(HUGE_PAGE_BYTES);
+        let huge = len.saturating_sub(to_huge) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+        if huge > 0 {
+            // SAFETY: `to_huge + huge` is at most `len`, so the range is within the allocation.
+            advise_huge(unsafe { start.add(to_huge) }, huge);
+        }
         Some(Self { start, len, capacity: len, base, layout, align })
     }
 
@@ -154,6 +163,21 @@ impl AsRef<[u8]> for AlignedBuffer {
 impl fmt::Debug for AlignedBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AlignedBuffer").field("len", &self.len).field("align", &self.align).finish()
+    }
+}
+
+/// Advises the system to make huge pages of memory that is ours; whether it took the advice.
+#[cfg_attr(target_os = "linux", allow(unsafe_code))]
+fn advise_huge(start: NonNull<u8>, len: usize) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: whatever the range is, the advice changes no byte of it and no right to it.
+        unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_HUGEPAGE) == 0 }
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (start, len);
+        false
     }
 }
 

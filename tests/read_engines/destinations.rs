@@ -217,7 +217,7 @@ pub fn a_file_that_shrinks_while_it_is_read_gives_its_bytes_or_says_so(engine: E
     let rig = Rig::new(engine);
     let op = |number: usize| {
         let buffer = AlignedBuffer::new_in_blocks(65_536, BLOCK).unwrap();
-        let access = if number % 2 == 0 { Access::Direct } else { Access::Cached };
+        let access = if number.is_multiple_of(2) { Access::Direct } else { Access::Cached };
         ReadOp { access, ..read(&file, number % 16 * 65_536, buffer, 65_536, number) }
     };
     let mut shrunk = false;

@@ -105,11 +105,11 @@ pub(super) async fn run<T: Send + 'static>(mut ring: Ring<T>, mut depth: Depth, 
             ring.accept(op, &mut outcome);
         }
         count(&counters.batches, ring.hand_over(&mut outcome));
-        ring.reap(&mut outcome);
+        // Before completions make room: whoever keeps it full refills it when they come.
         let saturated = !queued.is_empty() || ring.occupied() >= depth.now();
+        ring.reap(&mut outcome);
         depth.note(SystemClock.now(), outcome.done.len(), outcome.bytes(), saturated);
         outcome.count(counters);
-        count(&counters.overflows, ring.overflows());
         counters.depth_now.store(depth.now() as u64, Ordering::Relaxed);
         if !outcome.by_thread.is_empty() {
             engine.positioned.start(std::mem::take(&mut outcome.by_thread));

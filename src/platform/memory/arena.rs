@@ -3,7 +3,7 @@
 use std::io;
 use std::ptr::NonNull;
 
-use super::Backing;
+use super::{Backing, advise_huge};
 
 /// A range of zeroed memory at an aligned address, freed when it is dropped.
 pub(super) struct Arena {
@@ -43,7 +43,7 @@ impl Arena {
         #[allow(unsafe_code)]
         // SAFETY: `align_offset` to a power of two skips less than `align` bytes, and `room` has `len` more.
         let start = unsafe { base.add(skip.min(align)) };
-        let backing = advise_huge(start, len);
+        let backing = if advise_huge(start, len) { Backing::Advised } else { Backing::Plain };
         Ok(Self { start, len, backing, mapped: (base, room) })
     }
 
@@ -105,20 +105,4 @@ fn unmap(start: NonNull<u8>, len: usize) {
     // SAFETY: exactly what `map` returned, once: nothing refers to it any more, since parts keep their pool.
     let status = unsafe { libc::munmap(start.as_ptr().cast(), len) };
     debug_assert_eq!(status, 0);
-}
-
-#[cfg(unix)]
-#[allow(unsafe_code)]
-fn advise_huge(start: NonNull<u8>, len: usize) -> Backing {
-    #[cfg(target_os = "linux")]
-    {
-        // SAFETY: the range was just mapped; the advice changes no byte of it.
-        let status = unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
-        if status == 0 { Backing::Advised } else { Backing::Plain }
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = (start, len);
-        Backing::Plain
-    }
 }

@@ -306,7 +306,7 @@ mod tests {
                 }
                 let Some(part) = pool.take(len) else { continue };
                 let own = range(&part);
-                prop_assert!(own.len() >= len && own.start % 4096 == 0);
+                prop_assert!(own.len() >= len && own.start.is_multiple_of(4096));
                 let chunk = chunks[part.chunk()];
                 prop_assert!(own.start >= chunk && own.end <= chunk + CHUNK_BYTES);
                 for other in held.iter().map(range) {

@@ -1,7 +1,8 @@
 //! Files that the ring knows by number: the kernel looks them up once, not with every read.
 //!
-//! A registered file stays open in the kernel, whoever closes it here. So each is let go of when nothing has been read
-//! for a while: a bundle that was replaced and deleted gives its space back.
+//! A registered file stays open in the kernel, whoever closes it here. So all are let go of when nothing has been read
+//! for a while, and those that are closed here when another one comes: a bundle that was replaced and deleted gives its
+//! space back.
 
 use std::os::fd::RawFd;
 use std::sync::{Arc, Weak};
@@ -51,6 +52,7 @@ impl Files {
         let index = match found {
             Some(index) => index,
             None => {
+                self.let_go_unless(uring, |slot| slot.source.strong_count() > 0);
                 let index = self.slots.iter().position(Option::is_none)?;
                 uring.submitter().register_files_update(index as u32, &[fd]).ok()?;
                 self.slots[index] = Some(Slot { source: Arc::downgrade(source), direct });
@@ -68,8 +70,14 @@ impl Files {
 
     /// Lets go of all. The kernel keeps those that are being read until that is done.
     pub(super) fn let_go(&mut self, uring: &IoUring) {
+        self.let_go_unless(uring, |_| false);
+    }
+
+    fn let_go_unless(&mut self, uring: &IoUring, keep: impl Fn(&Slot) -> bool) {
         for (index, slot) in self.slots.iter_mut().enumerate() {
-            if slot.is_some() && uring.submitter().register_files_update(index as u32, &[-1]).is_ok() {
+            if slot.as_ref().is_some_and(|slot| !keep(slot))
+                && uring.submitter().register_files_update(index as u32, &[-1]).is_ok()
+            {
                 *slot = None;
             }
         }

@@ -43,11 +43,13 @@ pub(super) struct Outcome<T> {
     pub(super) not_direct: u64,
     /// Into registered memory.
     pub(super) fixed: u64,
+    /// Times that the kernel kept completions aside because their queue was full.
+    pub(super) overflows: u64,
 }
 
 impl<T> Default for Outcome<T> {
     fn default() -> Self {
-        Self { done: Vec::new(), by_thread: Vec::new(), continued: 0, direct: 0, not_direct: 0, fixed: 0 }
+        Self { done: Vec::new(), by_thread: Vec::new(), continued: 0, direct: 0, not_direct: 0, fixed: 0, overflows: 0 }
     }
 }
 
@@ -64,6 +66,7 @@ impl<T> Outcome<T> {
             (&counters.direct, &mut self.direct),
             (&counters.not_direct, &mut self.not_direct),
             (&counters.fixed, &mut self.fixed),
+            (&counters.overflows, &mut self.overflows),
         ] {
             if *value > 0 {
                 count(counter, std::mem::take(value));
@@ -121,15 +124,15 @@ pub(in crate::platform::io) struct Ring<T> {
     /// What stands in the submission queue and the kernel has not taken yet, in order: slab indices, or `None` for
     /// what goes beside an operation.
     unsubmitted: VecDeque<Option<usize>>,
-    /// Cancellations that found no room in the submission queue: slab indices.
+    /// Operations that found no room in the submission queue: slab indices.
+    later: VecDeque<usize>,
+    /// Cancellations that are to be submitted: slab indices.
     cancels: VecDeque<usize>,
     sqpoll: bool,
     /// The kernel had no room at the last attempt.
     out_of_room: bool,
     /// Submitting failed for good: what still stands in the submission queue must never be submitted.
     broken: bool,
-    /// Completions that the kernel had to keep aside, as it counts them.
-    overflowed: u32,
 }
 
 impl<T> Ring<T> {
@@ -155,11 +158,11 @@ impl<T> Ring<T> {
             discard: NonNull::from(discarded.as_mut_slice()).cast(),
             _discarded: discarded,
             unsubmitted: VecDeque::with_capacity(2 * depth),
+            later: VecDeque::new(),
             cancels: VecDeque::new(),
             sqpoll: config.sqpoll.is_some(),
             out_of_room: false,
             broken: false,
-            overflowed: 0,
         })
     }
 
@@ -217,18 +220,20 @@ impl<T> Ring<T> {
             let timer = opcode::LinkTimeout::new(&raw const self.limits[index]).build().user_data(ASIDE);
             // SAFETY: as below; the time limit stands in `limits`, which stays where it is and changes only when the
             // next operation takes this index, after the completion of this one.
-            let pushed = unsafe { queue.push_multiple(&[sqe.flags(squeue::Flags::IO_LINK), timer]) };
-            pushed.expect("the submission queue has two places for each entry of the slab");
-            self.unsubmitted.extend([Some(index), None]);
+            match unsafe { queue.push_multiple(&[sqe.flags(squeue::Flags::IO_LINK), timer]) } {
+                Ok(()) => self.unsubmitted.extend([Some(index), None]),
+                Err(_) => self.later.push_back(index),
+            }
         } else {
             // SAFETY: the descriptor is kept open by `entry.op.what`, or by the ring's table. The bytes are in
             // `entry.op.buffer`, the pieces in `entry.pieces`; their addresses do not change, and both stay in the
             // slab, untouched, until the completion has arrived (invariant 15). Gaps go to `discard`, which nobody
             // reads and which is dropped after the ring has waited for everything.
-            let pushed = unsafe { queue.push(&sqe) };
-            // Each entry has at most one operation in the queue, and cancellations leave room for them.
-            pushed.expect("the submission queue has two places for each entry of the slab");
-            self.unsubmitted.push_back(Some(index));
+            match unsafe { queue.push(&sqe) } {
+                Ok(()) => self.unsubmitted.push_back(Some(index)),
+                // The kernel has not taken what stands there already.
+                Err(_) => self.later.push_back(index),
+            }
         }
     }
 
@@ -245,24 +250,21 @@ impl<T> Ring<T> {
         }
     }
 
-    /// Puts cancellations into what room the operations leave.
+    /// Queues what found no room before, and the cancellations.
     #[allow(unsafe_code)]
-    fn queue_cancels(&mut self) {
-        while let Some(index) = self.cancels.front().copied() {
-            let room = self.uring.submission();
-            // Two places for each entry that may yet be queued.
-            let free = room.capacity() - room.len();
-            drop(room);
-            if free <= 2 * self.free.len().max(1) {
-                return;
-            }
-            self.cancels.pop_front();
+    fn queue_rest(&mut self, outcome: &mut Outcome<T>) {
+        for index in std::mem::take(&mut self.later) {
+            self.queue(index, outcome);
+        }
+        while let Some(index) = self.cancels.pop_front() {
+            // It may have ended meanwhile, and another operation have its place.
             if self.slab[index].as_ref().is_some_and(|entry| entry.cancelled) {
                 let sqe = opcode::AsyncCancel::new(index as u64).build().user_data(ASIDE);
                 // SAFETY: it names no memory.
-                if unsafe { self.uring.submission().push(&sqe) }.is_ok() {
-                    self.unsubmitted.push_back(None);
+                if unsafe { self.uring.submission().push(&sqe) }.is_err() {
+                    return self.cancels.push_front(index);
                 }
+                self.unsubmitted.push_back(None);
             }
         }
     }
@@ -272,16 +274,19 @@ impl<T> Ring<T> {
     pub(super) fn hand_over(&mut self, outcome: &mut Outcome<T>) -> u64 {
         let mut batches = 0;
         self.out_of_room = false;
-        self.queue_cancels();
+        self.queue_rest(outcome);
         loop {
             let (put_off, asleep) = {
                 let queue = self.uring.submission();
-                (queue.taskrun() || queue.cq_overflow(), queue.need_wakeup())
+                let overflow = queue.cq_overflow();
+                outcome.overflows += u64::from(overflow);
+                (queue.taskrun() || overflow, self.sqpoll && !queue.is_empty() && queue.need_wakeup())
             };
             if self.sqpoll {
                 // The kernel's own thread takes it from here; it only has to be awake.
                 batches += u64::from(!self.unsubmitted.is_empty());
                 self.unsubmitted.clear();
+                self.out_of_room = !self.later.is_empty();
                 if (asleep || put_off)
                     && let Err(error) = self.enter(0, 0, asleep)
                     && error.raw_os_error() != Some(libc::EINTR)
@@ -324,7 +329,8 @@ impl<T> Ring<T> {
     /// Never submits again. Operations that the kernel has not taken are done by threads.
     pub(super) fn give_up(&mut self, outcome: &mut Outcome<T>) {
         self.broken = true;
-        for index in std::mem::take(&mut self.unsubmitted).into_iter().flatten() {
+        let later = std::mem::take(&mut self.later);
+        for index in std::mem::take(&mut self.unsubmitted).into_iter().flatten().chain(later) {
             if let Some(entry) = self.slab[index].take() {
                 self.free.push(index);
                 outcome.by_thread.push(entry.restarted());
@@ -392,7 +398,7 @@ impl<T> Ring<T> {
 
     /// Whether something waits to be submitted.
     pub(super) fn has_more(&self) -> bool {
-        !self.unsubmitted.is_empty() || !self.cancels.is_empty()
+        !(self.unsubmitted.is_empty() && self.later.is_empty() && self.cancels.is_empty())
     }
 
     pub(super) fn is_out_of_room(&self) -> bool {
@@ -418,12 +424,6 @@ impl<T> Ring<T> {
         }
         // A look at the queue after this must not come before it: the kernel would not announce what the look missed.
         fence(Ordering::SeqCst);
-    }
-
-    /// Completions that the kernel kept aside since the last call, because the queue was full. None was lost.
-    pub(super) fn overflows(&mut self) -> u64 {
-        let count = self.uring.completion().overflow();
-        u64::from(count.wrapping_sub(std::mem::replace(&mut self.overflowed, count)))
     }
 
     /// Whether files are registered that nobody reads at the moment.
@@ -454,7 +454,7 @@ impl<T> Ring<T> {
 
     /// Operations that the kernel has taken and not answered.
     pub(super) fn with_kernel(&self) -> usize {
-        self.slab.len() - self.free.len() - self.unsubmitted.iter().flatten().count()
+        self.occupied() - self.later.len() - self.unsubmitted.iter().flatten().count()
     }
 
     /// The one system call: submits, waits for `wait_for` completions, runs what the kernel has put off.
@@ -463,22 +463,36 @@ impl<T> Ring<T> {
         let submit = if self.broken { 0 } else { submit as u32 };
         let mut flags = EnterFlags::GETEVENTS;
         flags.set(EnterFlags::SQ_WAKEUP, wake);
-        // SAFETY: no argument structure is passed, and what is submitted was pushed by `queue` or `queue_cancels`.
+        // SAFETY: no argument structure is passed, and what is submitted was pushed by `queue` or `queue_rest`.
         unsafe { self.uring.submitter().enter::<libc::sigset_t>(submit, wait_for, flags.bits(), None) }
+    }
+}
+
+#[cfg(test)]
+impl<T> Ring<T> {
+    /// Submits `count` requests that do nothing, without taking their completions.
+    #[allow(unsafe_code)]
+    pub(super) fn flood(&mut self, count: usize) {
+        for _ in 0..count {
+            // SAFETY: it names no memory.
+            unsafe { self.uring.submission().push(&opcode::Nop::new().build().user_data(ASIDE)) }.unwrap();
+            assert_eq!(self.enter(1, 0, false).unwrap(), 1);
+        }
     }
 }
 
 impl<T> Drop for Ring<T> {
     /// Waits until the kernel has let go of every buffer. After an orderly end there is none.
     fn drop(&mut self) {
-        if !self.sqpoll {
-            self.broken = true;
-            for index in std::mem::take(&mut self.unsubmitted).into_iter().flatten() {
-                // Never submitted, and never will be: the kernel knows nothing of it.
-                self.slab[index] = None;
-                self.free.push(index);
-            }
+        // What the kernel's own thread was shown it may take at any time; then nothing is unsubmitted.
+        let unsubmitted = if self.sqpoll { VecDeque::new() } else { std::mem::take(&mut self.unsubmitted) };
+        self.broken = true;
+        for index in unsubmitted.into_iter().flatten().chain(std::mem::take(&mut self.later)) {
+            // Never submitted, and never will be: the kernel knows nothing of it.
+            self.slab[index] = None;
+            self.free.push(index);
         }
+        self.unsubmitted.clear();
         while self.with_kernel() > 0 {
             if let Err(error) = self.enter(0, 1, self.sqpoll)
                 && error.raw_os_error() != Some(libc::EINTR)
