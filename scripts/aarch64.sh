@@ -22,4 +22,6 @@ export QEMU_LD_PREFIX=$root FLYLOFT_TEST_RUNNER=qemu-aarch64
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/targets
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=qemu-aarch64
+# The emulator is slow: optimised code, and fewer cases for the tests that make up their own.
+export CARGO_PROFILE_DEV_OPT_LEVEL=${CARGO_PROFILE_DEV_OPT_LEVEL:-1} PROPTEST_CASES=${PROPTEST_CASES:-8}
 cargo test --locked --target "$target" "$@"

@@ -192,7 +192,8 @@ fn every_document_is_json() {
     assert_eq!(dependencies["dependencies"].as_array().unwrap().len(), 2);
     let doctor = flyloft(&["doctor", "--json"]).json();
     assert!(doctor["items"].as_array().unwrap().iter().any(|item| item["name"] == "io_uring"), "{doctor}");
-    assert!(flyloft(&["doctor"]).done().contains("cores"));
+    let text = flyloft(&["doctor", text(&tree.root())]).done();
+    assert!(text.contains("cores") && text.contains("folder"), "{text}");
 }
 
 #[test]
@@ -287,6 +288,7 @@ fn a_call_that_cannot_be_understood_is_one_line() {
     flyloft(&["ls"]).refused(2, &["<FILE>"]);
     flyloft(&["ls", "a", "--frob"]).refused(2, &["--frob"]);
     flyloft(&["serve", "x", "--budget", "12q"]).refused(2, &["'12q' is not a size"]);
+    flyloft(&["load", "x", "--profile", "--cold"]).refused(2, &["--profile"]);
     flyloft(&["load", "x", "--clients", "0"]).refused(2, &["--clients"]);
     assert!(flyloft(&["--help"]).done().contains("Usage"));
     assert!(flyloft(&["serve", "--help"]).done().contains("--watch"));

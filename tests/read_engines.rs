@@ -170,7 +170,7 @@ fn right_bytes_at_random_offsets_and_lengths(engine: Engine) {
     assert_eq!((stats.submitted, stats.completed, stats.failed), (600, 600, 0));
     assert_eq!(stats.bytes, ranges.iter().map(|range| range.1 as u64).sum::<u64>());
     match driver.engine() {
-        "io_uring" => assert_eq!(stats.positioned, 120),
+        "io_uring" | "iocp" => assert_eq!(stats.positioned, 120),
         _ => assert_eq!((stats.positioned, stats.batches), (600, 0)),
     }
 }
@@ -445,15 +445,6 @@ conformance!(
     what_is_cancelled_ends_once_with_its_buffer,
     right_bytes_in_every_mode,
 );
-
-/// Where a sandbox has no io_uring, `Auto` must fall back with that very reason, and `Uring` must refuse with it.
-fn uring_is_missing_and_that_is_said(why: &str) {
-    let config = |engine| DriverConfig { name: "engine-test".into(), depth: 4, engine, ..DriverConfig::default() };
-    let auto = Driver::<Token>::start(config(Engine::Auto), &OsThreads).unwrap();
-    assert_eq!((auto.engine(), auto.engine_note().as_deref()), ("positioned", Some(why)));
-    let error = Driver::<Token>::start(config(Engine::Uring), &OsThreads).unwrap_err().to_string();
-    assert!(error.contains(why), "{error}");
-}
 
 #[test]
 fn auto_takes_the_ring_exactly_where_the_probe_works() {

@@ -6,6 +6,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::affinity::{self, CpuSet};
+use super::cgroup::Limits;
+use super::fs::{FileSystem, OsFileSystem};
 use super::memory;
 use super::topology::Topology;
 
@@ -48,6 +50,14 @@ impl Capabilities {
         Self::read(Path::new("/"), &affinity::allowed(), super::io::probe_uring())
     }
 
+    /// [`Capabilities::probe`], and what the file system of `folder` offers to bundles there. Nothing is written: whether
+    /// it takes reads past the page cache is tried on a file that is there.
+    pub fn probe_with(folder: &Path) -> Self {
+        let mut found = Self::probe();
+        found.items.push(file_system(&Files { root: Path::new("/") }, folder));
+        found
+    }
+
     /// Looks at the files that Linux shows under `root`, and takes the rest as given.
     fn read(root: &Path, allowed: &CpuSet, uring: Result<(), String>) -> Self {
         let topology = Topology::read(&root.join("sys"), allowed);
@@ -59,8 +69,11 @@ impl Capabilities {
             open_files(&files),
             huge_pages(&files),
             memory_size(&topology),
-            numa(&topology),
+            container(&Limits::read(root), &topology),
+            numa(&files, &topology),
             cores(&files, allowed, &topology),
+            submission_thread(&topology),
+            governor(&files, &topology),
             watching(&files, "inotify.watches", "max_user_watches", WATCHES_MIN),
             watching(&files, "inotify.instances", "max_user_instances", INSTANCES_MIN),
             watching(&files, "inotify.events", "max_queued_events", EVENTS_MIN),
@@ -184,7 +197,73 @@ fn memory_size(topology: &Topology) -> Capability {
     good("memory", if bytes == 0 { "not known".to_owned() } else { format!("{} MiB", bytes >> 20) })
 }
 
-fn numa(topology: &Topology) -> Capability {
+/// Limits of control groups are honoured, so they cost nothing that the user did not ask for; but they explain figures.
+fn container(limits: &Limits, topology: &Topology) -> Capability {
+    let cpu = limits.cpu_milli.map(|milli| {
+        let threads = limits.parallelism(topology.cpu_count());
+        let plural = if threads == 1 { "thread" } else { "threads" };
+        format!("{}.{:02} processors ({threads} {plural} to compute)", milli / 1000, milli % 1000 / 10)
+    });
+    let memory = limits.memory_bytes.map(|bytes| format!("{} MiB of memory", bytes >> 20));
+    let said: Vec<String> = cpu.into_iter().chain(memory).collect();
+    good("container", if said.is_empty() { "no limits".to_owned() } else { said.join(", ") })
+}
+
+/// A thread of the kernel that takes submissions. It is off unless the configuration asks for it, and that is right here.
+fn submission_thread(topology: &Topology) -> Capability {
+    let value = match topology.cpu_count() {
+        few @ 0..4 => format!("off, and best so: it would take one of {few} processors while reads come"),
+        many => format!("off; with {many} processors one may be given to it (io.sqpoll)"),
+    };
+    good("sqpoll", if cfg!(target_os = "linux") { value } else { "an interface of Linux".to_owned() })
+}
+
+fn governor(files: &Files<'_>, topology: &Topology) -> Capability {
+    let first = topology.cpus.first().map_or(0, |cpu| cpu.number);
+    match files.text(&format!("sys/devices/system/cpu/cpu{first}/cpufreq/scaling_governor")) {
+        Some(slow) if slow == "powersave" || slow == "conservative" => {
+            let cost =
+                "short bursts of reads run at a low clock; `cpupower frequency-set -g performance` where it matters";
+            poor("clock", slow, cost)
+        }
+        Some(other) => good("clock", other),
+        None => good("clock", "not ours to set"),
+    }
+}
+
+/// What holds `folder`, and whether reads past the page cache work there.
+fn file_system(files: &Files<'_>, folder: &Path) -> Capability {
+    const COST: &str = "bundles larger than memory go through the page cache, which costs a copy of each byte";
+    let folder = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+    let mounts = files.text("proc/self/mountinfo").unwrap_or_default();
+    let kind = kind_of_mount(&mounts, &folder).unwrap_or_else(|| "file system not known".to_owned());
+    let shown = format!("{kind} at {}", folder.display());
+    let sample = std::fs::read_dir(&folder).into_iter().flatten().flatten().find(|entry| {
+        // Only an ordinary file is opened; anything else may wait for someone.
+        entry.file_type().is_ok_and(|kind| kind.is_file()) && entry.metadata().is_ok_and(|file| file.len() > 0)
+    });
+    let Some(sample) = sample else {
+        return good("folder", format!("{shown}; no file there to try direct reads on"));
+    };
+    match OsFileSystem.open(&sample.path()) {
+        Ok(file) if file.direct().is_some() => good("folder", format!("{shown}; takes direct reads (tried)")),
+        Ok(_) => poor("folder", format!("{shown}; refuses direct reads"), COST),
+        Err(error) => good("folder", format!("{shown}; cannot be tried: {error}")),
+    }
+}
+
+/// The kind of file system that the longest mount point above `folder` has, from the lines of /proc/self/mountinfo.
+fn kind_of_mount(mounts: &str, folder: &Path) -> Option<String> {
+    let parse = |line: &str| {
+        let (place, kind) = line.split_once(" - ")?;
+        let point = place.split(' ').nth(4)?.replace("\\040", " ");
+        folder.starts_with(&point).then(|| (point.len(), kind.split(' ').next().unwrap_or_default().to_owned()))
+    };
+    // Of two on the same point the later one is on top.
+    mounts.lines().filter_map(parse).max_by_key(|(len, _)| *len).map(|(_, kind)| kind)
+}
+
+fn numa(files: &Files<'_>, topology: &Topology) -> Capability {
     let nodes: Vec<String> = topology
         .nodes
         .iter()
@@ -195,7 +274,13 @@ fn numa(topology: &Topology) -> Capability {
         count => format!("; {count} more with memory alone"),
     };
     let plural = if nodes.len() == 1 { "node" } else { "nodes" };
-    good("numa", format!("{} {plural} ({}){memory_only}", nodes.len(), nodes.join("; ")))
+    let value = format!("{} {plural} ({}){memory_only}", nodes.len(), nodes.join("; "));
+    if nodes.len() > 1 && files.number("proc/sys/kernel/numa_balancing") == Some(1) {
+        let cost = "the kernel moves pages to whoever touched them last, which costs page faults where memory is placed \
+                    already; set kernel.numa_balancing to 0 on a machine that does little else";
+        return poor("numa", value, cost);
+    }
+    good("numa", value)
 }
 
 fn cores(files: &Files<'_>, allowed: &CpuSet, topology: &Topology) -> Capability {
@@ -209,7 +294,14 @@ fn cores(files: &Files<'_>, allowed: &CpuSet, topology: &Topology) -> Capability
             let cost = "only these are used; a container's or taskset's limit, which is honoured";
             poor("cores", format!("{usable} of those online ({online}): {allowed}"), cost)
         }
-        _ => good("cores", format!("{usable}: {allowed}")),
+        _ => {
+            let threads = match topology.core_count() {
+                cores if cores < usable => format!(" on {cores} cores"),
+                _ => String::new(),
+            };
+            let unequal = if topology.is_heterogeneous() { ", some slower than others by design" } else { "" };
+            good("cores", format!("{usable}{threads}: {allowed}{unequal}"))
+        }
     }
 }
 
@@ -303,6 +395,33 @@ mod tests {
         assert!(found.is_complete(), "{found}");
         assert!(found.get("system").unwrap().value.ends_with("kernel 6.18.0"));
         assert_eq!(found.get("numa").unwrap().value, "1 node (0: processors 0-1)");
+    }
+
+    #[test]
+    fn limits_of_a_container_and_the_folders_file_system_are_told() {
+        let root = machine(&[
+            ("proc/self/cgroup", "0::/\n"),
+            ("proc/self/mountinfo", "31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"),
+            ("sys/fs/cgroup/cpu.max", "150000 100000\n"),
+            ("sys/fs/cgroup/memory.max", "536870912\n"),
+            ("proc/sys/kernel/numa_balancing", "1\n"),
+            ("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", "powersave\n"),
+            ("sys/devices/system/node/node0/cpulist", "0-1\n"),
+            ("sys/devices/system/node/node1/cpulist", "2-3\n"),
+        ]);
+        let found = Capabilities::read(root.path(), &(0..4).collect(), Ok(()));
+        let value = |name: &str| found.get(name).unwrap().value.as_str();
+        assert_eq!(value("container"), "1.50 processors (2 threads to compute), 512 MiB of memory");
+        assert!(value("sqpoll").starts_with("off") || !cfg!(target_os = "linux"));
+        assert!(!found.get("numa").unwrap().ok && !found.get("clock").unwrap().ok);
+        let mounts = "1 0 8:1 / / rw - ext4 /dev/a rw\n2 1 0:9 / /srv/my\\040assets rw - tmpfs none rw\n";
+        assert_eq!(kind_of_mount(mounts, Path::new("/srv/my assets/a")).as_deref(), Some("tmpfs"));
+        assert_eq!(kind_of_mount(mounts, Path::new("/srv")).as_deref(), Some("ext4"));
+        let folder = tempfile::tempdir().unwrap();
+        let of = |folder: &Path| file_system(&Files { root: Path::new("/") }, folder);
+        assert!(of(folder.path()).value.ends_with("no file there to try direct reads on"));
+        std::fs::write(folder.path().join("a"), [1; 8192]).unwrap();
+        assert!(of(folder.path()).value.contains("direct reads"));
     }
 
     #[test]

@@ -323,3 +323,12 @@ pub fn right_bytes_in_every_mode(engine: Engine) {
         });
     }
 }
+
+/// Where a sandbox has no io_uring, `Auto` must fall back with that very reason, and `Uring` must refuse with it.
+pub fn uring_is_missing_and_that_is_said(why: &str) {
+    let config = |engine| DriverConfig { name: "engine-test".into(), depth: 4, engine, ..DriverConfig::default() };
+    let auto = Driver::<Token>::start(config(Engine::Auto), &OsThreads).unwrap();
+    assert_eq!((auto.engine(), auto.engine_note().as_deref()), ("positioned", Some(why)));
+    let error = Driver::<Token>::start(config(Engine::Uring), &OsThreads).unwrap_err().to_string();
+    assert!(error.contains(why), "{error}");
+}

@@ -1,5 +1,7 @@
 //! `doctor`: this machine, honestly.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use flyloft::platform::capabilities::Capabilities;
 
@@ -9,13 +11,16 @@ use crate::output::Output;
 /// Show what this machine offers, what it lacks, and what the lack costs
 #[derive(Args)]
 pub struct Call {
+    /// The folder that bundles are to be in: its file system is looked at
+    #[arg(default_value = ".")]
+    folder: PathBuf,
     /// One JSON document
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(call: &Call) -> Result<Answer> {
-    let capabilities = Capabilities::probe();
+    let capabilities = Capabilities::probe_with(&call.folder);
     let mut output = Output::new();
     if call.json {
         output.json(&capabilities)?;

@@ -1,6 +1,7 @@
 //! `load`: streams a bundle through the runtime and reports figures.
 
 mod pattern;
+mod profile;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,6 +42,9 @@ pub struct Call {
     /// Drop the bundle from the operating system's page cache first
     #[arg(long)]
     cold: bool,
+    /// Measure reading resident assets, in order and anywhere, by size, beside the memory's own figures and the caches
+    #[arg(long, conflicts_with_all = ["pattern", "clients", "count", "cold"])]
+    profile: bool,
     /// One JSON document
     #[arg(long)]
     json: bool,
@@ -88,6 +92,12 @@ pub fn run(call: &Call) -> Result<Answer> {
     drop(bundle);
     if records.is_empty() {
         return Err(Failure::unusable(format_args!("{}: it holds no asset to load", call.file.display())));
+    }
+    if call.profile {
+        let mut output = Output::new();
+        open::block_on(profile::run(call, records, &mut output))?;
+        output.finish()?;
+        return Ok(Answer::Yes);
     }
     let page_cache = if call.cold {
         // A refusal is said rather than hidden: figures of a warm cache are other figures.

@@ -107,9 +107,14 @@ impl<T: Send + 'static> Engine<T> for Iocp<T> {
     fn start(&self, ops: Vec<Op<T>>) {
         let (mut ended, mut others) = (Vec::new(), Vec::new());
         for op in ops {
+            if matches!(op.what, What::Read(_)) && op.len == 0 {
+                let result = op.check();
+                ended.push(op.done(result));
+                continue;
+            }
             let file = match (&op.what, &op.buffer) {
                 (What::Read(_), IoBuffer::Scatter(_)) => None,
-                (What::Read(source), _) if op.len > 0 => self.shared.file(source),
+                (What::Read(source), _) => self.shared.file(source),
                 _ => None,
             };
             match file {
