@@ -27,7 +27,7 @@ use flyloft::config::{DirectIo, IoConfig, Layout};
 use flyloft::platform::fs::drop_cached;
 use flyloft::{Runtime, RuntimeConfig};
 use support::{Block, Item, bundle, count, cpu_by_thread, cpu_since, fio, head, median, noise, open_direct, quantile};
-use support::{row, shuffled, storage, timed, warm_contents};
+use support::{cpu_seconds, row, shuffled, storage, timed, warm_contents};
 
 const ROUNDS: usize = 5;
 const BUDGET_BYTES: u64 = 1 << 30;
@@ -261,10 +261,11 @@ fn compressed(file: &Path, layout: Layout) {
     let bytes = (assets * LARGE) as f64;
     let mut rates: [Vec<f64>; 4] = Default::default();
     let mut ratios: [Vec<f64>; 4] = Default::default();
-    let mut threads = [String::new(), String::new()];
+    let mut threads: [String; 4] = Default::default();
     for round in 0..=ROUNDS {
-        let bare = decoded / decode_all(&encoded, true);
-        let fresh = decoded / decode_all(&encoded, false);
+        let (bare, bare_cpu) = decode_all(&encoded, true);
+        let (fresh, fresh_cpu) = decode_all(&encoded, false);
+        let (bare, fresh) = (decoded / bare, decoded / fresh);
         let order = shuffled(assets, round as u64);
         drop_cached(file).expect("its pages are dropped");
         let cold = load_all(file, &names, order.clone(), LARGE_DEPTH, LARGE_DEPTH);
@@ -274,7 +275,8 @@ fn compressed(file: &Path, layout: Layout) {
                 rates[way].push(rate);
                 ratios[way].push(rate / bare);
             }
-            threads = [cold.threads(assets), again.threads(assets)];
+            let alone = |seconds: f64| format!("{:.1}", seconds * 1e6 / assets as f64);
+            threads = [alone(bare_cpu), alone(fresh_cpu), cold.threads(assets), again.threads(assets)];
         }
     }
     println!(
@@ -284,15 +286,14 @@ fn compressed(file: &Path, layout: Layout) {
         stored / 1e6,
         decoded / 1e6
     );
-    head(&["what", "decoded MB/s", "of the decoder's", "by thread, CPU µs/MiB"]);
-    let [cold, again] = threads;
+    head(&["what", "decoded MB/s", "of the decoder's", "CPU µs/MiB, by thread"]);
     let what = [
-        ("decoder alone, all cores, into one buffer per core", String::new()),
-        ("decoder alone, all cores, into fresh memory", String::new()),
-        ("runtime, cold", cold),
-        ("runtime, file in the page cache", again),
+        "decoder alone, all cores, into one buffer per core",
+        "decoder alone, all cores, into fresh memory",
+        "runtime, cold",
+        "runtime, file in the page cache",
     ];
-    for (way, (what, threads)) in what.into_iter().enumerate() {
+    for (way, (what, threads)) in what.into_iter().zip(threads).enumerate() {
         let (rate, ratio) = (median(rates[way].clone()), median(ratios[way].clone()));
         row(&[what.into(), count(rate / 1e6), format!("{ratio:.2}"), threads]);
     }
@@ -300,8 +301,9 @@ fn compressed(file: &Path, layout: Layout) {
     std::fs::remove_file(file).expect("it was made here");
 }
 
-/// Seconds that the decoder alone takes on all cores: into one buffer again and again, or into memory that is new.
-fn decode_all(encoded: &[(FrameRef, Vec<u8>)], reuse: bool) -> f64 {
+/// Seconds that the decoder alone takes on all cores, and seconds of the processors: into one buffer again and again,
+/// or into memory that is new.
+fn decode_all(encoded: &[(FrameRef, Vec<u8>)], reuse: bool) -> (f64, f64) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicUsize::new(0);
     let decode = || {
@@ -325,7 +327,9 @@ fn decode_all(encoded: &[(FrameRef, Vec<u8>)], reuse: bool) -> f64 {
             }
         });
     };
-    timed(all).0.as_secs_f64()
+    let before = cpu_seconds();
+    let took = timed(all).0.as_secs_f64();
+    (took, cpu_seconds() - before)
 }
 
 /// Assets of 1 MiB of HTML each, from the tree of documentation.

@@ -131,6 +131,14 @@ pub fn cpu_since(before: &BTreeMap<String, u64>) -> Vec<(String, u64)> {
     spent
 }
 
+/// Processor seconds of this process so far, of threads that have ended too; the kernel counts in hundredths.
+pub fn cpu_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let spent = after_name.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok());
+    spent.sum::<f64>() / 100.0
+}
+
 /// Bytes of this process's own memory that are in RAM: the heap and stacks, not mapped files.
 pub fn resident_own_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
