@@ -93,7 +93,7 @@ impl Args {
         let weight = content.len() as u64;
         // The table knows what changed since, should a publication have overtaken this load.
         let asset = self.shared.table.admit(Asset::new(Name::from(record), key.generation, content), None);
-        admitted.push((key.id, weight, record.kind));
+        admitted.push((record.id, weight, record.kind));
         if !located.dependencies.is_empty() {
             let dependencies = located.dependencies.clone();
             loaded.push(Loaded { live: Arc::clone(lease.live()), id: key.id, dependencies });
@@ -114,6 +114,8 @@ impl Args {
                 Some(asset) => admitted.push((*id, asset.len() as u64, asset.kind())),
                 None => removed.push(*id),
             }
+            // Its stored form, if that is resident, is of the old content.
+            removed.extend(self.shared.table.candidate(id.stored()).map(|stored| stored.id));
         }
         let live = self.shared.generations.prepare(bundle);
         if !self.shared.table.publish(&live, &changes) {

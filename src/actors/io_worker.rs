@@ -11,9 +11,9 @@ use std::sync::Arc;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use super::Shared;
-use crate::bundle::Bundle;
+use crate::bundle::{AssetRecord, Bundle};
 use crate::error::{Error, Result};
-use crate::ids::{AssetId, ContentHash};
+use crate::ids::{AssetId, ContentHash, Generation};
 use crate::messages::work::{ReadToken, caught, fail_all};
 use crate::messages::{DecompressorMessage, DispatcherMessage, IoWorkerMessage, Lookup};
 use crate::platform::io::{Driver, ReadDone, ReadOp};
@@ -146,13 +146,24 @@ fn locate(lease: &Lease, shared: &Shared) -> Result<Arc<Located>> {
             format!("'{}' names content {content}, which is not there", record.path),
         )
     };
+    if key.want == Want::Stored {
+        return as_stored(bundle, key.generation, record);
+    }
     let (range, dependencies) = match key.want {
         Want::Resident => (0..u64::MAX, dependencies(bundle, key.id)?),
-        Want::Record => (0..0, Vec::new()),
+        Want::Record | Want::Stored => (0..0, Vec::new()),
         Want::Piece { offset, len } => (offset..offset.saturating_add(u64::from(len)), Vec::new()),
     };
     let placement = bundle.placement(&record.content, range)?.ok_or_else(|| contents(&record.content))?;
     Ok(Arc::new(Located { record, placement, dependencies }))
+}
+
+/// The stored form of `record`, as an asset of its own: its id, its hash and its length are those of the stored bytes.
+fn as_stored(bundle: &Bundle, generation: Generation, record: AssetRecord) -> Result<Arc<Located>> {
+    let missing = || Error::NotFound { what: format!("{} as one zstd stream", record.path), generation };
+    let placement = bundle.stored(&record)?.ok_or_else(missing)?;
+    let record = AssetRecord { id: record.id.stored(), content: placement.content, len: placement.len, ..record };
+    Ok(Arc::new(Located { record, placement, dependencies: Vec::new() }))
 }
 
 fn dependencies(bundle: &Bundle, id: AssetId) -> Result<Vec<AssetId>> {

@@ -59,6 +59,8 @@ pub use self::ticket::Ticket;
 pub enum Want {
     /// All of it, resident: [`Answer::Asset`].
     Resident,
+    /// All of it as it is stored, resident under [`AssetId::stored`]: [`Answer::Asset`].
+    Stored,
     /// What the table of contents says of it: [`Answer::Record`].
     Record,
     /// A piece of it: [`Answer::Piece`].
@@ -95,7 +97,7 @@ pub struct Located {
 /// What a request is answered with. Cheap to clone.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// For [`Want::Resident`].
+    /// For [`Want::Resident`] and [`Want::Stored`].
     Asset(Asset),
     /// For [`Want::Record`].
     Record(Arc<Located>),

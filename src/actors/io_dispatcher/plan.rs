@@ -51,7 +51,7 @@ impl Planned {
     }
 }
 
-/// Joins equal frames and merges neighbours of the same urgency, up to [`limits::READ_BYTES_MAX`] a read.
+/// Joins equal frames (the same one, decoded and as it is stored, is two) and merges neighbours of the same urgency, up to [`limits::READ_BYTES_MAX`] a read.
 pub fn merge(mut wanted: Vec<Wanted>) -> Vec<Planned> {
     let file = |wanted: &Wanted| Arc::as_ptr(wanted.live.bundle().storage()).cast::<()>() as usize;
     wanted.sort_by_key(|wanted| (file(wanted), wanted.frame.offset, wanted.priority));
@@ -61,7 +61,7 @@ pub fn merge(mut wanted: Vec<Wanted>) -> Vec<Planned> {
         let this_file = file(&next);
         let (start, end) = (next.frame.offset, next.frame.offset + u64::from(next.frame.stored_len));
         if let Some(read) = reads.last_mut().filter(|_| this_file == last_file) {
-            if let Some(job) = read.frames.last_mut().filter(|job| job.frame.offset == start) {
+            if let Some(job) = read.frames.last_mut().filter(|job| job.frame == next.frame) {
                 job.parts.push(next.part);
                 continue;
             }
