@@ -8,8 +8,9 @@
 //! is the median of the rounds. `cpu` is what the server's processes took per request, which still tells them apart where
 //! wrk is what limits. nginx, wrk and taskset must be installed. Everything else is in a temporary folder.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -188,8 +189,11 @@ impl Bench {
         std::fs::create_dir_all(own.join("logs")).expect("a folder for nginx");
         let (port, other) = (free_port(), free_port());
         let (own_text, tree_text) = (own.display(), tree.display());
+        // Started by root, nginx works as nobody, who may not be allowed to read the tree.
+        let is_root = std::fs::metadata("/proc/self").is_ok_and(|about| about.uid() == 0);
+        let user = if is_root { "user root;\n" } else { "" };
         let config = format!(
-            "worker_processes 1;\nerror_log {own_text}/error.log;\npid {own_text}/pid;\n\
+            "{user}worker_processes 1;\nerror_log {own_text}/error.log;\npid {own_text}/pid;\n\
              events {{ worker_connections 1024; }}\n\
              http {{\n include /etc/nginx/mime.types;\n access_log off;\n sendfile on;\n tcp_nopush on;\n tcp_nodelay on;\n\
              keepalive_timeout 65;\n keepalive_requests 1000000000;\n\
@@ -202,11 +206,13 @@ impl Bench {
         std::fs::write(&file, config).expect("nginx's configuration is written");
         let mut command = pinned(0, "nginx");
         command.arg("-p").arg(&own).arg("-c").arg(&file).args(["-g", "daemon off;"]);
-        let nginx = Server::start(command, port);
+        let mut nginx = Server::start(command, port);
+        nginx.wait_for_port();
         let mut command = pinned(0, env!("CARGO_BIN_EXE_flyloft"));
         command.arg("serve").arg(tree).args(["--budget", "4GiB", "--listen", &format!("127.0.0.1:{other}")]);
         command.arg("--store").arg(own.join("store"));
-        let flyloft = Server::start(command, other);
+        let mut flyloft = Server::start(command, other);
+        flyloft.wait_for_line();
         Servers { nginx, flyloft }
     }
 
@@ -258,26 +264,27 @@ impl Bench {
 }
 
 impl Server {
-    /// Starts it and waits until it takes connections, which may be after it has packed the tree.
     fn start(mut command: Command, port: u16) -> Self {
-        let child = command.stdout(Stdio::null()).spawn().expect("the server starts; nginx is in the package nginx");
-        let mut server = Self { child, port };
-        let deadline = Instant::now() + Duration::from_secs(120);
-        while !server.answers() {
-            let gone = server.child.try_wait().expect("its state can be asked for");
-            assert!(gone.is_none() && Instant::now() < deadline, "a server did not come up: {gone:?}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        server
+        let child = command.stdout(Stdio::piped()).spawn().expect("the server starts; nginx is in the package nginx");
+        Self { child, port }
     }
 
-    fn answers(&self) -> bool {
-        let ask = || {
-            let mut connection = TcpStream::connect(("127.0.0.1", self.port))?;
-            connection.write_all(b"GET /a/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
-            connection.read(&mut [0; 16])
-        };
-        ask().is_ok_and(|read| read > 0)
+    /// Waits until flyloft says that it serves, which is after it has packed the tree.
+    fn wait_for_line(&mut self) {
+        let output = self.child.stdout.as_mut().expect("it is piped");
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line).expect("flyloft's output is readable");
+        assert!(line.starts_with("serving "), "flyloft said: {line:?}");
+    }
+
+    /// Waits until nginx, which says nothing, takes connections.
+    fn wait_for_port(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            let gone = self.child.try_wait().expect("its state can be asked for");
+            assert!(gone.is_none() && Instant::now() < deadline, "nginx did not come up: {gone:?}");
+            std::thread::yield_now();
+        }
     }
 
     /// What it and its children have taken so far.

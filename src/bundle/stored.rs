@@ -86,7 +86,9 @@ mod tests {
         let (first, second) = (encoded("one frame "), encoded("another "));
         let stored = placed(&[frame(1, &first), frame(2, &second)]).stored().unwrap();
         assert_eq!(stored.len, (first.stored.len() + second.stored.len()) as u64);
-        assert!(stored.pieces.iter().all(|piece| piece.frame.codec == Codec::Store && piece.len == piece.frame.stored_len));
+        assert!(
+            stored.pieces.iter().all(|piece| piece.frame.codec == Codec::Store && piece.len == piece.frame.stored_len)
+        );
         let stream = [first.stored, second.stored].concat();
         let decoded = zstd::stream::decode_all(stream.as_slice()).unwrap();
         assert_eq!(decoded, ["one frame ".repeat(4_000), "another ".repeat(4_000)].concat().into_bytes());
