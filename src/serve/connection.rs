@@ -78,7 +78,7 @@ async fn connection(socket: TcpStream, face: Arc<Face>, router: Router, mut stop
         }
     });
     let mut http = http1::Builder::new();
-    http.pipeline_flush(true).writev(true);
+    http.writev(true);
     let mut served = pin!(http.serve_connection(TokioIo::new(socket), service));
     // The server that is gone is one that stops, too.
     let mut asked_to_stop = pin!(async { drop(stopping.wait_for(|stopping| *stopping).await) });
