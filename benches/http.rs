@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 5;
 /// Seconds of one round of one server.
-const SECONDS: u32 = 2;
+const SECONDS: u32 = 1;
 const CONNECTIONS: u32 = 32;
 /// Files of the random mix.
 const MIX_FILES: usize = 2_000;
