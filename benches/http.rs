@@ -18,14 +18,15 @@ use std::time::{Duration, Instant};
 const ROUNDS: usize = 5;
 /// Seconds of one round of one server.
 const SECONDS: u32 = 1;
-const CONNECTIONS: u32 = 32;
+/// Connections that ask for small files, and for large ones.
+const CONNECTIONS: [u32; 2] = [32, 8];
 /// Files of the random mix.
 const MIX_FILES: usize = 2_000;
 const SMALL_BYTES_MAX: u64 = 64 << 10;
 /// Sizes of which the tree's nearest file is asked for.
 const SMALL: [u64; 4] = [1 << 10, 4 << 10, 16 << 10, 60 << 10];
 /// Sizes of the large files, which are made.
-const LARGE: [u64; 3] = [256 << 10, 4 << 20, 64 << 20];
+const LARGE: [u64; 3] = [256 << 10, 4 << 20, 32 << 20];
 /// One tick of a process's time in /proc, in seconds.
 const TICK: f64 = 0.01;
 
@@ -218,12 +219,12 @@ impl Bench {
 
     fn compare(&self, label: &str, len: u64, servers: &Servers, ask: &Ask, unit: Unit) {
         for server in [&servers.nginx, &servers.flyloft] {
-            self.round(server, ask, 1);
+            self.round(server, ask, unit, 1);
         }
         let (mut nginx, mut flyloft) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
-            nginx.push(self.round(&servers.nginx, ask, SECONDS));
-            flyloft.push(self.round(&servers.flyloft, ask, SECONDS));
+            nginx.push(self.round(&servers.nginx, ask, unit, SECONDS));
+            flyloft.push(self.round(&servers.flyloft, ask, unit, SECONDS));
         }
         let bad: u64 = nginx.iter().chain(&flyloft).map(|round| round.bad).sum();
         assert_eq!(bad, 0, "{label}: some requests failed");
@@ -243,10 +244,14 @@ impl Bench {
         );
     }
 
-    fn round(&self, server: &Server, ask: &Ask, seconds: u32) -> Round {
+    fn round(&self, server: &Server, ask: &Ask, unit: Unit, seconds: u32) -> Round {
         let before = server.cpu_seconds();
         let mut command = pinned(1, "wrk");
-        command.args(["-t1", &format!("-c{CONNECTIONS}"), &format!("-d{seconds}s")]).arg("-s").arg(&self.script);
+        let connections = CONNECTIONS[unit as usize];
+        command
+            .args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), "--timeout", "20s"])
+            .arg("-s")
+            .arg(&self.script);
         if let Some(accept) = ask.accept {
             command.args(["-H", &format!("Accept-Encoding: {accept}")]);
         }
