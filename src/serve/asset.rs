@@ -65,11 +65,8 @@ pub(super) fn at_once<B>(face: &Face, request: &Request<B>) -> Option<Response<R
         None if zstd && !face.plain.knows(AssetId::of_path(raw), snapshot.generation()) => return None,
         None => Found::Resident(snapshot.get(raw)?, Encoding::Identity),
     };
-    // Ids of paths differ, unless somebody took great pains.
-    if found.path().as_str() != raw {
-        return None;
-    }
-    let asked = Asked { face, method: request.method(), headers: request.headers(), snapshot: &snapshot };
+    let (method, headers) = (request.method(), request.headers());
+    let asked = Asked { face, method, headers, path: raw, snapshot: &snapshot };
     match asked.weigh(&found) {
         Weighed::Answered(response) => Some(response),
         Weighed::Send(head) => match found {
@@ -93,7 +90,7 @@ async fn answer(face: &Face, method: &Method, uri_path: &str, headers: &HeaderMa
     let snapshot = face.runtime.snapshot();
     let raw = uri_path.strip_prefix("/a/").unwrap_or_default();
     let path = path(raw)?;
-    let asked = Asked { face, method, headers, snapshot: &snapshot };
+    let asked = Asked { face, method, headers, path: path.as_str(), snapshot: &snapshot };
     if takes_zstd(headers)
         && let Some(found) = Found::stored(face, &snapshot, &path).await?
     {
@@ -114,6 +111,8 @@ struct Asked<'a> {
     face: &'a Face,
     method: &'a Method,
     headers: &'a HeaderMap,
+    /// The asset's path. That of a handle is the same, and elsewhere in memory.
+    path: &'a str,
     snapshot: &'a Snapshot,
 }
 
@@ -152,11 +151,11 @@ impl Asked<'_> {
             Condition::NotModified => return answered(StatusCode::NOT_MODIFIED, headers, Reply::Empty),
             Condition::Failed => {
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-                let line = format!("'{}' has another content now\n", found.path());
+                let line = format!("'{}' has another content now\n", self.path);
                 return answered(StatusCode::PRECONDITION_FAILED, headers, Bytes::from(line).into());
             }
         }
-        headers.insert(CONTENT_TYPE, kind::content_type(found.path()));
+        headers.insert(CONTENT_TYPE, kind::content_type(self.path));
         if encoding == Encoding::Zstd {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("zstd"));
         }
@@ -187,11 +186,11 @@ impl Asked<'_> {
         };
         match found {
             Found::Resident(asset, _) => Ok(self.with(head, asset)),
-            Found::Stored { path, .. } => Ok(self.with(head, self.snapshot.load_stored(path.as_str()).await?)),
+            Found::Stored { .. } => Ok(self.with(head, self.snapshot.load_stored(self.path).await?)),
             Found::Open(reader) => {
                 let whole = head.status == StatusCode::OK;
                 if whole && reader.len() <= self.face.resident_bytes_max {
-                    match self.snapshot.load(reader.path().as_str()).await {
+                    match self.snapshot.load(self.path).await {
                         Ok(asset) => return Ok(self.with(head, asset)),
                         // A kind may have a smaller budget than a quarter of all.
                         Err(Error::TooLarge { .. }) => {}
@@ -279,7 +278,6 @@ enum Found {
     Resident(Asset, Encoding),
     /// Not in memory as it is stored.
     Stored {
-        path: AssetPath,
         hash: ContentHash,
         len: u64,
     },
@@ -309,7 +307,7 @@ impl Found {
         if fits.is_none() {
             face.plain.note(id, generation);
         }
-        Ok(fits.map(|(hash, len)| Self::Stored { path: path.clone(), hash, len }))
+        Ok(fits.map(|(hash, len)| Self::Stored { hash, len }))
     }
 
     fn encoding(&self) -> Encoding {
@@ -317,14 +315,6 @@ impl Found {
             Self::Resident(_, encoding) => *encoding,
             Self::Stored { .. } => Encoding::Zstd,
             Self::Open(_) => Encoding::Identity,
-        }
-    }
-
-    fn path(&self) -> &AssetPath {
-        match self {
-            Self::Resident(asset, _) => asset.path(),
-            Self::Stored { path, .. } => path,
-            Self::Open(reader) => reader.path(),
         }
     }
 

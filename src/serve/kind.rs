@@ -2,15 +2,15 @@
 
 use axum::http::HeaderValue;
 
-use crate::ids::AssetPath;
-
 const UNKNOWN: &str = "application/octet-stream";
 /// Longer extensions are of no known type.
 const EXTENSION_BYTES_MAX: usize = 16;
 
 /// By extension. Text is UTF-8, and sources that browsers do not know are text, so that they can be looked at.
-pub(super) fn content_type(path: &AssetPath) -> HeaderValue {
-    let extension = path.extension().unwrap_or_default().as_bytes();
+pub(super) fn content_type(path: &str) -> HeaderValue {
+    let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
+    let extension = name.rsplit_once('.').filter(|(stem, _)| !stem.is_empty()).map_or("", |(_, extension)| extension);
+    let extension = extension.as_bytes();
     let mut lower = [0; EXTENSION_BYTES_MAX];
     let Some(lower) = lower.get_mut(..extension.len()) else { return HeaderValue::from_static(UNKNOWN) };
     lower.copy_from_slice(extension);
@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn a_type_follows_the_extension() {
         let check = |name: &str, expected: &str| {
-            assert_eq!(content_type(&AssetPath::new(name).unwrap()), expected, "{name}");
+            assert_eq!(content_type(name), expected, "{name}");
         };
         check("a.html", "text/html; charset=utf-8");
         check("a.CSS", "text/css; charset=utf-8");
@@ -62,6 +62,8 @@ mod tests {
         check("a.csv", "text/csv; charset=utf-8");
         check("a.wgsl", "text/plain; charset=utf-8");
         check("a.glb", "model/gltf-binary");
+        check("a.css/b", "application/octet-stream");
+        check(".css", "application/octet-stream");
         check("Makefile", "application/octet-stream");
         check("a.an-extension-that-is-none", "application/octet-stream");
         check("a.ä", "application/octet-stream");
@@ -71,7 +73,7 @@ mod tests {
     fn what_is_known_here_is_what_the_registry_says() {
         for extension in ["html", "htm", "css", "js", "mjs", "svg", "png", "jpg", "jpeg", "json", "txt"] {
             let registry = mime_guess::from_ext(extension).first_raw().unwrap();
-            let known = content_type(&AssetPath::new(&format!("a.{extension}")).unwrap());
+            let known = content_type(&format!("a.{extension}"));
             assert_eq!(known.to_str().unwrap().trim_end_matches("; charset=utf-8"), registry, "{extension}");
         }
     }
