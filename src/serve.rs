@@ -12,6 +12,11 @@
 //! | `/tree` | what a folder holds, as JSON: `prefix`, `after`, `search`, `limit` |
 //! | `/` | the page |
 //!
+//! An asset has a second representation, `Content-Encoding: zstd`, where it is stored as one Zstandard stream: frames
+//! without a dictionary that hold nothing else ([`crate::Snapshot::load_stored`]). It is sent as it is stored, several
+//! frames one after the other (RFC 8878, section 3.1), and nothing is compressed here. Each representation has its own
+//! strong ETag, length and ranges.
+//!
 //! Invariant: one response is of one generation, whatever is published while it is sent.
 
 mod asset;
