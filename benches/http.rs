@@ -8,7 +8,7 @@
 //! is the median of the rounds. `cpu` is what the server's processes took per request, which still tells them apart where
 //! wrk is what limits. nginx, wrk and taskset must be installed. Everything else is in a temporary folder.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -73,10 +73,12 @@ fn default_folder() -> PathBuf {
 
 /// Requests per second.
 fn small(bench: &Bench, folder: &Path) {
-    let mut files = Vec::new();
-    walk(folder, folder, &mut files);
-    files.retain(|(path, len)| (1..SMALL_BYTES_MAX).contains(len) && path.bytes().all(plain));
-    files.sort();
+    let mut all = Vec::new();
+    walk(folder, folder, &mut all);
+    all.retain(|(path, _)| path.bytes().all(plain));
+    all.sort();
+    let mut files = all.clone();
+    files.retain(|(_, len)| (1..SMALL_BYTES_MAX).contains(len));
     assert!(!files.is_empty(), "the folder has no file under 64 KiB");
     let servers = bench.serve(folder, "small");
     for size in SMALL {
@@ -95,6 +97,33 @@ fn small(bench: &Bench, folder: &Path) {
     bench.compare(&label, mean, &servers, &ask, Unit::Requests);
     ask.accept = Some("zstd");
     bench.compare("the same, zstd taken", mean, &servers, &ask, Unit::Requests);
+    let stored = sent_as_stored(servers.flyloft.port, &all);
+    if let Some((path, len)) = stored.iter().min_by_key(|(_, len)| len.abs_diff(1 << 20)) {
+        let ask = Ask { path: path.clone(), list: None, accept: Some("zstd") };
+        let label = format!("{} KiB, zstd from us", len >> 10);
+        bench.compare(&label, *len, &servers, &ask, Unit::Requests);
+    }
+    println!("{} of the {} files have a stored form that is sent as it is", stored.len(), all.len());
+}
+
+/// Which of the files flyloft sends as they are stored to a client that takes zstd.
+fn sent_as_stored(port: u16, files: &[(String, u64)]) -> Vec<(String, u64)> {
+    let connection = TcpStream::connect(("127.0.0.1", port)).expect("flyloft takes connections");
+    let mut sending = connection.try_clone().expect("a socket has two ends");
+    let mut reader = BufReader::new(connection);
+    let mut is_stored = |path: &str| -> std::io::Result<bool> {
+        write!(sending, "HEAD {path} HTTP/1.1\r\nHost: x\r\nAccept-Encoding: zstd\r\n\r\n")?;
+        let (mut stored, mut line) = (false, String::new());
+        loop {
+            line.clear();
+            reader.read_line(&mut line)?;
+            stored |= line.eq_ignore_ascii_case("content-encoding: zstd\r\n");
+            if line.trim_end().is_empty() {
+                return Ok(stored);
+            }
+        }
+    };
+    files.iter().filter(|(path, _)| is_stored(path).expect("flyloft answers")).cloned().collect()
 }
 
 /// Bytes per second.
