@@ -50,8 +50,8 @@ pub(super) fn part(headers: &HeaderMap, etag: &str, len: u64) -> Part {
     range.to_str().ok().and_then(|range| parse_range(range, len)).unwrap_or(Part::Whole)
 }
 
-/// Whether the client would rather have Zstandard than the bytes as they are (section 12.5.3): it names `zstd`, and does
-/// not name `identity` with more weight. A `*` alone does not do, since what sends it may not mean this coding.
+/// Whether the client would rather have Zstandard than the bytes as they are (section 12.5.3): it names `zstd`, and
+/// does not name `identity` with more weight. A `*` alone does not do, since what sends it may not mean this coding.
 pub(super) fn takes_zstd(headers: &HeaderMap) -> bool {
     let (mut zstd, mut identity) = (0, 0);
     for text in headers.get_all(ACCEPT_ENCODING).into_iter().filter_map(|value| value.to_str().ok()) {

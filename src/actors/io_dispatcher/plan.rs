@@ -51,7 +51,8 @@ impl Planned {
     }
 }
 
-/// Joins equal frames (the same one, decoded and as it is stored, is two) and merges neighbours of the same urgency, up to [`limits::READ_BYTES_MAX`] a read.
+/// Joins equal frames and merges neighbours of the same urgency, up to [`limits::READ_BYTES_MAX`] a read. A frame that
+/// is wanted decoded and as it is stored is two, which differ in codec and length.
 pub fn merge(mut wanted: Vec<Wanted>) -> Vec<Planned> {
     let file = |wanted: &Wanted| Arc::as_ptr(wanted.live.bundle().storage()).cast::<()>() as usize;
     wanted.sort_by_key(|wanted| (file(wanted), wanted.frame.offset, wanted.priority));
