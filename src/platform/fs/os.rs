@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{DirEntry, FileKind, FileStat, FileSystem, Locked, WriterLock};
+use super::{DirEntry, FileKind, FileStat, FileSystem, Locked, Look, WriterLock};
 use crate::storage::{Mapped, ReadAt, WriteAt};
 
 /// How often `open_writer` follows a name that is given to another file while it is being locked.
@@ -26,6 +26,15 @@ impl FileSystem for OsFileSystem {
             Ok(DirEntry { name: entry.file_name(), kind: kind(entry.file_type()?) })
         };
         fs::read_dir(path)?.map(entry).collect()
+    }
+
+    fn each_entry(&self, path: &Path, each: &mut dyn FnMut(DirEntry, Look<'_>)) -> io::Result<()> {
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            let found = DirEntry { name: entry.file_name(), kind: kind(entry.file_type()?) };
+            each(found, &|| Ok(stat(&entry.metadata()?)));
+        }
+        Ok(())
     }
 
     fn stat(&self, path: &Path, follow: bool) -> io::Result<FileStat> {
