@@ -19,6 +19,7 @@ mod reader;
 mod records;
 mod root;
 mod stage;
+mod stored;
 mod superblock;
 #[cfg(test)]
 mod testing;

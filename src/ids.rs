@@ -151,7 +151,16 @@ impl AssetId {
         first.copy_from_slice(&hash.as_bytes()[..8]);
         Self(u64::from_le_bytes(first))
     }
+
+    /// The id under which the asset of this id is resident as it is stored: see [`crate::Snapshot::load_stored`].
+    /// The stored form of a stored form is the asset again.
+    pub fn stored(self) -> Self {
+        Self(self.0 ^ STORED)
+    }
 }
+
+/// Any number that is not small: "as stored" in ASCII, as it happens.
+const STORED: u64 = u64::from_be_bytes(*b"asstored");
 
 /// [`AssetId::of_path`].
 impl From<&str> for AssetId {

@@ -40,6 +40,8 @@ pub const IO_POOL_BYTES_MIN: u64 = 4 << 20;
 pub const LARGE_FREE_BYTES: usize = 256 << 10;
 /// Largest piece that a stream reads at once. Fixed-size frames of every layout divide it.
 pub const STREAM_BYTES_MAX: usize = 1 << 20;
+/// Largest asset, decoded, that is looked at for whether it can be sent as it is stored.
+pub const STORED_BYTES_MAX: u64 = 64 << 20;
 /// Events that a slow subscriber may fall behind before it is told that it lagged.
 pub const EVENTS_BEHIND_MAX: usize = 1024;
 /// Generation numbers reserved ahead at once, durably, before the first of them is shown to a reader.

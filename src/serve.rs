@@ -12,13 +12,22 @@
 //! | `/tree` | what a folder holds, as JSON: `prefix`, `after`, `search`, `limit` |
 //! | `/` | the page |
 //!
+//! An asset has a second representation, `Content-Encoding: zstd`, where it is stored as one Zstandard stream: frames
+//! without a dictionary that hold nothing else ([`crate::Snapshot::load_stored`]). It is sent as it is stored, several
+//! frames one after the other (RFC 8878, section 3.1), and nothing is compressed here. Each representation has its own
+//! strong ETag, length and ranges.
+//!
 //! Invariant: one response is of one generation, whatever is published while it is sent.
 
 mod asset;
+mod body;
 mod conditional;
+mod connection;
 mod events;
 mod failure;
+mod kind;
 mod metrics;
+mod traffic;
 mod tree;
 
 use std::future::Future;
@@ -32,7 +41,6 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::serve::ListenerExt;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -51,6 +59,8 @@ struct Face {
     /// Larger assets are streamed rather than made resident.
     resident_bytes_max: u64,
     listings: tree::Listings,
+    traffic: traffic::Traffic,
+    plain: traffic::Plain,
     /// Turns true when the server stops; `None` where the server is somebody else's.
     stopping: Option<watch::Receiver<bool>>,
 }
@@ -69,12 +79,18 @@ struct Face {
 /// # }
 /// ```
 pub fn router(runtime: Runtime) -> Router {
-    routes(runtime, None)
+    routes(Face::new(runtime, None))
 }
 
-fn routes(runtime: Runtime, stopping: Option<watch::Receiver<bool>>) -> Router {
-    let resident_bytes_max = runtime.stats().budget.total / 4;
-    let face = Face { runtime, resident_bytes_max, listings: tree::Listings::default(), stopping };
+impl Face {
+    fn new(runtime: Runtime, stopping: Option<watch::Receiver<bool>>) -> Arc<Self> {
+        let resident_bytes_max = runtime.stats().budget.total / 4;
+        let (listings, traffic, plain) = Default::default();
+        Arc::new(Self { runtime, resident_bytes_max, listings, traffic, plain, stopping })
+    }
+}
+
+fn routes(face: Arc<Face>) -> Router {
     Router::new()
         .route("/", get(page))
         .route("/a/", get(asset::serve))
@@ -84,7 +100,7 @@ fn routes(runtime: Runtime, stopping: Option<watch::Receiver<bool>>) -> Router {
         .route("/metrics", get(metrics::text))
         .route("/tree", get(tree::list))
         .fallback(unknown)
-        .with_state(Arc::new(face))
+        .with_state(face)
 }
 
 /// Binds `address`, such as `127.0.0.1:7070`, and serves `runtime` there until `shutdown` resolves; then open
@@ -137,35 +153,22 @@ impl Listener {
     /// Serves `runtime` until `shutdown` resolves. The runtime itself is not shut down.
     ///
     /// # Errors
-    /// [`Error::Io`] when the listening socket breaks.
+    /// None any more; a connection that cannot be accepted is tried again.
     pub async fn serve(self, runtime: Runtime, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
         let (stop, stopping) = watch::channel(false);
-        let mut asked = stopping.clone();
-        let address = self.address;
-        // Small responses go out at once.
-        let tcp = self.tcp.tap_io(|connection| {
-            if let Err(error) = connection.set_nodelay(true) {
-                tracing::debug!(%error, "a connection keeps its delay");
-            }
-        });
-        let signal = async move {
+        let face = Face::new(runtime, Some(stopping.clone()));
+        let router = routes(Arc::clone(&face));
+        let served = connection::serve(self.tcp, face, router, stopping);
+        let overdue = async {
             shutdown.await;
             stop.send_replace(true);
-        };
-        let server = axum::serve(tcp, routes(runtime, Some(stopping))).with_graceful_shutdown(signal);
-        let overdue = async move {
-            if asked.wait_for(|asked| *asked).await.is_err() {
-                std::future::pending::<()>().await;
-            }
             tokio::time::sleep(CLOSE_WITHIN).await;
         };
         tokio::select! {
-            served = server => served.map_err(|error| Error::io("serve", address.to_string(), error)),
-            () = overdue => {
-                tracing::warn!("connections were still open when the server stopped");
-                Ok(())
-            }
+            () = served => {}
+            () = overdue => tracing::warn!("connections were still open when the server stopped"),
         }
+        Ok(())
     }
 }
 

@@ -109,7 +109,7 @@ impl Args {
         let weight = content.weight_bytes();
         // The table knows what changed since, should a publication have overtaken this load.
         let asset = self.shared.table.admit(Asset::new(Name::from(record), key.generation, content), None);
-        residents.push((key.id, Some((weight, record.kind))));
+        residents.push((record.id, Some((weight, record.kind))));
         if located.has_dependencies && self.has_time_to_predict() {
             loaded.push(Loaded { live: Arc::clone(lease.live()), id: key.id });
         }
@@ -148,7 +148,11 @@ impl Args {
             return;
         }
         let resident = |asset: &Asset| (asset.content().weight_bytes(), asset.kind());
-        let residents = changes.iter().map(|(id, asset)| (*id, asset.as_ref().map(resident))).collect();
+        let mut residents: Vec<ResidentNote> =
+            changes.iter().map(|(id, asset)| (*id, asset.as_ref().map(resident))).collect();
+        // A stored form that is resident is of the old content.
+        let forms = changes.iter().filter_map(|(id, _)| self.shared.table.candidate(id.stored()));
+        residents.extend(forms.map(|form| (form.id, None)));
         let live = self.shared.generations.prepare(bundle);
         if !self.shared.table.publish(&live, &changes) {
             self.shared.generations.discard(&live);

@@ -216,7 +216,7 @@ impl State {
                     continue;
                 }
             };
-            if lease.key().want != Want::Resident {
+            if !matches!(lease.key().want, Want::Resident | Want::Stored) {
                 self.enqueue(lease, located);
                 continue;
             }

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use super::{Shared, decoding};
-use crate::bundle::Found;
+use crate::bundle::{AssetRecord, Found, Placement};
 use crate::error::{Error, Result};
+use crate::ids::Generation;
 use crate::limits;
 use crate::messages::work::{ReadToken, caught, fail_all};
 use crate::messages::{CacheManagerMessage, DecompressorMessage, DispatcherMessage, Finished, IoWorkerMessage, Lookup};
@@ -179,12 +180,23 @@ fn locate(lease: &Lease, shared: &Shared) -> Result<Arc<Located>> {
     let (bundle, key) = (lease.live().bundle(), lease.key());
     let missing = || Error::NotFound { what: lease.what(), generation: key.generation };
     let range = match key.want {
-        Want::Resident => 0..u64::MAX,
+        Want::Resident | Want::Stored => 0..u64::MAX,
         Want::Record => 0..0,
         Want::Piece { offset, len } => offset..offset.saturating_add(u64::from(len)),
     };
     let Found { record, placement, has_dependencies } =
         bundle.locate(key.id, lease.path(), range)?.ok_or_else(missing)?;
     shared.reached("io_worker", &record.path);
+    if key.want == Want::Stored {
+        return as_stored(key.generation, record, &placement);
+    }
     Ok(Arc::new(Located { record, placement, has_dependencies }))
+}
+
+/// The stored form of `record`, as an asset of its own: its id, its hash and its length are those of the stored bytes.
+fn as_stored(generation: Generation, record: AssetRecord, placement: &Placement) -> Result<Arc<Located>> {
+    let missing = || Error::NotFound { what: format!("{} as one zstd stream", record.path), generation };
+    let placement = placement.stored().ok_or_else(missing)?;
+    let record = AssetRecord { id: record.id.stored(), content: placement.content, len: placement.len, ..record };
+    Ok(Arc::new(Located { record, placement, has_dependencies: false }))
 }

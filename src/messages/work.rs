@@ -64,7 +64,7 @@ impl Flight {
         let lease = self.lease.lock().take()?;
         let filled = match lease.key().want {
             Want::Piece { offset, .. } => Filled::Piece(Chunk::new(offset, content)),
-            Want::Resident | Want::Record => Filled::Content(content),
+            Want::Resident | Want::Stored | Want::Record => Filled::Content(content),
         };
         Some(Finished { lease, located: Arc::clone(&self.located), filled })
     }

@@ -53,7 +53,7 @@ impl Asset {
         &self.0.name().path
     }
 
-    /// Its id.
+    /// Its id: that of its path, or [`AssetId::stored`] of that for an asset as it is stored.
     pub fn id(&self) -> AssetId {
         self.0.name().id
     }

@@ -61,6 +61,8 @@ pub use self::wakers::Wakers;
 pub enum Want {
     /// All of it, resident: [`Answer::Asset`].
     Resident,
+    /// All of it as it is stored, resident under [`AssetId::stored`]: [`Answer::Asset`].
+    Stored,
     /// What the table of contents says of it: [`Answer::Record`].
     Record,
     /// A piece of it: [`Answer::Piece`].
@@ -97,7 +99,7 @@ pub struct Located {
 /// What a request is answered with. Cheap to clone.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// For [`Want::Resident`].
+    /// For [`Want::Resident`] and [`Want::Stored`].
     Asset(Asset),
     /// For [`Want::Record`].
     Record(Arc<Located>),

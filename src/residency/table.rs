@@ -240,7 +240,9 @@ impl ResidentTable {
                 && *entry.key() <= oldest_live
             {
                 for id in entry.remove() {
-                    self.unlink(writing, writer, id, |version| version.death() <= oldest_live, &mut gone);
+                    for id in [id, id.stored()] {
+                        self.unlink(writing, writer, id, |version| version.death() <= oldest_live, &mut gone);
+                    }
                     if let Some(changes) = writer.changes.get_mut(&id) {
                         changes.retain(|change| *change > oldest_live);
                         if changes.is_empty() {

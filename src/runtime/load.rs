@@ -51,11 +51,21 @@ impl Request {
 
     /// Starts the load.
     pub fn send(self) -> Load {
+        self.send_for(Want::Resident)
+    }
+
+    /// Starts the load of the asset as it is stored: see [`super::Snapshot::load_stored`].
+    pub fn send_stored(self) -> Load {
+        self.send_for(Want::Stored)
+    }
+
+    fn send_for(self, want: Want) -> Load {
         let id = AssetId::of_path(&self.path);
+        let resident = if want == Want::Stored { id.stored() } else { id };
         let table = &self.shared.table;
         let hit = match &self.live {
-            Some(live) => table.get_at(id, live.generation()),
-            None => table.get(id),
+            Some(live) => table.get_at(resident, live.generation()),
+            None => table.get(resident),
         };
         if let Some(asset) = hit {
             self.shared.metrics.hits.one();
@@ -64,7 +74,7 @@ impl Request {
         self.shared.metrics.misses.one();
         let live = self.live.unwrap_or_else(|| self.shared.generations.current());
         let started = self.shared.clock.now();
-        let key = Key { generation: live.generation(), id, want: Want::Resident };
+        let key = Key { generation: live.generation(), id, want };
         let joined = AssetPath::new(&self.path).and_then(|path| {
             let ask = ask(&self.shared, path, self.priority, self.origin, self.deadline, started);
             self.shared.ledger.join(&live, key, ask)

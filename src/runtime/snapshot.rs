@@ -8,7 +8,7 @@ use super::{AssetReader, DEFAULT_PRIORITY, Load, LoadMany, Request};
 use crate::actors::Shared;
 use crate::bundle::{AssetRecord, Bundle, Dependency};
 use crate::error::{Error, Result};
-use crate::ids::{AssetId, AssetPath, Generation, Origin, Priority};
+use crate::ids::{AssetId, AssetPath, ContentHash, Generation, Origin, Priority};
 use crate::residency::{Answer, Asset, Key, Live, Located, Want};
 
 /// One generation, for as long as it is held: whatever is published meanwhile, everything read through it is of that
@@ -88,6 +88,38 @@ impl Snapshot {
     /// Loads many assets of this generation.
     pub fn load_many<P: AsRef<str>>(&self, paths: impl IntoIterator<Item = P>) -> LoadMany {
         LoadMany::new(self.clone(), paths.into_iter().map(|path| path.as_ref().to_owned()).collect())
+    }
+
+    /// The asset as it is stored, if that is resident: as [`Snapshot::get`] for what [`Snapshot::load_stored`] loads.
+    pub fn get_stored(&self, path: impl AsRef<str>) -> Option<Asset> {
+        let found = self.shared.table.get_at(AssetId::of_path(path.as_ref()).stored(), self.generation());
+        if found.is_some() {
+            self.shared.metrics.hits.one();
+        }
+        found
+    }
+
+    /// Loads the asset as it is stored, where that is one Zstandard stream of its own: for whoever passes it on to
+    /// somebody who decodes it. The handle derefs to the stored bytes; its hash is theirs, and so is the length. Checked,
+    /// charged, kept and evicted like any other asset. The load fails with [`Error::NotFound`] for an asset
+    /// that is stored otherwise; [`Snapshot::stored`] tells beforehand.
+    pub fn load_stored(&self, path: impl AsRef<str>) -> Load {
+        self.request(path).send_stored()
+    }
+
+    /// The hash and the length of what [`Snapshot::load_stored`] would load; `None` for an asset that is not stored as
+    /// one Zstandard stream of its own: not compressed, or with LZ4, with a dictionary, in a frame with others, of
+    /// more than [`crate::limits::STORED_BYTES_MAX`], or not there.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the table of contents is.
+    pub async fn stored(&self, path: impl AsRef<str>) -> Result<Option<(ContentHash, u64)>> {
+        let id = AssetId::of_path(path.as_ref());
+        self.offload(move |bundle| {
+            let Some(record) = bundle.asset(id)? else { return Ok(None) };
+            Ok(bundle.stored(&record)?.map(|placement| (placement.content, placement.len)))
+        })
+        .await
     }
 
     /// What the table of contents says of an asset, without loading it.

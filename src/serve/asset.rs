@@ -1,9 +1,9 @@
 //! `/a/<path>`: one asset of one generation.
 //!
 //! What is resident is sent as it lies in memory. What is not is made resident when it is small, and streamed in
-//! bounded memory when it is large or only a range of it is wanted.
+//! bounded memory when it is large or only a range of it is wanted. A client that takes Zstandard gets the asset as it
+//! is stored, where that is one stream of its own.
 
-use std::borrow::Cow;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,72 +12,239 @@ use std::task::{Context, Poll};
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, LOCATION,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName,
+    LOCATION, VARY,
 };
-use axum::http::response::Builder;
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
-use axum::response::Response;
+use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use futures_core::Stream;
 use percent_encoding::percent_decode_str;
 
-use super::conditional::{Condition, Part, condition, part};
-use super::{Face, failure};
+use super::body::Reply;
+use super::conditional::{Condition, Part, condition, part, takes_zstd};
+use super::traffic::Encoding;
+use super::{Face, failure, kind};
 use crate::Asset;
 use crate::error::{Error, Result};
-use crate::ids::{AssetPath, ContentHash};
+use crate::ids::{AssetId, AssetPath, ContentHash, Generation};
 use crate::runtime::{AssetReader, Chunks, Snapshot};
 
 /// The generation that a response is of.
 const GENERATION: HeaderName = HeaderName::from_static("x-flyloft-generation");
+/// Headers of a response, so that the map is made in its final size.
+const HEADERS: usize = 10;
 
-pub(super) async fn serve(State(face): State<Arc<Face>>, method: Method, uri: Uri, headers: HeaderMap) -> Response {
-    answer(&face, &method, uri.path(), &headers).await.unwrap_or_else(|error| failure::response(&error))
+/// The router's handler.
+pub(super) async fn serve(
+    State(face): State<Arc<Face>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> axum::response::Response {
+    respond(&face, &method, &uri, &headers).await.map(Body::from)
 }
 
-async fn answer(face: &Face, method: &Method, uri_path: &str, headers: &HeaderMap) -> Result<Response> {
+/// Whether this is about an asset.
+pub(super) fn is_asked_for(method: &Method, uri: &Uri) -> bool {
+    (method == Method::GET || method == Method::HEAD) && uri.path().starts_with("/a/")
+}
+
+/// The response, if it can be given from memory alone. `None` says nothing of whether the asset exists.
+pub(super) fn at_once<B>(face: &Face, request: &Request<B>) -> Option<Response<Reply>> {
+    if !is_asked_for(request.method(), request.uri()) {
+        return None;
+    }
+    let raw = &request.uri().path()["/a/".len()..];
+    if raw.contains('%') {
+        return None;
+    }
+    let snapshot = face.runtime.snapshot();
+    let zstd = takes_zstd(request.headers());
+    let stored = if zstd { snapshot.get_stored(raw) } else { None };
+    let found = match stored {
+        Some(stored) => Found::Resident(stored, Encoding::Zstd),
+        None if zstd && !face.plain.knows(AssetId::of_path(raw), snapshot.generation()) => return None,
+        None => Found::Resident(snapshot.get(raw)?, Encoding::Identity),
+    };
+    let (method, headers) = (request.method(), request.headers());
+    let asked = Asked { face, method, headers, path: raw, snapshot: &snapshot };
+    match asked.weigh(&found) {
+        Weighed::Answered(response) => Some(response),
+        Weighed::Send(head) => match found {
+            Found::Resident(asset, _) => Some(asked.with(head, asset)),
+            _ => None,
+        },
+    }
+}
+
+/// The response, for which an asset may have to be read first.
+pub(super) async fn respond(face: &Face, method: &Method, uri: &Uri, headers: &HeaderMap) -> Response<Reply> {
+    let response = answer(face, method, uri.path(), headers).await;
+    response.unwrap_or_else(|error| {
+        let response = failure::response(&error).map(Reply::from);
+        face.traffic.answered(response.status(), Encoding::Identity, 0);
+        response
+    })
+}
+
+async fn answer(face: &Face, method: &Method, uri_path: &str, headers: &HeaderMap) -> Result<Response<Reply>> {
     let snapshot = face.runtime.snapshot();
     let raw = uri_path.strip_prefix("/a/").unwrap_or_default();
     let path = path(raw)?;
-    let found = match Found::at(&snapshot, &path).await {
-        Err(Error::NotFound { .. }) if has_index(&snapshot, &path).await => return to_folder(raw),
-        found => found?,
-    };
-    let (len, etag) = (found.len(), format!("\"{}\"", found.hash()));
-    let response = Response::builder()
-        .header(ETAG, &etag)
-        .header(CACHE_CONTROL, "no-cache")
-        .header(ACCEPT_RANGES, "bytes")
-        .header(GENERATION, snapshot.generation().0);
-    match condition(headers, &etag) {
-        Condition::Proceed => {}
-        Condition::NotModified => return finish(response.status(StatusCode::NOT_MODIFIED), Body::empty()),
-        Condition::Failed => {
-            let status = response.status(StatusCode::PRECONDITION_FAILED);
-            let line = format!("'{path}' has another content now\n");
-            return finish(status.header(CONTENT_TYPE, "text/plain; charset=utf-8"), line.into());
+    let asked = Asked { face, method, headers, path: path.as_str(), snapshot: &snapshot };
+    if takes_zstd(headers)
+        && let Some(found) = Found::stored(face, &snapshot, &path).await?
+    {
+        match asked.send(found).await {
+            // A kind may have less room than its assets need even compressed; it is streamed then.
+            Err(Error::TooLarge { .. }) => {}
+            sent => return sent,
         }
     }
-    let typed = response.header(CONTENT_TYPE, content_type(&path).as_ref());
-    if method == Method::HEAD {
-        return finish(typed.header(CONTENT_LENGTH, len), Body::empty());
+    match Found::at(&snapshot, &path).await {
+        Err(Error::NotFound { .. }) if has_index(&snapshot, &path).await => to_folder(raw),
+        found => asked.send(found?).await,
     }
-    match part(headers, &etag, len) {
-        Part::Whole => {
-            let body = found.whole(&snapshot, face.resident_bytes_max).await?;
-            finish(typed.header(CONTENT_LENGTH, len), body)
+}
+
+/// A request that names an asset of this generation.
+struct Asked<'a> {
+    face: &'a Face,
+    method: &'a Method,
+    headers: &'a HeaderMap,
+    /// The asset's path. That of a handle is the same, and elsewhere in memory.
+    path: &'a str,
+    snapshot: &'a Snapshot,
+}
+
+/// What comes of the preconditions, the method and the range.
+enum Weighed {
+    /// All is said without the asset's bytes.
+    Answered(Response<Reply>),
+    /// Its bytes are to follow.
+    Send(Head),
+}
+
+/// A response that lacks its body.
+struct Head {
+    status: StatusCode,
+    headers: HeaderMap,
+    encoding: Encoding,
+    /// What is to be sent, of the representation that was chosen.
+    range: Range<u64>,
+}
+
+impl Asked<'_> {
+    /// Sections 13 and 14 of RFC 9110, for the representation that was found.
+    fn weigh(&self, found: &Found) -> Weighed {
+        let (len, etag, encoding) = (found.len(), Tag::of(found.hash()), found.encoding());
+        let mut headers = HeaderMap::with_capacity(HEADERS);
+        headers.insert(ETAG, etag.value());
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+        headers.insert(GENERATION, generation(self.snapshot.generation()));
+        let answered = |status: StatusCode, headers: HeaderMap, body: Reply| {
+            Weighed::Answered(self.over(Head { status, headers, encoding, range: 0..0 }, body))
+        };
+        match condition(self.headers, etag.as_str()) {
+            Condition::Proceed => {}
+            Condition::NotModified => return answered(StatusCode::NOT_MODIFIED, headers, Reply::Empty),
+            Condition::Failed => {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+                let line = format!("'{}' has another content now\n", self.path);
+                return answered(StatusCode::PRECONDITION_FAILED, headers, Bytes::from(line).into());
+            }
         }
-        Part::Bytes(range) => {
-            let partial = typed
-                .status(StatusCode::PARTIAL_CONTENT)
-                .header(CONTENT_RANGE, format!("bytes {}-{}/{len}", range.start, range.end - 1))
-                .header(CONTENT_LENGTH, range.end - range.start);
-            finish(partial, found.range(range).await?)
+        headers.insert(CONTENT_TYPE, kind::content_type(self.path));
+        if encoding == Encoding::Zstd {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("zstd"));
         }
-        Part::Beyond => {
-            let beyond = typed.status(StatusCode::RANGE_NOT_SATISFIABLE);
-            finish(beyond.header(CONTENT_RANGE, format!("bytes */{len}")), Body::empty())
+        if self.method == Method::HEAD {
+            headers.insert(CONTENT_LENGTH, len.into());
+            return answered(StatusCode::OK, headers, Reply::Empty);
+        }
+        let (status, range) = match part(self.headers, etag.as_str(), len) {
+            Part::Whole => (StatusCode::OK, 0..len),
+            Part::Bytes(range) => {
+                headers.insert(CONTENT_RANGE, span(&format!("{}-{}/{len}", range.start, range.end - 1)));
+                (StatusCode::PARTIAL_CONTENT, range)
+            }
+            Part::Beyond => {
+                headers.remove(CONTENT_ENCODING);
+                headers.insert(CONTENT_RANGE, span(&format!("*/{len}")));
+                return answered(StatusCode::RANGE_NOT_SATISFIABLE, headers, Reply::Empty);
+            }
+        };
+        headers.insert(CONTENT_LENGTH, (range.end - range.start).into());
+        Weighed::Send(Head { status, headers, encoding, range })
+    }
+
+    async fn send(&self, found: Found) -> Result<Response<Reply>> {
+        let head = match self.weigh(&found) {
+            Weighed::Answered(response) => return Ok(response),
+            Weighed::Send(head) => head,
+        };
+        match found {
+            Found::Resident(asset, _) => Ok(self.with(head, asset)),
+            Found::Stored { .. } => Ok(self.with(head, self.snapshot.load_stored(self.path).await?)),
+            Found::Open(reader) => {
+                let whole = head.status == StatusCode::OK;
+                if whole && reader.len() <= self.face.resident_bytes_max {
+                    match self.snapshot.load(self.path).await {
+                        Ok(asset) => return Ok(self.with(head, asset)),
+                        // A kind may have a smaller budget than a quarter of all.
+                        Err(Error::TooLarge { .. }) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                let body = streamed(reader.chunks(head.range.clone())).await?;
+                Ok(self.over(head, body.into()))
+            }
         }
     }
+
+    fn with(&self, head: Head, asset: Asset) -> Response<Reply> {
+        let (whole, range) = (asset.len() as u64, head.range.clone());
+        let bytes = asset.into_bytes();
+        let bytes = if range == (0..whole) { bytes } else { bytes.slice(range.start as usize..range.end as usize) };
+        self.over(head, bytes.into())
+    }
+
+    fn over(&self, head: Head, body: Reply) -> Response<Reply> {
+        let Head { status, headers, encoding, range } = head;
+        self.face.traffic.answered(status, encoding, range.end - range.start);
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
+    }
+}
+
+/// A strong entity tag: the hash of the very bytes, or for a stored form of their hashes, in quotes.
+struct Tag([u8; 66]);
+
+impl Tag {
+    fn of(hash: ContentHash) -> Self {
+        let mut text = [b'"'; 66];
+        text[1..65].copy_from_slice(blake3::Hash::from_bytes(hash.0).to_hex().as_bytes());
+        Self(text)
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("hexadecimal digits in quotes are ASCII")
+    }
+
+    fn value(&self) -> HeaderValue {
+        HeaderValue::from_bytes(&self.0).expect("hexadecimal digits in quotes may stand in a header")
+    }
+}
+
+fn generation(generation: Generation) -> HeaderValue {
+    generation.0.into()
+}
+
+fn span(range: &str) -> HeaderValue {
+    HeaderValue::try_from(format!("bytes {range}")).expect("digits, '-', '/' and '*' may stand in a header")
 }
 
 /// The asset path that the rest of a URL names; a folder stands for its index.
@@ -95,65 +262,75 @@ async fn has_index(snapshot: &Snapshot, folder: &AssetPath) -> bool {
 }
 
 /// Sends the client to the folder with its slash, so that what the index refers to resolves.
-fn to_folder(raw: &str) -> Result<Response> {
+fn to_folder(raw: &str) -> Result<Response<Reply>> {
     let name = raw.rsplit('/').next().unwrap_or(raw);
     // `./` keeps a name with a colon from being read as a scheme.
-    let redirect = Response::builder().status(StatusCode::TEMPORARY_REDIRECT).header(LOCATION, format!("./{name}/"));
-    finish(redirect, Body::empty())
+    let location = HeaderValue::try_from(format!("./{name}/"))
+        .map_err(|error| Error::Failed { cause: format!("a redirection cannot be made: {error}") })?;
+    let mut response = Response::new(Reply::Empty);
+    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    response.headers_mut().insert(LOCATION, location);
+    Ok(response)
 }
 
-fn finish(response: Builder, body: Body) -> Result<Response> {
-    response.body(body).map_err(|error| Error::Failed { cause: format!("a response cannot be made: {error}") })
-}
-
-/// An asset that exists, with or without its bytes in memory.
+/// A representation of an asset that exists, with or without its bytes in memory.
 enum Found {
-    Resident(Asset),
-    Stored(Box<AssetReader>),
+    Resident(Asset, Encoding),
+    /// Not in memory as it is stored.
+    Stored {
+        hash: ContentHash,
+        len: u64,
+    },
+    /// Not in memory.
+    Open(Box<AssetReader>),
 }
 
 impl Found {
     async fn at(snapshot: &Snapshot, path: &AssetPath) -> Result<Self> {
         match snapshot.get(path.as_str()) {
-            Some(asset) => Ok(Self::Resident(asset)),
-            None => Ok(Self::Stored(Box::new(snapshot.open(path.as_str()).await?))),
+            Some(asset) => Ok(Self::Resident(asset, Encoding::Identity)),
+            None => Ok(Self::Open(Box::new(snapshot.open(path.as_str()).await?))),
+        }
+    }
+
+    /// The asset as it is stored, if that can be sent as it is.
+    async fn stored(face: &Face, snapshot: &Snapshot, path: &AssetPath) -> Result<Option<Self>> {
+        let (id, generation) = (path.id(), snapshot.generation());
+        if face.plain.knows(id, generation) {
+            return Ok(None);
+        }
+        if let Some(stored) = snapshot.get_stored(path.as_str()) {
+            return Ok(Some(Self::Resident(stored, Encoding::Zstd)));
+        }
+        let stored = snapshot.stored(path.as_str()).await?;
+        let fits = stored.filter(|(_, len)| *len <= face.resident_bytes_max);
+        if fits.is_none() {
+            face.plain.note(id, generation);
+        }
+        Ok(fits.map(|(hash, len)| Self::Stored { hash, len }))
+    }
+
+    fn encoding(&self) -> Encoding {
+        match self {
+            Self::Resident(_, encoding) => *encoding,
+            Self::Stored { .. } => Encoding::Zstd,
+            Self::Open(_) => Encoding::Identity,
         }
     }
 
     fn len(&self) -> u64 {
         match self {
-            Self::Resident(asset) => asset.len() as u64,
-            Self::Stored(reader) => reader.len(),
+            Self::Resident(asset, _) => asset.len() as u64,
+            Self::Stored { len, .. } => *len,
+            Self::Open(reader) => reader.len(),
         }
     }
 
     fn hash(&self) -> ContentHash {
         match self {
-            Self::Resident(asset) => asset.hash(),
-            Self::Stored(reader) => reader.hash(),
-        }
-    }
-
-    async fn whole(self, snapshot: &Snapshot, resident_bytes_max: u64) -> Result<Body> {
-        let reader = match self {
-            Self::Resident(asset) => return Ok(asset.into_bytes().into()),
-            Self::Stored(reader) => reader,
-        };
-        if reader.len() <= resident_bytes_max {
-            match snapshot.load(reader.path().as_str()).await {
-                Ok(asset) => return Ok(asset.into_bytes().into()),
-                // A kind may have a smaller budget than a quarter of all.
-                Err(Error::TooLarge { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        streamed(reader.chunks(0..u64::MAX)).await
-    }
-
-    async fn range(self, range: Range<u64>) -> Result<Body> {
-        match self {
-            Self::Resident(asset) => Ok(asset.into_bytes().slice(range.start as usize..range.end as usize).into()),
-            Self::Stored(reader) => streamed(reader.chunks(range)).await,
+            Self::Resident(asset, _) => asset.hash(),
+            Self::Stored { hash, .. } => *hash,
+            Self::Open(reader) => reader.hash(),
         }
     }
 }
@@ -185,22 +362,6 @@ impl Stream for Rest {
     }
 }
 
-/// By extension. Text is UTF-8, and sources that browsers do not know are text, so that they can be looked at.
-fn content_type(path: &AssetPath) -> Cow<'static, str> {
-    let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
-    match extension.as_str() {
-        "glsl" | "vert" | "frag" | "geom" | "comp" | "tesc" | "tese" | "wgsl" | "hlsl" | "metal" | "obj" | "mtl"
-        | "ron" | "toml" | "ini" | "cfg" | "po" | "lua" | "md" | "yaml" | "yml" => "text/plain; charset=utf-8".into(),
-        "ktx2" => "image/ktx2".into(),
-        "gltf" => "model/gltf+json".into(),
-        "glb" => "model/gltf-binary".into(),
-        _ => {
-            let guess = mime_guess::from_ext(&extension).first_raw().unwrap_or("application/octet-stream");
-            if guess.starts_with("text/") { format!("{guess}; charset=utf-8").into() } else { guess.into() }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,22 +380,5 @@ mod tests {
         for bad in ["../x", "%2e%2e/x", "a/%2e%2e/%2e%2e/x", "/etc/passwd", "%2Fetc", "a%00b", "%FF", "a//b", "a%5Cb"] {
             check(bad, None);
         }
-    }
-
-    #[test]
-    fn a_type_follows_the_extension() {
-        let check = |name: &str, expected: &str| {
-            assert_eq!(content_type(&AssetPath::new(name).unwrap()), expected, "{name}");
-        };
-        check("a.html", "text/html; charset=utf-8");
-        check("a.CSS", "text/css; charset=utf-8");
-        check("a.js", "text/javascript; charset=utf-8");
-        check("a.json", "application/json");
-        check("a.png", "image/png");
-        check("a.svg", "image/svg+xml");
-        check("a.wasm", "application/wasm");
-        check("a.wgsl", "text/plain; charset=utf-8");
-        check("a.glb", "model/gltf-binary");
-        check("Makefile", "application/octet-stream");
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use axum::http::HeaderMap;
-use axum::http::header::{HeaderName, IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE};
+use axum::http::header::{ACCEPT_ENCODING, HeaderName, IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE};
 
 /// Whether a request is to be carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,42 @@ pub(super) fn part(headers: &HeaderMap, etag: &str, len: u64) -> Part {
         return Part::Whole;
     }
     range.to_str().ok().and_then(|range| parse_range(range, len)).unwrap_or(Part::Whole)
+}
+
+/// Whether the client would rather have Zstandard than the bytes as they are (section 12.5.3): it names `zstd`, and
+/// does not name `identity` with more weight. A `*` alone does not do, since what sends it may not mean this coding.
+pub(super) fn takes_zstd(headers: &HeaderMap) -> bool {
+    let (mut zstd, mut identity) = (0, 0);
+    for text in headers.get_all(ACCEPT_ENCODING).into_iter().filter_map(|value| value.to_str().ok()) {
+        for member in text.split(',') {
+            let (coding, weight) = member.split_once(';').unwrap_or((member, "q=1"));
+            let Some(weight) = thousandths(weight) else { continue };
+            if coding.trim().eq_ignore_ascii_case("zstd") {
+                zstd = weight;
+            } else if coding.trim().eq_ignore_ascii_case("identity") {
+                identity = weight;
+            }
+        }
+    }
+    zstd > 0 && zstd >= identity
+}
+
+/// A weight such as `q=0.25`, in thousandths. `None` when it is not one.
+fn thousandths(weight: &str) -> Option<u32> {
+    let (name, value) = weight.split_once('=')?;
+    if !name.trim().eq_ignore_ascii_case("q") {
+        return None;
+    }
+    let (whole, parts) = value.trim().split_once('.').unwrap_or((value.trim(), ""));
+    if parts.len() > 3 || !parts.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let parts: u32 = format!("{parts:0<3}").parse().ok()?;
+    match whole {
+        "0" => Some(parts),
+        "1" if parts == 0 => Some(1000),
+        _ => None,
+    }
 }
 
 /// `None` when it is not a single range of bytes.
@@ -136,6 +172,43 @@ mod tests {
         check(&[(IF_MATCH, "*")], Condition::Proceed);
         check(&[(IF_MATCH, "W/\"abc\"")], Condition::Failed);
         check(&[(IF_MATCH, "\"x\""), (IF_NONE_MATCH, "\"abc\"")], Condition::Failed);
+    }
+
+    #[test]
+    fn zstandard_is_sent_to_who_names_it_and_wants_it_no_less_than_plain_bytes() {
+        let takes = |pairs: &[&str]| {
+            takes_zstd(&headers(&pairs.iter().map(|value| (ACCEPT_ENCODING, *value)).collect::<Vec<_>>()))
+        };
+        for yes in [
+            "zstd",
+            "ZSTD",
+            "gzip, deflate, br, zstd",
+            "zstd;q=0.001",
+            "zstd ; Q=1.000",
+            "gzip;q=1.0, zstd; q=0.5, *;q=0",
+            "identity;q=0.5, zstd;q=0.5",
+            "identity;q=0,zstd;q=1",
+        ] {
+            assert!(takes(&[yes]), "{yes}");
+        }
+        for no in [
+            "",
+            "gzip, br",
+            "*",
+            "identity",
+            "zstd;q=0",
+            "zstd;q=0.000",
+            "zstd;q=0.0001",
+            "zstd;q=1.1",
+            "zstd;q=",
+            "zstd;level=3",
+            "zstd;q=0.4, identity;q=0.5",
+            "xzstd",
+        ] {
+            assert!(!takes(&[no]), "{no}");
+        }
+        assert!(!takes(&[]));
+        assert!(takes(&["gzip", "zstd"]));
     }
 
     #[test]

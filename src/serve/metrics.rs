@@ -8,22 +8,24 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
 use super::Face;
+use super::traffic::Traffic;
 use crate::runtime::ActorState;
 use crate::runtime::{Health, Stats, Status};
 use crate::telemetry::Quantiles;
 
 pub(super) async fn text(State(face): State<Arc<Face>>) -> Response {
-    let body = render(&face.runtime.status(), &face.runtime.stats());
+    let body = render(&face.runtime.status(), &face.runtime.stats(), &face.traffic);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], body).into_response()
 }
 
-fn render(status: &Status, stats: &Stats) -> String {
+fn render(status: &Status, stats: &Stats, served: &Traffic) -> String {
     let mut page = Page(String::with_capacity(8 << 10));
     runtime(&mut page, status);
     loads(&mut page, stats);
     memory(&mut page, stats);
     requests(&mut page, stats);
     engines(&mut page, status);
+    traffic(&mut page, served);
     page.0
 }
 
@@ -121,6 +123,22 @@ fn engines(page: &mut Page, status: &Status) {
     for (node, engine) in status.engines.iter().enumerate() {
         let node = node.to_string();
         page.sample("engine_failed_total", &[("node", &node), ("engine", engine.engine)], engine.stats.failed);
+    }
+}
+
+fn traffic(page: &mut Page, traffic: &Traffic) {
+    page.gauge("http_connections", "Connections that are open", traffic.connections());
+    page.family("http_responses_total", "Responses about assets, by status", "counter");
+    for (status, count) in traffic.statuses() {
+        page.sample("http_responses_total", &[("status", status)], count);
+    }
+    page.family("http_representations_total", "Responses about assets, by the encoding of the asset", "counter");
+    for (encoding, responses, _) in traffic.encodings() {
+        page.sample("http_representations_total", &[("encoding", encoding)], responses);
+    }
+    page.family("http_asset_bytes_total", "Bytes of assets in those responses, as sent", "counter");
+    for (encoding, _, bytes) in traffic.encodings() {
+        page.sample("http_asset_bytes_total", &[("encoding", encoding)], bytes);
     }
 }
 

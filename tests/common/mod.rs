@@ -1,6 +1,9 @@
 //! Trees, runtimes and waits that several suites share.
 #![allow(dead_code)] // Each suite uses its own part.
 
+#[cfg(feature = "serve")]
+pub mod http;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

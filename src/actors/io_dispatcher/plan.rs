@@ -81,10 +81,11 @@ impl Planned {
     }
 }
 
-/// The frames that are planned or on their way, by file and offset.
+/// The frames that are planned or on their way, by file, offset and codec: a frame that is wanted decoded and as it is
+/// stored is two.
 #[derive(Default)]
 pub struct UnderWay {
-    frames: HashMap<(usize, u64), Known>,
+    frames: HashMap<(usize, u64, Codec), Known>,
     prune_at: usize,
 }
 
@@ -103,7 +104,7 @@ impl UnderWay {
     /// # Errors
     /// It comes back when it has to be read.
     pub fn join(&self, wanted: Wanted, raise: impl FnOnce(u64, Priority) -> bool) -> Result<(), Box<Wanted>> {
-        let known = self.frames.get(&(wanted.file(), wanted.frame.offset));
+        let known = self.frames.get(&(wanted.file(), wanted.frame.offset, wanted.frame.codec));
         let Some(known) = known.filter(|known| known.stored_hash == wanted.frame.stored_hash) else {
             return Err(Box::new(wanted));
         };
@@ -124,15 +125,16 @@ impl UnderWay {
         }
         for job in &planned.frames {
             let known = Known { waits: Arc::downgrade(&job.waits), stored_hash: job.frame.stored_hash, read };
-            self.frames.insert((file, job.frame.offset), known);
+            self.frames.insert((file, job.frame.offset, job.frame.codec), known);
         }
     }
 }
 
-/// Joins equal frames and merges neighbours of the same urgency, up to [`limits::READ_BYTES_MAX`] a read.
+/// Joins equal frames and merges neighbours of the same urgency, up to [`limits::READ_BYTES_MAX`] a read. A frame that
+/// is wanted decoded and as it is stored is two, which differ in codec and length.
 pub fn merge(mut wanted: Vec<Wanted>) -> Vec<Planned> {
     if wanted.len() > 1 {
-        wanted.sort_by_key(|wanted| (wanted.file(), wanted.frame.offset, wanted.priority));
+        wanted.sort_by_key(|wanted| (wanted.file(), wanted.frame.offset, wanted.frame.codec as u8, wanted.priority));
     }
     let mut reads: Vec<Planned> = Vec::new();
     let mut last_file = 0;
@@ -143,7 +145,8 @@ pub fn merge(mut wanted: Vec<Wanted>) -> Vec<Planned> {
         let mut part = Some(part);
         let mut joins = None;
         if let Some(read) = reads.last_mut().filter(|_| file == last_file) {
-            if let Some(job) = read.frames.last().filter(|job| job.frame.offset == start)
+            if let Some(job) =
+                read.frames.last().filter(|job| (job.frame.offset, job.frame.codec) == (start, frame.codec))
                 && let Some(more) = part.take()
             {
                 // Nobody has closed a frame that is not yet planned; were it so, it would be read again.

@@ -6,6 +6,7 @@ use std::path::Path;
 use flyloft::bundle::{AssetRecord, Bundle};
 use flyloft::platform::fs::{FileSystem, OsFileSystem};
 use flyloft::{AssetPath, Error};
+use tokio::runtime::Builder;
 
 use crate::failure::{Failure, Result};
 
@@ -30,7 +31,10 @@ pub fn asset(bundle: &Bundle, path: &str) -> Result<AssetRecord> {
 
 /// Runs `future` to its end on an executor of the program's own.
 pub fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
-    let executor = tokio::runtime::Builder::new_multi_thread()
+    // Where there is one core, a scheduler that shares work among several has nobody to share it with.
+    let one = std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1);
+    let mut builder = if one { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    let executor = builder
         .enable_all()
         .build()
         .map_err(|error| Failure::unusable(format_args!("the executor cannot start: {error}")))?;

@@ -81,7 +81,8 @@ fn check(bundle: &Bundle, model: &BTreeMap<usize, Want>, explicit: &BTreeSet<usi
         assert_eq!(found, expected);
         let mut present: Vec<_> = expected.iter().filter(|(_, present)| *present).map(|(path, _)| path.id()).collect();
         let mut ids = bundle.dependency_ids(record.id).unwrap();
-        (present.sort(), ids.sort());
+        present.sort();
+        ids.sort();
         assert_eq!(ids, present);
         let another = AssetPath::new("another").unwrap();
         for path in [None, Some(&record.path), Some(&another)] {

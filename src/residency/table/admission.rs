@@ -35,7 +35,8 @@ impl ResidentTable {
         death: Option<Generation>,
     ) -> (Asset, Option<Replaced<Slots>>) {
         let generation = asset.generation();
-        let death = writer.death_after(&asset, death);
+        let changing = changing(&asset);
+        let death = writer.death_after(changing, generation, death);
         let live = writer.oldest <= generation && generation <= self.current();
         if !live || death.is_some_and(|death| death <= generation || death <= writer.oldest) {
             return (asset, None);
@@ -57,8 +58,8 @@ impl ResidentTable {
         }
         if let Some(death) = death {
             let ids = writer.changed.entry(death).or_default();
-            if !ids.contains(&asset.id()) {
-                ids.push(asset.id());
+            if !ids.contains(&changing) {
+                ids.push(changing);
             }
         }
         let replaced = self.link(writing, writer, asset.clone(), death);
@@ -97,7 +98,7 @@ impl ResidentTable {
                 return None;
             }
             for (id, asset) in changes {
-                for version in self.versions(writing, *id) {
+                for version in self.versions(writing, *id).chain(self.versions(writing, id.stored())) {
                     if version.death() > generation {
                         version.set_death(generation);
                     }
@@ -193,11 +194,17 @@ impl ResidentTable {
     }
 }
 
+/// The id that a change of `asset` is known by: the stored form of an asset changes with the asset.
+fn changing(asset: &Asset) -> AssetId {
+    let own = asset.path().id();
+    if asset.id() == own.stored() { own } else { asset.id() }
+}
+
 impl Writer {
-    /// When an asset's version ends: at the first change of it after its generation, or at `given`.
-    fn death_after(&self, asset: &Asset, given: Option<Generation>) -> Option<Generation> {
-        let changes = self.changes.get(&asset.id()).map_or(&[][..], |changes| changes);
-        let known = changes.iter().copied().find(|change| *change > asset.generation());
+    /// When a version of `id` that is of `generation` ends: at the first change after it, or at `given`.
+    fn death_after(&self, id: AssetId, generation: Generation, given: Option<Generation>) -> Option<Generation> {
+        let changes = self.changes.get(&id).map_or(&[][..], |changes| changes);
+        let known = changes.iter().copied().find(|change| *change > generation);
         match (known, given) {
             (Some(known), Some(given)) => Some(known.min(given)),
             (known, given) => known.or(given),

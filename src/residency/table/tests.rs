@@ -55,6 +55,37 @@ fn a_load_that_a_publication_overtook_is_not_seen_by_newer_readers() {
 }
 
 #[test]
+fn a_stored_form_ends_with_its_asset_also_when_a_publication_overtook_its_load() {
+    let world = World::new();
+    let snapshot = world.live();
+    let form = |generation, bytes: &[u8]| {
+        let name = crate::residency::testing::name("a");
+        let name = crate::residency::Name { id: name.id.stored(), ..name };
+        Asset::new(name, generation, world.content(bytes))
+    };
+    world.table.admit(form(Generation(1), b"z1"), None);
+    world.table.admit(world.asset("a", Generation(1), b"a1"), None);
+    assert_eq!(bytes(world.table.get(id("a").stored())).unwrap(), b"z1");
+    assert_eq!(world.table.evict(id("a").stored()), 2);
+    let loading = form(Generation(1), b"z1");
+    world.publish(&[("a", Some(b"a2"))]);
+    world.table.admit(loading, None);
+    assert!(world.table.get(id("a").stored()).is_none());
+    assert_eq!(bytes(world.table.get_at(id("a").stored(), Generation(1))).unwrap(), b"z1");
+    world.table.admit(form(Generation(2), b"z2"), None);
+    assert_eq!(bytes(world.table.get(id("a").stored())).unwrap(), b"z2");
+    world.publish(&[("b", None)]);
+    assert_eq!(bytes(world.table.get(id("a").stored())).unwrap(), b"z2", "another asset changed");
+    drop(snapshot);
+    world.table.retire(world.generations.oldest_live());
+    assert!(world.table.get_at(id("a").stored(), Generation(1)).is_none());
+    world.publish(&[("a", None)]);
+    world.table.retire(world.generations.oldest_live());
+    assert_eq!(world.table.stats(), TableStats::default());
+    assert_eq!(world.budget.snapshot().charged, 0);
+}
+
+#[test]
 fn the_same_bytes_are_resident_once() {
     let world = World::new();
     let _snapshot = world.live();
