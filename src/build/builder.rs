@@ -55,7 +55,7 @@ impl Default for BuildOptions {
 }
 
 impl BuildOptions {
-    fn threads(&self) -> usize {
+    pub(super) fn threads(&self) -> usize {
         match self.threads {
             0 => std::thread::available_parallelism().map_or(1, |count| count.get().min(64)),
             threads => threads.min(64),
@@ -88,7 +88,8 @@ pub struct Built {
     pub failures: Vec<BuildFailure>,
     /// What failed before and builds again.
     pub healed: Vec<AssetPath>,
-    /// Dependencies on nothing, links that are not followed: of the files that were read this time.
+    /// Dependencies on nothing, links that are not followed: of the files that were read this time. What a scan finds
+    /// again is told once.
     pub warnings: Vec<String>,
     /// Microseconds of looking, reading and transforming.
     pub build_us: u64,

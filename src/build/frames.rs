@@ -20,6 +20,12 @@ type Compressor = zstd::bulk::Compressor<'static>;
 /// Encoded frames that may wait to be written, per thread.
 const AHEAD_PER_THREAD: usize = 32;
 
+/// Frames encoded at most while dictionaries are trained.
+const EARLY_MAX: usize = 1024;
+
+/// Frames that were encoded before their turn, by number.
+type Early = Mutex<HashMap<usize, EncodedFrame>>;
+
 /// The bytes of contents that are to be laid out.
 pub(super) trait Bytes: Sync {
     /// All bytes of a content, if they are in memory.
@@ -111,23 +117,43 @@ impl Layer<'_> {
             items.push(Item { path: path.clone(), len: *len, cuts: cuts? });
         }
         let plan = plan::plan(&items, frame_bytes_max as u64);
-        if self.train && layout == Layout::Access {
-            self.train(&items, &plan, bytes)?;
-        }
-        self.encode(&items, &plan, bytes)
+        let early =
+            if self.train && layout == Layout::Access { self.train(&items, &plan, bytes)? } else { Early::default() };
+        self.encode(&items, &plan, bytes, early)
     }
 
-    fn train(&mut self, items: &[Item], plan: &Plan, bytes: &dyn Bytes) -> Result<()> {
-        let mut groups: Vec<u32> = (0..plan.group_count).collect();
+    /// Trains dictionaries. Answers frames that other threads encoded meanwhile, of groups that get none.
+    fn train(&mut self, items: &[Item], plan: &Plan, bytes: &dyn Bytes) -> Result<Early> {
+        let mut trainable = vec![true; plan.group_count as usize];
         for (item, group) in items.iter().zip(&plan.groups) {
             if is_compressed(&item.path) {
-                groups.retain(|known| known != group);
+                trainable[*group as usize] = false;
             }
         }
-        let trained = parallel::map_each(self.threads, &groups, |group| {
-            dictionary::train(*group, items, plan, bytes, self.encoders.layout)
-        });
-        for (group, trained) in groups.iter().zip(trained) {
+        let shared = dictionary::shared_frames(plan);
+        let groups: Vec<(u32, Vec<usize>)> = (0..plan.group_count)
+            .zip(shared)
+            .filter(|(group, shared)| trainable[*group as usize] && dictionary::is_enough(shared))
+            .collect();
+        if groups.is_empty() {
+            return Ok(Early::default());
+        }
+        let plain: Vec<usize> = (0..plan.frames.len())
+            .filter(|&frame| groups.iter().all(|(group, _)| *group != plan.frames[frame].group))
+            .collect();
+        let encoders = self.encoders;
+        let (trained, early) = parallel::beside(
+            self.threads,
+            plain.len().min(EARLY_MAX),
+            || Loan::new(encoders),
+            |loan, at| loan.encode(&plan.frames[plain[at]], items, bytes, &Dictionaries::default()),
+            || {
+                parallel::map_each(self.threads, &groups, |(_, shared)| {
+                    dictionary::train(shared, items, plan, bytes, encoders.layout)
+                })
+            },
+        );
+        for ((group, _), trained) in groups.iter().zip(trained) {
             let Some(dictionary) = trained? else { continue };
             let number = self.writer.put_dictionary(dictionary.clone())?;
             self.dictionaries.bytes.insert(number, dictionary);
@@ -138,23 +164,25 @@ impl Layer<'_> {
                 }
             }
         }
-        Ok(())
+        early.into_iter().map(|(at, frame)| Ok((plain[at], frame?))).collect::<Result<_>>().map(Mutex::new)
     }
 
-    fn encode(&mut self, items: &[Item], plan: &Plan, bytes: &dyn Bytes) -> Result<Vec<Pieces>> {
+    fn encode(&mut self, items: &[Item], plan: &Plan, bytes: &dyn Bytes, early: Early) -> Result<Vec<Pieces>> {
         let mut pieces: Vec<Pieces> = vec![Vec::new(); items.len()];
         let total: u64 = plan.frames.iter().map(PlannedFrame::bytes).sum();
         let mut done = 0;
         let mut full: Option<Error> = None;
         let mut missing_bytes = 0;
         let (encoders, dictionaries, writer) = (self.encoders, &*self.dictionaries, &mut *self.writer);
-        let loan = || Loan { encoders, encoder: Some(encoders.take()), scratch: Vec::new() };
         parallel::ordered(
             self.threads,
             plan.frames.len(),
             AHEAD_PER_THREAD * self.threads,
-            loan,
-            |loan, number| loan.encode(&plan.frames[number], items, bytes, dictionaries),
+            || Loan::new(encoders),
+            |loan, number| match lock(&early).remove(&number) {
+                Some(frame) => Ok(frame),
+                None => loan.encode(&plan.frames[number], items, bytes, dictionaries),
+            },
             |number, frame| {
                 let (frame, planned) = (frame?, &plan.frames[number]);
                 done += planned.bytes();
@@ -210,7 +238,11 @@ fn sort_pieces(pieces: &mut [Pieces], plan: &Plan) {
     }
 }
 
-impl Loan<'_> {
+impl<'a> Loan<'a> {
+    fn new(encoders: &'a Encoders) -> Self {
+        Self { encoders, encoder: Some(encoders.take()), scratch: Vec::new() }
+    }
+
     fn encode(
         &mut self,
         frame: &PlannedFrame,

@@ -56,6 +56,8 @@ pub fn pack(
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             // Said before anything is written beside the bundle.
             fs.read_dir(root).map_err(|error| Error::io("list", root, error))?;
+            let folder = folder_of(out);
+            fs.stat(folder, true).map_err(|error| Error::io("write into the folder", folder, error))?;
             let temporary = temporary(out)?;
             clear(&*fs, &temporary)?;
             let packed = fresh(&fs, clock, root, out, &temporary, options, progress);
@@ -135,7 +137,11 @@ pub(super) fn clear(fs: &dyn FileSystem, temporary: &Path) -> Result<()> {
     removed
 }
 
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 pub(super) fn sync_folder(fs: &dyn FileSystem, file: &Path) -> Result<()> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(file);
     fs.sync_dir(folder).map_err(|error| Error::io("flush", folder, error))
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 
 use crate::error::Result;
 
@@ -53,6 +53,50 @@ pub(super) fn map<T: Sync, S, R: Send>(
     results
 }
 
+/// Like [`map`], but `take` gets each result on this thread, in the order of the items, while others are worked on.
+pub(super) fn map_taken<T: Sync, S, R: Send>(
+    threads: usize,
+    items: &[T],
+    state: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, &T) -> R + Sync,
+    mut take: impl FnMut(&T, R),
+) {
+    let threads = threads.min(items.len().div_ceil(ITEMS_PER_THREAD_MIN)).max(1);
+    if threads == 1 {
+        let mut state = state();
+        return items.iter().for_each(|item| take(item, work(&mut state, item)));
+    }
+    let runs: Vec<&[T]> = items.chunks((items.len() / (threads * 64)).clamp(1, 256)).collect();
+    let next = AtomicUsize::new(0);
+    let body = |done: mpsc::SyncSender<(usize, Vec<R>)>| {
+        let mut state = state();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(run) = runs.get(number) else { return };
+            let results = run.iter().map(|item| work(&mut state, item)).collect();
+            if done.send((number, results)).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let (done, results) = mpsc::sync_channel(threads * 8);
+        for _ in 0..threads {
+            let done = done.clone();
+            scope.spawn(|| body(done));
+        }
+        drop(done);
+        let (mut waiting, mut taken) = (BTreeMap::new(), 0);
+        for (number, results) in results {
+            waiting.insert(number, results);
+            while let Some(results) = waiting.remove(&taken) {
+                runs[taken].iter().zip(results).for_each(|(item, result)| take(item, result));
+                taken += 1;
+            }
+        }
+    });
+}
+
 /// Like [`map`], for few items that each take long: one at a time to each thread.
 pub(super) fn map_each<T: Sync, R: Send>(threads: usize, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let mut results = Vec::with_capacity(items.len());
@@ -64,6 +108,44 @@ pub(super) fn map_each<T: Sync, R: Send>(threads: usize, items: &[T], work: impl
         ordered(threads.min(items.len()), items.len(), items.len(), || (), |(), number| work(&items[number]), keep);
     debug_assert!(done.is_ok(), "keeping never fails");
     results
+}
+
+/// Calls `main` on this thread, and meanwhile `work` for the numbers below `count`, in order, on other threads, as far
+/// as they come. Answers what both brought, the latter in no order.
+pub(super) fn beside<S, R: Send, M>(
+    threads: usize,
+    count: usize,
+    state: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, usize) -> R + Sync,
+    main: impl FnOnce() -> M,
+) -> (M, Vec<(usize, R)>) {
+    /// Ends the work, also when `main` panics: the scope waits for it.
+    struct Over<'a>(&'a AtomicBool);
+    impl Drop for Over<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let (over, next, done) = (AtomicBool::new(false), AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let body = || {
+        let mut state = state();
+        while !over.load(Ordering::Relaxed) {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= count {
+                return;
+            }
+            let result = work(&mut state, number);
+            lock(&done).push((number, result));
+        }
+    };
+    let main = std::thread::scope(|scope| {
+        let _over = Over(&over);
+        for _ in 1..threads {
+            scope.spawn(body);
+        }
+        main()
+    });
+    (main, done.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Fewer items than this are not worth another thread.
@@ -171,6 +253,9 @@ mod tests {
             let doubled = map(threads, &items, || (), |(), _, item| item * 2);
             assert!(doubled.iter().enumerate().all(|(at, value)| *value == at * 2));
             let mut taken = Vec::new();
+            map_taken(threads, &items, || (), |(), item| item * 3, |item, value| taken.push((*item, value)));
+            assert!(taken.len() == 1000 && taken.iter().enumerate().all(|(at, value)| *value == (at, at * 3)));
+            let mut taken = Vec::new();
             ordered(
                 threads,
                 1000,
@@ -187,6 +272,27 @@ mod tests {
             assert_eq!(taken.len(), 1000);
         }
         assert!(map(4, &[0; 0], || (), |(), _, item: &i32| *item).is_empty());
+    }
+
+    #[test]
+    fn work_beside_ends_with_what_it_is_beside() {
+        let begun = AtomicBool::new(false);
+        let work = |(): &mut (), number: usize| {
+            begun.store(true, Ordering::Relaxed);
+            number * 2
+        };
+        let main = || {
+            while !begun.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
+            "main"
+        };
+        let (main, mut done) = beside(3, usize::MAX, || (), work, main);
+        done.sort_unstable();
+        assert_eq!(main, "main");
+        assert!(!done.is_empty() && done.iter().enumerate().all(|(at, result)| *result == (at, at * 2)));
+        let (main, done) = beside(1, 5, || (), work, || 7);
+        assert_eq!((main, done.len()), (7, 0));
     }
 
     #[test]

@@ -81,7 +81,8 @@ pub fn order(paths: &[&AssetPath], edges: &[Vec<u32>]) -> Vec<u32> {
 pub fn plan(items: &[Item], frame_bytes_max: u64) -> Plan {
     let mut plan = Plan::default();
     (plan.groups, plan.group_count) = groups(items, frame_bytes_max);
-    let mut open: Vec<Vec<PlannedFrame>> = vec![Vec::new(); plan.group_count as usize];
+    // With their bytes, since a frame of small contents has many pieces.
+    let mut open: Vec<Vec<(u64, PlannedFrame)>> = vec![Vec::new(); plan.group_count as usize];
     for (number, item) in items.iter().enumerate() {
         let (number, group) = (number as u32, plan.groups[number]);
         let alone = |range| PlannedFrame { group, shared: false, pieces: vec![Piece { item: number, range }] };
@@ -105,19 +106,20 @@ pub fn plan(items: &[Item], frame_bytes_max: u64) -> Plan {
         let piece = Piece { item: number, range: start..item.len };
         let open = &mut open[group as usize];
         let len = item.len - start;
-        if let Some(frame) = open.iter_mut().find(|frame| frame.bytes() + len <= frame_bytes_max) {
+        if let Some((bytes, frame)) = open.iter_mut().find(|(bytes, _)| bytes + len <= frame_bytes_max) {
+            *bytes += len;
             frame.shared = true;
             frame.pieces.push(piece);
             continue;
         }
         if open.len() == OPEN_MAX {
             // The fullest has the least use left; of equals the oldest.
-            let fullest = (0..open.len()).max_by_key(|&at| (open[at].bytes(), std::cmp::Reverse(at)));
-            plan.frames.extend(fullest.map(|at| open.remove(at)));
+            let fullest = (0..open.len()).max_by_key(|&at| (open[at].0, std::cmp::Reverse(at)));
+            plan.frames.extend(fullest.map(|at| open.remove(at).1));
         }
-        open.push(PlannedFrame { group, shared: false, pieces: vec![piece] });
+        open.push((len, PlannedFrame { group, shared: false, pieces: vec![piece] }));
     }
-    plan.frames.extend(open.into_iter().flatten());
+    plan.frames.extend(open.into_iter().flatten().map(|(_, frame)| frame));
     plan
 }
 

@@ -225,35 +225,35 @@ impl Scanner<'_> {
 
     /// Adds what one folder holds; links and folders below it go to `links` and `below`.
     fn list(&self, listing: &Listing, scan: &mut Scan, links: &mut Vec<Listing>, below: &mut Vec<Listing>) {
-        let entries = match self.fs.read_dir(&listing.at) {
-            Ok(entries) => entries,
-            Err(error) if is_gone(&error) => return,
-            Err(error) => {
-                let name = if listing.path.is_empty() { self.root.display().to_string() } else { listing.path.clone() };
-                return scan.problem(name, cause_of("list it", &error));
-            }
-        };
-        for entry in entries {
+        let listed = self.fs.each_entry(&listing.at, &mut |entry, look| {
             let at = listing.at.join(&entry.name);
             let Some(name) = entry.name.to_str() else {
                 if !self.config.ignores(&join(&listing.path, &entry.name.to_string_lossy()), false) {
                     scan.problem(one_line(&at), "its name is not UTF-8; rename it or ignore it");
                 }
-                continue;
+                return;
             };
             let path = join(&listing.path, name);
             if self.skips(&path, entry.kind == FileKind::Dir) {
-                continue;
+                return;
             }
             let found = Listing { path, at, through: listing.through.clone() };
             match entry.kind {
                 FileKind::Dir => self.folder(found, scan, below),
                 FileKind::Symlink => links.push(found),
-                FileKind::File | FileKind::Other => match self.fs.stat(&found.at, false) {
+                FileKind::File | FileKind::Other => match look() {
                     Ok(stat) => file(found, stat, scan),
                     Err(error) if is_gone(&error) => {}
                     Err(error) => scan.problem(found.path, cause_of("look at it", &error)),
                 },
+            }
+        });
+        match listed {
+            Ok(()) => {}
+            Err(error) if is_gone(&error) => {}
+            Err(error) => {
+                let name = if listing.path.is_empty() { self.root.display().to_string() } else { listing.path.clone() };
+                scan.problem(name, cause_of("list it", &error));
             }
         }
     }

@@ -1,10 +1,11 @@
 //! Writing a bundle's assets out as files again.
 
-use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::contents::ContentReader;
 use super::source::WHOLE_BYTES_MAX;
+use super::{BuildOptions, parallel};
 use crate::bundle::{AssetRecord, Bundle};
 use crate::error::{Error, Result};
 use crate::platform::fs::{FileKind, FileSystem};
@@ -47,20 +48,35 @@ pub fn unpack(fs: &dyn FileSystem, bundle: &Bundle, into: &Path) -> Result<Unpac
         make(&into.join(folder?.as_str()))?;
         report.folders += 1;
     }
-    let mut reader = ContentReader::new(bundle);
-    // In the order of frames a frame is decoded once, mostly; but paths are in that order already, mostly.
-    let mut made: BTreeMap<String, ()> = BTreeMap::new();
-    for asset in bundle.assets() {
-        let asset = asset?;
+    // In the order of frames a frame is decoded once, mostly; but paths are in that order already, mostly, and each
+    // thread writes runs of neighbours.
+    let assets = bundle.assets().collect::<Result<Vec<_>>>()?;
+    let mut made = "";
+    for asset in &assets {
         let folder = asset.path.folder();
-        if !folder.is_empty() && !made.contains_key(folder) {
+        if folder != made {
             make(&into.join(folder))?;
-            made.insert(folder.to_owned(), ());
+            made = folder;
         }
-        file(fs, &mut reader, &asset, &into.join(asset.path.as_str()))?;
         report.files += 1;
         report.bytes += asset.len;
     }
+    let failed = AtomicBool::new(false);
+    let threads = BuildOptions::default().threads();
+    let written = parallel::map(
+        threads,
+        &assets,
+        || ContentReader::new(bundle),
+        |reader, _, asset| {
+            if failed.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let written = file(fs, reader, asset, &into.join(asset.path.as_str()));
+            failed.fetch_or(written.is_err(), Ordering::Relaxed);
+            written
+        },
+    );
+    written.into_iter().collect::<Result<()>>()?;
     Ok(report)
 }
 

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use zstd::zstd_safe::{CParameter, Strategy};
+use zstd::zstd_safe::{CParameter, DictAttachPref, Strategy};
 
 use super::values::{Codec, FrameRef};
 use crate::config::Layout;
@@ -84,10 +84,14 @@ impl Encoder {
         compressor.set_parameter(CParameter::DictIdFlag(false)).map_err(refuse)?;
         if self.layout == Layout::Access {
             // Levels 1 and 2 index a dictionary too coarsely. With these, frames of HTML are an eighth smaller at
-            // the same speed, and a twentieth larger than with level 3 in half its time.
-            for parameter in
-                [CParameter::HashLog(15), CParameter::MinMatch(6), CParameter::Strategy(Strategy::ZSTD_fast)]
-            {
+            // the same speed, and a twentieth larger than with level 3 in half its time. A frame looks into the
+            // prepared dictionary instead of beginning with a copy of its index, which is quicker for 64 KiB.
+            for parameter in [
+                CParameter::HashLog(15),
+                CParameter::MinMatch(7),
+                CParameter::Strategy(Strategy::ZSTD_fast),
+                CParameter::ForceAttachDict(DictAttachPref::ForceAttach),
+            ] {
                 compressor.set_parameter(parameter).map_err(refuse)?;
             }
         }

@@ -88,6 +88,13 @@ impl Committer {
         self.shared.flip(&mut state, next)
     }
 
+    /// Flushes what is written so far, so that the next commit has less to flush. A failure is the next commit's.
+    pub fn flush_ahead(&self) {
+        let mut state = self.shared.state.lock();
+        // The error is kept, and every later commit fails with it.
+        let _ = self.shared.flush(&mut state, 0);
+    }
+
     /// Durably reserves generation numbers up to `through`: after a crash none of them is given again.
     pub(super) fn reserve(&self, through: Generation) -> Result<()> {
         let mut state = self.shared.state.lock();

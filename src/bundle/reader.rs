@@ -143,7 +143,13 @@ impl Bundle {
 
     /// Every asset, in path order. Ends after the first error.
     pub fn assets(&self) -> impl Iterator<Item = Result<AssetRecord>> + '_ {
-        walks::Assets::new(&self.inner)
+        walks::Assets::new(&self.inner, "")
+    }
+
+    /// The assets whose path is at least `from`, which need not be one, in path order: found without reading those
+    /// before. Ends after the first error.
+    pub fn assets_from(&self, from: &str) -> impl Iterator<Item = Result<AssetRecord>> + '_ {
+        walks::Assets::new(&self.inner, from)
     }
 
     /// Every folder, the empty ones too, in path order. Ends after the first error.

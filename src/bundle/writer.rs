@@ -281,6 +281,16 @@ impl BundleWriter {
         Ok(None)
     }
 
+    /// The frames that were put and that no staged generation uses yet, in order.
+    pub fn put_frames(&self) -> Vec<FrameRef> {
+        self.pending.values().map(|row| row.frame).collect()
+    }
+
+    /// What it writes to; appended bytes are there after [`BundleWriter::flush_appends`].
+    pub fn storage(&self) -> Arc<dyn ReadAt> {
+        Arc::clone(&self.committer.shared.storage) as _
+    }
+
     fn padding(&self, frame: &EncodedFrame) -> usize {
         let len = frame.stored.len();
         if frame.codec != Codec::Store || len < limits::BLOCK_BYTES {

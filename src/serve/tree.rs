@@ -103,12 +103,33 @@ fn render(bundle: &Bundle, asked: &Asked) -> Result<Bytes> {
             page.folder(folder?.as_str());
         }
     }
-    for record in bundle.assets() {
-        let record = record?;
-        page.asset(record.path.as_str(), || (record.kind, record.len, record.content));
+    let mut from = Some([asked.prefix.as_str(), asked.after.as_str()].concat());
+    while let Some(start) = from.take() {
+        for record in bundle.assets_from(&start) {
+            let record = record?;
+            match page.asset(record.path.as_str(), || (record.kind, record.len, record.content)) {
+                Next::Asset => {}
+                Next::From(path) => {
+                    from = Some(path);
+                    break;
+                }
+                Next::Nothing => break,
+            }
+        }
     }
     let listing = page.finish(bundle.generation());
     serde_json::to_vec(&listing).map(Bytes::from).map_err(|error| Error::Failed { cause: error.to_string() })
+}
+
+/// Where the walk goes on.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    /// With the next asset.
+    Asset,
+    /// With the first asset whose path is at least this.
+    From(String),
+    /// Nothing that comes is on this page.
+    Nothing,
 }
 
 /// The first entries by name after the one asked for; never more than one too many.
@@ -124,27 +145,46 @@ impl<'a> Page<'a> {
         Self { asked, limit, entries: BTreeMap::new() }
     }
 
-    fn asset(&mut self, path: &str, about: impl FnOnce() -> (AssetKind, u64, ContentHash)) {
-        let Some(rest) = path.strip_prefix(self.asked.prefix.as_str()) else { return };
+    /// Takes the next asset in path order. Assets whose path is less than the prefix with `after` need not be given.
+    fn asset(&mut self, path: &str, about: impl FnOnce() -> (AssetKind, u64, ContentHash)) -> Next {
+        let Some(rest) = path.strip_prefix(self.asked.prefix.as_str()) else {
+            return if path < self.asked.prefix.as_str() { Next::Asset } else { Next::Nothing };
+        };
         let searching = !self.asked.search.is_empty();
         if searching && !path.to_lowercase().contains(&self.asked.search) {
-            return;
+            return Next::Asset;
         }
         match rest.split_once('/') {
             Some((folder, _)) if !searching => {
                 let (_, len, _) = about();
-                if let Some(Entry::Folder { assets, bytes, .. }) = self.slot(folder, empty_folder) {
-                    *assets += 1;
-                    *bytes += len;
-                }
+                let Some(Entry::Folder { assets, bytes, .. }) = self.slot(folder, empty_folder) else {
+                    // All that this folder holds is not on this page either; '0' comes after '/'.
+                    return self.is_over(rest).unwrap_or_else(|| Next::From(format!("{}{folder}0", self.asked.prefix)));
+                };
+                *assets += 1;
+                *bytes += len;
+                Next::Asset
             }
             _ => {
-                self.slot(rest, |name| {
+                let entry = self.slot(rest, |name| {
                     let (kind, bytes, hash) = about();
                     Entry::Asset { name, kind, bytes, hash }
                 });
+                if entry.is_some() { Next::Asset } else { self.is_over(rest).unwrap_or(Next::Asset) }
             }
         }
+    }
+
+    /// Whether the page is full and nothing at or after `rest` in path order can come before its last entry. A folder
+    /// comes before `name-old` as a name, but what it holds comes after it as a path, since '-' is less than '/'.
+    fn is_over(&self, rest: &str) -> Option<Next> {
+        let (last, _) = self.entries.last_key_value()?;
+        if self.entries.len() <= self.limit || rest <= last.as_str() {
+            return None;
+        }
+        let folder_comes = |(end, _): (usize, char)| format!("{}0", &last[..end]).as_str() > rest;
+        let open = self.asked.search.is_empty() && last.char_indices().skip(1).any(folder_comes);
+        (!open).then_some(Next::Nothing)
     }
 
     fn folder(&mut self, path: &str) {
@@ -192,6 +232,21 @@ mod tests {
 
     const TREE: [&str; 6] = ["a.txt", "docs/guide/one.html", "docs/two.html", "docs-old.txt", "img/Logo.png", "z"];
 
+    #[test]
+    fn a_page_ends_its_walk_once_nothing_more_can_be_on_it() {
+        let about = || (AssetKind::Other, 10, ContentHash([0; 32]));
+        let asked = Asked { limit: Some(1), ..Asked::default() };
+        let mut page = Page::new(&asked);
+        assert_eq!(page.asset("docs-old.txt", about), Next::Asset);
+        assert_eq!(page.asset("docs-older.txt", about), Next::Asset);
+        // `docs` is still to come.
+        assert_eq!(page.asset("docs.txt", about), Next::Asset);
+        assert_eq!(page.asset("docs/one.html", about), Next::Asset);
+        assert_eq!(page.asset("e/one.html", about), Next::Nothing);
+        let asked = Asked { after: "docs".into(), ..Asked::default() };
+        assert_eq!(Page::new(&asked).asset("docs/one.html", about), Next::From("docs0".into()));
+    }
+
     fn list(asked: &Asked) -> (Vec<String>, Option<String>) {
         let mut page = Page::new(asked);
         for folder in ["docs", "docs/guide", "empty", "img"] {
@@ -199,8 +254,21 @@ mod tests {
                 page.folder(folder);
             }
         }
-        for path in TREE {
-            page.asset(path, || (AssetKind::of_path(path), 10, ContentHash([0; 32])));
+        // As the walk does: from where the page begins, over what it does not need.
+        let mut paths = TREE;
+        paths.sort_unstable();
+        let mut from = Some([asked.prefix.as_str(), asked.after.as_str()].concat());
+        while let Some(start) = from.take() {
+            for path in paths.iter().filter(|path| **path >= start.as_str()) {
+                match page.asset(path, || (AssetKind::of_path(path), 10, ContentHash([0; 32]))) {
+                    Next::Asset => {}
+                    Next::From(path) => {
+                        from = Some(path);
+                        break;
+                    }
+                    Next::Nothing => break,
+                }
+            }
         }
         let listing = page.finish(Generation(1));
         let name = |entry: &Entry| match entry {

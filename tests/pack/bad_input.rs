@@ -8,7 +8,17 @@ use crate::support::*;
 
 /// Packing is refused with one line that holds all of `words`, and neither makes nor changes a bundle.
 fn refused(tree: &Tree, words: &[&str]) {
-    let error = tree.try_pack("never.loft").unwrap_err().to_string();
+    refused_into(tree, "never.loft", words);
+    if tree.out("good.loft").exists() {
+        let before = tree.bytes("good.loft");
+        assert!(tree.try_pack("good.loft").is_err());
+        assert!(tree.bytes("good.loft") == before);
+    }
+}
+
+fn refused_into(tree: &Tree, name: &str, words: &[&str]) {
+    let error = tree.try_pack(name).unwrap_err().to_string();
+    assert!(!error.contains(".new.tmp"), "{error:?} names a temporary file");
     assert!(!error.contains('\n'), "{error}");
     for word in words {
         assert!(error.contains(word), "{error:?} does not say {word:?}");
@@ -19,11 +29,6 @@ fn refused(tree: &Tree, words: &[&str]) {
         .filter(|name| name != "tree" && name != "good.loft")
         .collect();
     assert!(left.is_empty(), "{left:?} was left behind");
-    if tree.out("good.loft").exists() {
-        let before = tree.bytes("good.loft");
-        assert!(tree.try_pack("good.loft").is_err());
-        assert!(tree.bytes("good.loft") == before);
-    }
 }
 
 fn good() -> Tree {
@@ -38,6 +43,12 @@ fn a_missing_folder_is_refused() {
     let tree = good();
     fs::remove_dir_all(tree.root()).unwrap();
     refused(&tree, &["tree", if cfg!(windows) { "(os error " } else { "No such file" }]);
+}
+
+#[test]
+fn a_missing_folder_for_the_bundle_is_named() {
+    let tree = good();
+    refused_into(&tree, "nowhere/new.loft", &["nowhere", "No such file"]);
 }
 
 #[test]

@@ -38,6 +38,22 @@ fn an_update_stages_what_changed_and_nothing_else() {
 }
 
 #[test]
+fn a_scan_tells_again_only_what_is_new() {
+    let tree = Tree::new();
+    tree.write("a.css", b"@import 'missing.css';");
+    symlink("/", tree.at("out")).unwrap();
+    let (mut builder, built) = tree.serve();
+    assert_eq!(built.warnings.len(), 2, "{:?}", built.warnings);
+    tree.write("b.css", b"@import 'lost.css';");
+    let again = builder.scan(&NoProgress).unwrap();
+    assert_eq!(again.warnings, ["b.css:1: depends on 'lost.css', which does not exist"]);
+    // Who saves a file is told what is still missing.
+    tree.write("a.css", b"@import 'missing.css'; p {}");
+    let saved = tree.update(&mut builder, &["a.css"]);
+    assert_eq!(saved.warnings, ["a.css:1: depends on 'missing.css', which does not exist"]);
+}
+
+#[test]
 fn folders_are_created_moved_and_removed_with_all_below() {
     let tree = Tree::mixed();
     let (mut builder, _) = tree.serve();

@@ -159,20 +159,35 @@ fn unpacking_refuses_a_folder_that_holds_something() {
 #[test]
 fn many_small_files_of_a_kind_get_a_dictionary_and_it_is_used_again() {
     let tree = Tree::new();
-    for number in 0..900 {
-        let words: String = (0..60)
+    // Enough for other threads to check and flush while the tables are made; each file holds some of 400 sentences.
+    let chosen = |number: u32, word: u8| {
+        let [one, other, ..] = *blake3::hash(&[&number.to_le_bytes()[..], &[word]].concat()).as_bytes();
+        u16::from_le_bytes([one, other]) % 400
+    };
+    for number in 0..1100 {
+        let words: String = (0..40)
             .map(|word| {
+                let mut sentence = [0; 64];
+                blake3::Hasher::new().update(&chosen(number, word).to_le_bytes()).finalize_xof().fill(&mut sentence);
                 format!(
                     "<p class='entry-{}'>{}</p>\n",
                     word % 7,
-                    blake3::hash(&[number as u8, (number >> 8) as u8, word]).to_hex()
+                    String::from_utf8_lossy(&sentence.map(|byte| byte % 26 + b'a'))
                 )
             })
             .collect();
         tree.write(&format!("{number}.html"), format!("<html><head><title>{number}</title></head>{words}").as_bytes());
     }
+    // Frames that are encoded while the dictionary is trained.
+    tree.write("large.js", &text("script", 60_000));
     tree.pack("a.loft");
     let bundle = tree.bundle("a.loft");
+    assert_eq!(bundle.info().dictionaries, 1);
     verify(&bundle);
     assert_eq!(listing(&tree.unpacked("a.loft")), listing(&tree.root()));
+    for threads in [1, 5] {
+        tree.pack_with("b.loft", BuildOptions { threads, ..BuildOptions::default() }).unwrap();
+        assert!(tree.bytes("a.loft") == tree.bytes("b.loft"), "{threads} threads make another bundle");
+        fs::remove_file(tree.out("b.loft")).unwrap();
+    }
 }

@@ -1,31 +1,28 @@
 //! From what may differ to a staged generation: read, transform, compare, stage.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use super::delta::{Candidate, Delta};
-use super::make::{self, Maker, Output};
-use super::tree::{Failed, Known};
-use super::{Built, TreeBuilder};
+use super::make::{self, Exists, Maker, Output};
+use super::tree::{Failed, Known, Tree};
+use super::{BuildOptions, Built, TreeBuilder};
 use crate::build::arena::Arena;
+use crate::build::config::TreeConfig;
 use crate::build::source::{BEING_WRITTEN, Reader, Source};
 use crate::build::stats::Stamp;
 use crate::build::{Progress, graph, parallel};
 use crate::error::{Error, Result};
 use crate::event::BuildFailure;
 use crate::ids::{AssetPath, ContentHash};
-use crate::platform::fs::FileKind;
+use crate::platform::clock::Clock;
+use crate::platform::fs::{FileKind, FileSystem};
 
 impl TreeBuilder {
     pub(super) fn reader(&self) -> Reader<'_> {
-        Reader {
-            fs: &*self.fs,
-            clock: &*self.clock,
-            root: &self.root,
-            wary: self.options.tolerant,
-            keep: AtomicU64::new(self.options.cache_bytes),
-        }
+        reader(&*self.fs, &*self.clock, &self.root, &self.options)
     }
 
     pub(super) fn apply(&mut self, mut delta: Delta, started: Instant, progress: &dyn Progress) -> Result<Built> {
@@ -49,11 +46,12 @@ impl TreeBuilder {
         // Without a bundle nothing was built from anything yet, nor waits for anything.
         let first = self.bundle().is_none() && self.tree.failures.is_empty();
         let mut build: Vec<AssetPath> = Vec::with_capacity(candidates.len());
-        for (candidate, read) in candidates.iter().zip(self.read(&candidates, progress)) {
+        let config = std::mem::take(&mut self.tree.config);
+        let take = |tree: &mut Tree, candidate: &Candidate, read: Result<Source, BuildFailure>| {
             match read {
                 Ok(source) => {
                     let path = source.file.path.clone();
-                    let old = self.know(&source);
+                    let old = know(tree, &source);
                     let differs = candidate.was != Some(source.hash);
                     let flipped = old.is_none_or(|old| old.executable != source.file.stat.executable);
                     if differs && !first {
@@ -74,7 +72,10 @@ impl TreeBuilder {
                     failed.push(Failed { failure, path, inputs: Vec::new() });
                 }
             }
-        }
+        };
+        let reader = reader(&*self.fs, &*self.clock, &self.root, &self.options);
+        read(self.threads, &reader, &config, &candidates, progress, &mut self.tree, take);
+        self.tree.config = config;
         drop(candidates);
         self.refuse(&mut failed)?;
         self.read_again(&changed, &mut build, &mut sources, &mut failed, progress);
@@ -84,7 +85,7 @@ impl TreeBuilder {
             let reader = self.reader();
             let maker =
                 Maker { tree: &self.tree, registry: &self.options.registry, reader: &reader, sources: &sources };
-            parallel::map(self.threads, &build, || (), |(), _, path| maker.make(&sources[path]))
+            parallel::map(self.threads, &build, Exists::default, |seen, _, path| maker.make(&sources[path], seen))
         };
         let mut outputs = Vec::with_capacity(made.len());
         for made in made {
@@ -124,7 +125,7 @@ impl TreeBuilder {
             changed,
             failures: self.failures(),
             healed,
-            warnings,
+            warnings: self.tree.news(warnings, whole),
             build_us: (built_at - started).as_micros() as u64,
             stage_us: (self.clock.now() - built_at).as_micros() as u64,
         })
@@ -141,35 +142,6 @@ impl TreeBuilder {
             cause = format!("{cause} (and {} more)", failed.len() - 1);
         }
         Err(Error::Build { path, line, transform, cause })
-    }
-
-    fn read(&self, candidates: &[Candidate], progress: &dyn Progress) -> Vec<Result<Source, BuildFailure>> {
-        let reader = self.reader();
-        let total = candidates.len() as u64;
-        let done = AtomicU64::new(0);
-        parallel::map(self.threads, candidates, Arena::default, |arena, _, candidate| {
-            // What is identical to what was built last is not needed in memory.
-            let known = candidate.was.filter(|_| self.tree.config.rule(&candidate.file.path).is_none());
-            let source = reader.source(&candidate.file, known, arena);
-            progress.step(done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1, total, "read");
-            source
-        })
-    }
-
-    /// Makes what was read what is known; answers what was known before.
-    fn know(&mut self, source: &Source) -> Option<Known> {
-        let path = &source.file.path;
-        let known = Known {
-            stamp: Stamp::of(&source.file.stat),
-            trusted: source.trusted,
-            source: source.hash,
-            executable: source.file.stat.executable,
-            at: source.file.at.clone(),
-            weak: make::weak(source),
-        };
-        let old = self.tree.files.get(path).cloned();
-        self.tree.insert(path.clone(), known);
-        old
     }
 
     /// Reads what was built from something that changed, and what failed and may build now.
@@ -206,19 +178,21 @@ impl TreeBuilder {
                 Ok(_) | Err(_) => {}
             }
         }
-        for (candidate, read) in candidates.iter().zip(self.read(&candidates, progress)) {
-            match read {
-                Ok(source) => {
-                    self.know(&source);
-                    build.push(source.file.path.clone());
-                    sources.insert(source.file.path.clone(), source);
-                }
-                Err(failure) => {
-                    let path = Some(candidate.file.path.clone());
-                    failed.push(Failed { failure, path, inputs: Vec::new() });
-                }
+        let config = std::mem::take(&mut self.tree.config);
+        let take = |tree: &mut Tree, candidate: &Candidate, read| match read {
+            Ok(source) => {
+                know(tree, &source);
+                build.push(source.file.path.clone());
+                sources.insert(source.file.path.clone(), source);
             }
-        }
+            Err(failure) => {
+                let path = Some(candidate.file.path.clone());
+                failed.push(Failed { failure, path, inputs: Vec::new() });
+            }
+        };
+        let reader = reader(&*self.fs, &*self.clock, &self.root, &self.options);
+        read(self.threads, &reader, &config, &candidates, progress, &mut self.tree, take);
+        self.tree.config = config;
     }
 
     /// What is in a cycle is one unit: when one of it does not build, the others wait for it with their last good
@@ -269,4 +243,45 @@ impl TreeBuilder {
             failed.push(Failed { failure, path: Some(output.path), inputs: unit });
         }
     }
+}
+
+fn reader<'a>(fs: &'a dyn FileSystem, clock: &'a dyn Clock, root: &'a Path, options: &BuildOptions) -> Reader<'a> {
+    Reader { fs, clock, root, wary: options.tolerant, keep: AtomicU64::new(options.cache_bytes) }
+}
+
+/// Reads candidates by several threads. `take` gets each with what is known of the tree, in order, while others are
+/// read.
+fn read(
+    threads: usize,
+    reader: &Reader<'_>,
+    config: &TreeConfig,
+    candidates: &[Candidate],
+    progress: &dyn Progress,
+    tree: &mut Tree,
+    mut take: impl FnMut(&mut Tree, &Candidate, Result<Source, BuildFailure>),
+) {
+    let total = candidates.len() as u64;
+    let done = AtomicU64::new(0);
+    let work = |arena: &mut Arena, candidate: &Candidate| {
+        // What is identical to what was built last is not needed in memory.
+        let known = candidate.was.filter(|_| config.rule(&candidate.file.path).is_none());
+        let source = reader.source(&candidate.file, known, arena);
+        progress.step(done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1, total, "read");
+        source
+    };
+    parallel::map_taken(threads, candidates, Arena::default, work, |candidate, read| take(tree, candidate, read));
+}
+
+/// Makes what was read what is known; answers what was known before.
+fn know(tree: &mut Tree, source: &Source) -> Option<Known> {
+    let path = &source.file.path;
+    let known = Known {
+        stamp: Stamp::of(&source.file.stat),
+        trusted: source.trusted,
+        source: source.hash,
+        executable: source.file.stat.executable,
+        at: source.file.at.clone(),
+        weak: make::weak(source),
+    };
+    tree.insert(path.clone(), known)
 }

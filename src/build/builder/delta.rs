@@ -251,6 +251,7 @@ impl TreeBuilder {
         self.tree.config_hash = old.config_hash;
         self.tree.remembered = old.remembered;
         self.tree.failures = old.failures;
+        self.tree.told = old.told;
         self.tree.links = links.into_iter().map(|link| (link.path, link.target)).collect();
         self.tree.scanned = true;
     }

@@ -35,6 +35,30 @@ pub(super) struct Maker<'a> {
     pub sources: &'a HashMap<AssetPath, Source>,
 }
 
+/// Which references of the file before exist: neighbouring files mostly refer to the same ones, in the same order, and
+/// looking a path up in a large tree costs more than comparing two.
+#[derive(Default)]
+pub(super) struct Exists {
+    last: Vec<(AssetPath, bool)>,
+}
+
+impl Exists {
+    /// Whether the tree has the file `target`, which is the reference at `index` of its file.
+    fn look(&mut self, tree: &Tree, index: usize, target: &AssetPath) -> bool {
+        if let Some((path, exists)) = self.last.get(index)
+            && path == target
+        {
+            return *exists;
+        }
+        let exists = tree.files.contains_key(target);
+        match self.last.get_mut(index) {
+            Some(last) => *last = (target.clone(), exists),
+            None => self.last.push((target.clone(), exists)),
+        }
+        exists
+    }
+}
+
 /// What a file refers to only while that exists.
 pub(super) fn weak(source: &Source) -> Vec<AssetPath> {
     if source.references.iter().all(|reference| reference.required) {
@@ -53,9 +77,9 @@ pub(super) fn weak(source: &Source) -> Vec<AssetPath> {
 
 impl Maker<'_> {
     /// Makes the output of one source. A failure, or a panic of the transform, is that of this file alone.
-    pub fn make(&self, source: &Source) -> Result<Output, Failed> {
+    pub fn make(&self, source: &Source, seen: &mut Exists) -> Result<Output, Failed> {
         let path = &source.file.path;
-        let (mut dependencies, warnings) = self.references(source);
+        let (mut dependencies, warnings) = self.references(source, seen);
         let mut output = Output {
             path: path.clone(),
             executable: source.file.stat.executable,
@@ -93,16 +117,16 @@ impl Maker<'_> {
     }
 
     /// What the file names and what `[deps]` says, in no order, and a warning for each that does not exist.
-    fn references(&self, source: &Source) -> (Vec<AssetPath>, Vec<String>) {
+    fn references(&self, source: &Source, seen: &mut Exists) -> (Vec<AssetPath>, Vec<String>) {
         let path = &source.file.path;
         let mut dependencies = Vec::with_capacity(source.references.len());
         let mut warnings = Vec::new();
-        for reference in &source.references {
+        for (index, reference) in source.references.iter().enumerate() {
             let target = &reference.target;
             if target == path {
                 continue;
             }
-            let exists = self.tree.files.contains_key(target);
+            let exists = seen.look(self.tree, index, target);
             if !exists && !reference.required {
                 continue;
             }

@@ -16,11 +16,12 @@ use crate::error::{Error, Result};
 use crate::event::ChangedAsset;
 use crate::ids::{AssetPath, ContentHash};
 use crate::limits;
+use crate::storage::ReadAt;
 
 /// So few contents are checked by one thread, with the decoder of the last time.
 const CHECKED_ALONE_MAX: usize = 8;
-/// Fewer sources than this are freed at once.
-const DROPPED_ASIDE_MIN: usize = 1024;
+/// From this many new contents on, other threads work while the tables are made.
+const BESIDE_MIN: usize = 1024;
 
 type Staged = (Option<Bundle>, Vec<ChangedAsset>);
 
@@ -98,22 +99,44 @@ impl TreeBuilder {
         put.append(&mut kept);
         let read = std::mem::take(sources);
         let changes = Changes { put, remove, put_folders, remove_folders };
-        let writer = &mut self.writer;
-        let bundle = if read.len() < DROPPED_ASIDE_MIN {
-            writer.stage(changes)?
+        let beside = !self.options.tolerant && fresh.len() >= BESIDE_MIN && self.writer.flush_appends().is_ok();
+        let bundle = if beside {
+            self.stage_beside(changes, read, progress)?
         } else {
-            // Freeing what was read takes as long as making the tables.
-            std::thread::scope(|scope| {
-                scope.spawn(move || drop(read));
-                writer.stage(changes)
-            })?
+            drop(read);
+            self.writer.stage(changes)?
         };
         if Some(bundle.generation()) == before {
             return Ok((None, Vec::new()));
         }
         self.tree.deferred.clear();
-        self.validate(&bundle, &fresh, progress)?;
+        if !beside {
+            self.validate(&bundle, &fresh, progress)?;
+        }
         Ok((Some(bundle), changed))
+    }
+
+    /// Makes the tables of a large generation while other threads free what was read, flush the frames and check them:
+    /// making tables is the work of one thread.
+    fn stage_beside(
+        &mut self,
+        changes: Changes,
+        read: HashMap<AssetPath, Source>,
+        progress: &dyn Progress,
+    ) -> Result<Bundle> {
+        let frames = self.writer.put_frames();
+        let (storage, committer) = (self.writer.storage(), self.writer.committer());
+        let (threads, writer) = (self.threads, &mut self.writer);
+        let (staged, checked) = std::thread::scope(|scope| {
+            scope.spawn(move || drop(read));
+            scope.spawn(move || committer.flush_ahead());
+            let checking = scope.spawn(|| check_frames(&*storage, &frames, threads, progress));
+            let staged = writer.stage(changes);
+            (staged, checking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        let staged = staged?;
+        checked.inspect_err(|error| self.broken = Some(error.clone()))?;
+        Ok(staged)
     }
 
     fn old(&self, base: Option<&HashMap<AssetPath, AssetRecord>>, path: &AssetPath) -> Result<Option<AssetRecord>> {
@@ -249,7 +272,8 @@ impl TreeBuilder {
             wary: false,
             keep: std::sync::atomic::AtomicU64::new(0),
         };
-        let bytes = Fresh { outputs: &outputs, sources, fresh: &fresh, reader: &reader };
+        let read = fresh.iter().map(|&at| sources.get(&outputs[at].path)).collect();
+        let bytes = Fresh { outputs: &outputs, fresh: &fresh, sources: read, reader: &reader };
         let train = self.writer.bundle().is_none();
         let mut layer = Layer {
             writer: &mut self.writer,
@@ -261,7 +285,10 @@ impl TreeBuilder {
         };
         let pieces = layer.lay_out(&contents, &bytes)?;
         bytes.check(self.threads)?;
-        let mut placed: HashMap<usize, Vec<(u32, u32, u32)>> = fresh.iter().copied().zip(pieces).collect();
+        let mut placed: Vec<Option<Vec<(u32, u32, u32)>>> = vec![None; outputs.len()];
+        for (&at, pieces) in fresh.iter().zip(pieces) {
+            placed[at] = Some(pieces);
+        }
         let new = fresh.iter().map(|&at| (outputs[at].hash, outputs[at].len)).collect();
         let puts = outputs
             .drain(..)
@@ -270,7 +297,7 @@ impl TreeBuilder {
                 kind: output.path.kind(),
                 path: output.path,
                 executable: output.executable,
-                content: match placed.remove(&at) {
+                content: match placed[at].take() {
                     Some(pieces) => ContentPut::New { hash: output.hash, len: output.len, pieces },
                     None => ContentPut::Existing(output.hash),
                 },
@@ -350,32 +377,37 @@ impl TreeBuilder {
             }
         }
         let frames: Vec<FrameRef> = frames.into_values().collect();
-        let (file, total) = (&bundle.info().file, frames.len() as u64);
-        let checked = parallel::map(self.threads, &frames, Vec::new, |stored, number, frame| {
-            progress.step(number as u64 + 1, total, "check");
-            stored.resize(frame.stored_len as usize, 0);
-            let what = || format!("read {} bytes at {}", frame.stored_len, frame.offset);
-            let read = bundle.storage().read_exact_at(frame.offset, stored);
-            read.map_err(|error| Error::io(what(), file, error))?;
-            check_stored(frame, stored, file)
-        });
-        checked.into_iter().collect::<Result<()>>().inspect_err(|error| self.broken = Some(error.clone()))
+        let checked = check_frames(&**bundle.storage(), &frames, self.threads, progress);
+        checked.inspect_err(|error| self.broken = Some(error.clone()))
     }
+}
+
+/// Reads frames back and checks their stored bytes.
+fn check_frames(storage: &dyn ReadAt, frames: &[FrameRef], threads: usize, progress: &dyn Progress) -> Result<()> {
+    let (file, total) = (storage.name(), frames.len() as u64);
+    let checked = parallel::map(threads, frames, Vec::new, |stored, number, frame| {
+        progress.step(number as u64 + 1, total, "check");
+        stored.resize(frame.stored_len as usize, 0);
+        let what = || format!("read {} bytes at {}", frame.stored_len, frame.offset);
+        storage.read_exact_at(frame.offset, stored).map_err(|error| Error::io(what(), &file, error))?;
+        check_stored(frame, stored, &file)
+    });
+    checked.into_iter().collect()
 }
 
 /// The new contents of a build.
 struct Fresh<'a> {
     outputs: &'a [Output],
-    sources: &'a HashMap<AssetPath, Source>,
     /// Which outputs they are.
     fresh: &'a [usize],
+    /// What each was made of.
+    sources: Vec<Option<&'a Source>>,
     reader: &'a Reader<'a>,
 }
 
 impl Fresh<'_> {
     fn source(&self, number: usize) -> Result<&Source> {
-        let path = &self.outputs[self.fresh[number]].path;
-        self.sources.get(path).ok_or_else(|| changed(path, "its source was not read"))
+        self.sources[number].ok_or_else(|| changed(&self.outputs[self.fresh[number]].path, "its source was not read"))
     }
 
     /// Reads again what was read in parts: it must still be what it was.
@@ -402,7 +434,7 @@ impl Bytes for Fresh<'_> {
         let output = &self.outputs[self.fresh[number]];
         match &output.bytes {
             Some(bytes) => Some(bytes),
-            None => self.sources.get(&output.path)?.bytes.as_deref(),
+            None => self.sources[number]?.bytes.as_deref(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a builder knows of its tree: files as they were read last, what they may refer to, who read whom, what fails.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -61,20 +61,40 @@ pub(super) struct Tree {
     pub redo: BTreeSet<AssetPath>,
     /// Assets whose build record alone differs from the bundle's: written with the next generation.
     pub deferred: BTreeSet<AssetPath>,
+    /// Warnings that were told.
+    pub told: HashSet<String>,
 }
 
+/// Warnings remembered in order to tell each once.
+const TOLD_MAX: usize = 1 << 16;
+
 impl Tree {
-    pub fn insert(&mut self, path: AssetPath, known: Known) {
+    /// The warnings that are news. A scan of the whole tree finds again what was told before; a file that is read
+    /// since it changed is told about every time.
+    pub fn news(&mut self, mut warnings: Vec<String>, whole: bool) -> Vec<String> {
+        if whole {
+            warnings.retain(|warning| !self.told.contains(warning));
+        }
+        for warning in &warnings {
+            if self.told.len() < TOLD_MAX {
+                self.told.insert(warning.clone());
+            }
+        }
+        warnings
+    }
+
+    /// Answers what was known of the file before.
+    pub fn insert(&mut self, path: AssetPath, known: Known) -> Option<Known> {
         for target in &known.weak {
             self.weak.entry(target.clone()).or_default().insert(path.clone());
         }
         if !path.as_str().is_ascii() {
             self.twins.insert(&path);
         }
-        if let Some(old) = self.files.insert(path.clone(), known) {
-            let kept: Vec<AssetPath> = self.files[&path].weak.clone();
-            self.forget_weak(&path, old.weak.iter().filter(|target| !kept.contains(target)));
-        }
+        let old = self.files.insert(path.clone(), known)?;
+        let kept: Vec<AssetPath> = self.files[&path].weak.clone();
+        self.forget_weak(&path, old.weak.iter().filter(|target| !kept.contains(target)));
+        Some(old)
     }
 
     pub fn remove(&mut self, path: &AssetPath) {

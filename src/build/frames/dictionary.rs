@@ -25,20 +25,28 @@ const WORTH_TRAINING_PART: usize = 2;
 /// Frames set aside to see whether it pays.
 const TRIAL_FRAMES: usize = 6;
 
-/// A dictionary for a group, or `None` when it does not pay.
+/// The shared frames of each group.
+pub(super) fn shared_frames(plan: &Plan) -> Vec<Vec<usize>> {
+    let mut shared = vec![Vec::new(); plan.group_count as usize];
+    for (number, frame) in plan.frames.iter().enumerate().filter(|(_, frame)| frame.shared) {
+        shared[frame.group as usize].push(number);
+    }
+    shared
+}
+
+/// Whether a group has enough shared frames for a dictionary.
+pub(super) fn is_enough(shared: &[usize]) -> bool {
+    shared.len() >= FRAMES_MIN
+}
+
+/// A dictionary for a group that has enough `shared` frames, or `None` when it does not pay.
 pub(super) fn train(
-    group: u32,
+    shared: &[usize],
     items: &[Item],
     plan: &Plan,
     bytes: &dyn Bytes,
     layout: Layout,
 ) -> Result<Option<Vec<u8>>> {
-    let shared: Vec<usize> = (0..plan.frames.len())
-        .filter(|&frame| plan.frames[frame].shared && plan.frames[frame].group == group)
-        .collect();
-    if shared.len() < FRAMES_MIN {
-        return Ok(None);
-    }
     let trial: Vec<usize> =
         (0..TRIAL_FRAMES).map(|at| shared[(2 * at + 1) * shared.len() / (2 * TRIAL_FRAMES)]).collect();
     let total: u64 = shared.iter().map(|&frame| plan.frames[frame].bytes()).sum();

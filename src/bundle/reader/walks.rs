@@ -48,6 +48,7 @@ impl<R, F: Fn(&Key, &[u8]) -> Option<R>> Iterator for Scan<'_, R, F> {
 /// first, sorted, and merged in.
 pub(super) struct Assets<'b> {
     inner: &'b Inner,
+    from: String,
     walk: Option<Merge<'b>>,
     done: bool,
     last: Option<AssetPath>,
@@ -61,14 +62,15 @@ struct Merge<'b> {
 }
 
 impl<'b> Assets<'b> {
-    pub fn new(inner: &'b Inner) -> Self {
-        Self { inner, walk: None, done: false, last: None }
+    /// Those whose path is at least `from`.
+    pub fn new(inner: &'b Inner, from: &str) -> Self {
+        Self { inner, from: from.to_owned(), walk: None, done: false, last: None }
     }
 
     fn step(&mut self) -> Result<Option<AssetRecord>> {
         let Merge { cursor, ahead, added } = match &mut self.walk {
             Some(walk) => walk,
-            None => self.walk.insert(self.inner.merge()?),
+            None => self.walk.insert(self.inner.merge(&self.from)?),
         };
         let from_added = match (&ahead, added.front()) {
             (Some(ahead), Some(added)) => added.path < ahead.path,
@@ -92,17 +94,34 @@ impl<'b> Assets<'b> {
 }
 
 impl Inner {
-    fn merge(&self) -> Result<Merge<'_>> {
+    fn merge(&self, from: &str) -> Result<Merge<'_>> {
         let tree = self.tree(&tree::ASSETS);
         let mut added = Vec::new();
         let mut cursor = tree.seek(&key::number(self.root.counters.ordered), false)?;
         while let Some(record) = self.next_record(&mut cursor)? {
-            added.push(record);
+            if record.path.as_str() >= from {
+                added.push(record);
+            }
         }
         added.sort_unstable_by(|a: &AssetRecord, b| a.path.cmp(&b.path));
-        let mut cursor = tree.cursor()?;
+        let mut cursor = tree.seek(&key::number(self.first_ordered(from)?), false)?;
         let ahead = self.ordered_next(&mut cursor)?;
         Ok(Merge { cursor, ahead, added: added.into() })
+    }
+
+    /// The smallest number from which on the assets that are numbered in path order have paths of at least `from`.
+    fn first_ordered(&self, from: &str) -> Result<u32> {
+        let (mut low, mut high) = (0, self.root.counters.ordered);
+        while low < high && !from.is_empty() {
+            let middle = low + (high - low) / 2;
+            let mut cursor = self.tree(&tree::ASSETS).seek(&key::number(middle), false)?;
+            // Numbers of assets that are gone are gaps: what follows a gap stands for it.
+            match self.ordered_next(&mut cursor)? {
+                Some(record) if record.path.as_str() < from => low = record.number + 1,
+                _ => high = middle,
+            }
+        }
+        Ok(low)
     }
 
     /// The next asset of those that are numbered in path order.

@@ -164,21 +164,27 @@ fn a_full_disk_says_what_is_needed_and_the_writer_goes_on_when_there_is_room() {
 
 #[test]
 fn after_a_failed_flush_nothing_more_is_committed() {
-    let (memory, mut writer) = writer(Layout::Access);
-    let put = vec![small(&mut writer, "a", b"one", &[])];
-    let first = writer.stage(Changes { put, ..Changes::default() }).unwrap();
-    writer.committer().commit(&first).unwrap();
-    let put = vec![small(&mut writer, "a", b"two", &[])];
-    let second = writer.stage(Changes { put, ..Changes::default() }).unwrap();
-    memory.fail_syncs(true);
-    assert!(writer.committer().commit(&second).is_err());
-    memory.fail_syncs(false);
-    assert!(writer.committer().commit(&second).is_err());
-    assert_eq!(Bundle::open(memory.clone(), true).unwrap().generation(), Generation(1));
-    // Opened again, the writer knows what the disk has.
-    let mut writer = BundleWriter::open(memory.clone() as Arc<dyn WriteAt>).unwrap();
-    let put = vec![small(&mut writer, "a", b"two", &[])];
-    let again = writer.stage(Changes { put, ..Changes::default() }).unwrap();
-    writer.committer().commit(&again).unwrap();
-    assert_eq!(Bundle::open(memory, true).unwrap().generation(), again.generation());
+    for ahead in [false, true] {
+        let (memory, mut writer) = writer(Layout::Access);
+        let put = vec![small(&mut writer, "a", b"one", &[])];
+        let first = writer.stage(Changes { put, ..Changes::default() }).unwrap();
+        writer.committer().commit(&first).unwrap();
+        let put = vec![small(&mut writer, "a", b"two", &[])];
+        let second = writer.stage(Changes { put, ..Changes::default() }).unwrap();
+        memory.fail_syncs(true);
+        if ahead {
+            writer.committer().flush_ahead();
+        } else {
+            assert!(writer.committer().commit(&second).is_err());
+        }
+        memory.fail_syncs(false);
+        assert!(writer.committer().commit(&second).is_err());
+        assert_eq!(Bundle::open(memory.clone(), true).unwrap().generation(), Generation(1));
+        // Opened again, the writer knows what the disk has.
+        let mut writer = BundleWriter::open(memory.clone() as Arc<dyn WriteAt>).unwrap();
+        let put = vec![small(&mut writer, "a", b"two", &[])];
+        let again = writer.stage(Changes { put, ..Changes::default() }).unwrap();
+        writer.committer().commit(&again).unwrap();
+        assert_eq!(Bundle::open(memory, true).unwrap().generation(), again.generation());
+    }
 }

@@ -318,3 +318,28 @@ fn two_contents_whose_hashes_begin_alike_are_told_apart() {
         assert_eq!(bundle.find(&path(name)).unwrap().unwrap().content, hash);
     }
 }
+
+#[test]
+fn verify_names_the_same_damage_in_the_same_order_whichever_core_finds_it() {
+    let (memory, mut writer) = writer(Layout::Access);
+    let put = (0..1300).map(|at| small(&mut writer, &format!("{at:04}"), &noise(at, 300), &[])).collect();
+    let staged = writer.stage(Changes { put, ..Changes::default() }).unwrap();
+    writer.committer().commit(&staged).unwrap();
+    let mut bytes = memory.bytes();
+    let frames: Vec<_> = staged.frames().map(|frame| frame.unwrap()).collect();
+    for number in [3, 700, 701, 1200] {
+        bytes[frames[number].offset as usize] ^= 1;
+    }
+    let bundle = Bundle::open(Memory::with(bytes), true).unwrap();
+    let check = || {
+        let mut findings = Vec::new();
+        let verified = bundle.verify(&mut |finding| findings.push(finding.to_string())).unwrap();
+        assert_eq!((verified.contents, verified.frames, verified.findings), (1300, 1300, 8));
+        assert_eq!(verified.content_bytes, 1300 * 300);
+        findings
+    };
+    let findings = check();
+    let damaged = ["frame 3 ", "frame 700 ", "frame 701 ", "frame 1200 ", "0003 ", "0700 ", "0701 ", "1200 "];
+    assert!(findings.iter().zip(damaged).all(|(finding, damaged)| finding.starts_with(damaged)), "{findings:?}");
+    assert_eq!(findings, check());
+}

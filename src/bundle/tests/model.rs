@@ -53,6 +53,10 @@ fn check(bundle: &Bundle, model: &BTreeMap<usize, Want>, explicit: &BTreeSet<usi
     paths.sort();
     let found: Vec<_> = bundle.assets().map(|asset| asset.unwrap().path).collect();
     assert_eq!(found, paths);
+    for from in paths.iter().map(AssetPath::as_str).chain(["", "a/", "a/b", "a/b/c/1!", "m", "~"]) {
+        let found: Vec<_> = bundle.assets_from(from).map(|asset| asset.unwrap().path).collect();
+        assert_eq!(found, paths.iter().filter(|path| path.as_str() >= from).cloned().collect::<Vec<_>>(), "{from}");
+    }
     let mut folders = BTreeSet::new();
     let named = explicit.iter().map(|at| path(FOLDERS[*at]));
     let above = |path: &AssetPath| {

@@ -1,9 +1,11 @@
-//! Frames and contents: every stored byte read, checked and decoded, every content hashed.
+//! Frames and contents: every stored byte read, checked and decoded, every content hashed, by all cores.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 
-use super::{Finding, Reporter};
+use super::{Finding, Reporter, Verified};
 use crate::bundle::codec::{Decoder, check_stored};
 use crate::bundle::placement::decode_extent;
 use crate::bundle::reader::Inner;
@@ -15,6 +17,10 @@ use crate::ids::ContentHash;
 
 /// Decoded frames that are kept, since neighbouring contents share them.
 const KEPT_FRAMES: usize = 4;
+/// Contents that a thread takes at once: neighbours, so that few frames are read by two.
+const RUN_CONTENTS: usize = 512;
+/// Threads at most.
+const THREADS_MAX: usize = 64;
 
 /// A walk over the entries of a tree that steps over damage: leaves that can't be read were reported before, so the
 /// walk ends there for good.
@@ -67,20 +73,93 @@ pub(super) fn check(inner: &Inner, reporter: &mut Reporter<'_>) -> Result<()> {
         Ok(ControlFlow::Continue(()))
     })?;
     order.sort_unstable();
-    let mut frames =
-        Frames { inner, decoder: Decoder::new(), kept: Vec::new(), bad: HashMap::new(), users: BTreeMap::new() };
-    let mut bad = HashMap::new();
-    for (_, hash) in order {
-        reporter.verified.contents += 1;
-        if let Some(why) = frames.content(&hash, reporter)? {
-            bad.insert(hash, why);
-        }
-    }
-    frames.rest(reporter)?;
+    let hashes: Vec<ContentHash> = order.into_iter().map(|(_, hash)| hash).collect();
+    let (users, bad) = check_runs(inner, &hashes, reporter)?;
+    Frames { users, ..Frames::new(inner) }.rest(reporter)?;
     name_assets(inner, &bad, reporter)
 }
 
-impl Frames<'_> {
+/// What checking a run of contents brought.
+#[derive(Default)]
+struct Run {
+    findings: Vec<Finding>,
+    verified: Verified,
+    users: BTreeMap<u32, u32>,
+    /// Contents that can't be had whole, and why.
+    bad: Vec<(ContentHash, String)>,
+}
+
+/// Users of each frame, and bad contents.
+type Checked = (BTreeMap<u32, u32>, HashMap<ContentHash, String>);
+
+/// Checks contents on all cores. Findings are reported in the order of the contents, whichever core makes them.
+fn check_runs(inner: &Inner, hashes: &[ContentHash], reporter: &mut Reporter<'_>) -> Result<Checked> {
+    let runs: Vec<&[ContentHash]> = hashes.chunks(RUN_CONTENTS).collect();
+    let cores = std::thread::available_parallelism().map_or(1, |count| count.get().min(THREADS_MAX));
+    let next = AtomicUsize::new(0);
+    let body = |results: mpsc::SyncSender<(usize, Result<Run>)>| {
+        let mut frames = Frames::new(inner);
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(run) = runs.get(number) else { return };
+            // Nobody takes it any more once an error ended the check.
+            if results.send((number, frames.run(run))).is_err() {
+                return;
+            }
+        }
+    };
+    let (mut users, mut bad) = (BTreeMap::new(), HashMap::new());
+    let mut merge = |run: Run| {
+        run.findings.into_iter().for_each(|finding| reporter.add(finding));
+        reporter.verified.contents += run.verified.contents;
+        reporter.verified.content_bytes += run.verified.content_bytes;
+        for (frame, more) in run.users {
+            *users.entry(frame).or_default() += more;
+        }
+        bad.extend(run.bad);
+    };
+    std::thread::scope(|scope| {
+        let (results, taken) = mpsc::sync_channel(cores);
+        for _ in 0..cores.min(runs.len()) {
+            let results = results.clone();
+            scope.spawn(|| body(results));
+        }
+        drop(results);
+        let mut waiting = BTreeMap::new();
+        let mut merged = 0;
+        for (number, run) in taken {
+            waiting.insert(number, run?);
+            while let Some(run) = waiting.remove(&merged) {
+                merge(run);
+                merged += 1;
+            }
+        }
+        Ok(())
+    })?;
+    reporter.verified.frames += users.len() as u64;
+    Ok((users, bad))
+}
+
+impl<'b> Frames<'b> {
+    fn new(inner: &'b Inner) -> Self {
+        Self { inner, decoder: Decoder::new(), kept: Vec::new(), bad: HashMap::new(), users: BTreeMap::new() }
+    }
+
+    fn run(&mut self, hashes: &[ContentHash]) -> Result<Run> {
+        let mut run = Run::default();
+        let mut report = |finding| run.findings.push(finding);
+        let mut reporter = Reporter { report: &mut report, seen: HashSet::new(), verified: Verified::default() };
+        for hash in hashes {
+            reporter.verified.contents += 1;
+            if let Some(why) = self.content(hash, &mut reporter)? {
+                run.bad.push((*hash, why));
+            }
+        }
+        run.verified = reporter.verified;
+        run.users = std::mem::take(&mut self.users);
+        Ok(run)
+    }
+
     /// Why a content can't be had whole, if it can't.
     fn content(&mut self, hash: &ContentHash, reporter: &mut Reporter<'_>) -> Result<Option<String>> {
         let inner = self.inner;
@@ -126,11 +205,7 @@ impl Frames<'_> {
         hasher: &mut blake3::Hasher,
         reporter: &mut Reporter<'_>,
     ) -> Result<Option<String>> {
-        let users = self.users.entry(extent.frame).or_default();
-        if *users == 0 {
-            reporter.verified.frames += 1;
-        }
-        *users += 1;
+        *self.users.entry(extent.frame).or_default() += 1;
         if let Some(why) = self.bad.get(&extent.frame) {
             return Ok(Some(format!("frame {}: {why}", extent.frame)));
         }

@@ -8,12 +8,16 @@ pub(super) mod windows;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+#[cfg(unix)]
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use self::direct::DirectFile;
-use super::{DirEntry, FileKind, FileStat, FileSystem, Locked, WriterLock};
+use super::{DirEntry, FileKind, FileStat, FileSystem, Locked, Look, WriterLock};
+#[cfg(unix)]
+use crate::storage::Advice;
 use crate::storage::{Direct, Mapped, ReadAt, WriteAt};
 
 /// How often `open_writer` follows a name that is given to another file while it is being locked.
@@ -30,6 +34,15 @@ impl FileSystem for OsFileSystem {
             Ok(DirEntry { name: entry.file_name(), kind: kind(entry.file_type()?) })
         };
         fs::read_dir(path)?.map(entry).collect()
+    }
+
+    fn each_entry(&self, path: &Path, each: &mut dyn FnMut(DirEntry, Look<'_>)) -> io::Result<()> {
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            let found = DirEntry { name: entry.file_name(), kind: kind(entry.file_type()?) };
+            each(found, &|| stat_entry(&entry));
+        }
+        Ok(())
     }
 
     fn stat(&self, path: &Path, follow: bool) -> io::Result<FileStat> {
@@ -258,6 +271,14 @@ impl Mapped for OsMapping {
     fn bytes(&self) -> &[u8] {
         &self.0
     }
+
+    #[cfg(unix)]
+    fn advise(&self, range: Range<usize>, advice: Advice) -> io::Result<()> {
+        let Advice::WillNeed = advice;
+        let advice = memmap2::Advice::WillNeed;
+        let end = range.end.min(self.0.len());
+        if range.start >= end { Ok(()) } else { self.0.advise_range(advice, range.start, end - range.start) }
+    }
 }
 
 /// An empty mapping, and what simulated storages map to.
@@ -307,6 +328,17 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
 #[cfg(unix)]
 fn stat_path(path: &Path, follow: bool) -> io::Result<FileStat> {
     Ok(stat(&if follow { fs::metadata(path) } else { fs::symlink_metadata(path) }?))
+}
+
+#[cfg(unix)]
+fn stat_entry(entry: &fs::DirEntry) -> io::Result<FileStat> {
+    Ok(stat(&entry.metadata()?))
+}
+
+/// What a folder says of its entries here lacks which file it is.
+#[cfg(windows)]
+fn stat_entry(entry: &fs::DirEntry) -> io::Result<FileStat> {
+    stat_path(&entry.path(), false)
 }
 
 #[cfg(unix)]
