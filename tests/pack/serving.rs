@@ -38,7 +38,9 @@ fn an_update_stages_what_changed_and_nothing_else() {
 }
 
 #[test]
+#[cfg(unix)]
 fn a_scan_tells_again_only_what_is_new() {
+    use std::os::unix::fs::symlink;
     let tree = Tree::new();
     tree.write("a.css", b"@import 'missing.css';");
     symlink("/", tree.at("out")).unwrap();
