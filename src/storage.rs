@@ -1,6 +1,7 @@
 //! Bytes at positions: what the bundle reads from and writes to. It never opens files itself.
 
 use std::io;
+use std::ops::Range;
 
 /// A file, or something like one, that can be read at a position from many threads.
 pub trait ReadAt: Send + Sync {
@@ -61,10 +62,27 @@ pub struct Direct<'a> {
     pub memory_align: usize,
 }
 
+/// What is about to be done with a part of a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advice {
+    /// It is read soon: the system may begin to fetch it.
+    WillNeed,
+}
+
 /// A mapping of the start of a storage.
 pub trait Mapped: Send + Sync {
     /// The mapped bytes.
     fn bytes(&self) -> &[u8];
+
+    /// Tells the system what is about to be done with `range`; bytes past the end are passed over. It is speed, not
+    /// meaning: where nothing can be told, nothing is.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn advise(&self, range: Range<usize>, advice: Advice) -> io::Result<()> {
+        let _ = (range, advice);
+        Ok(())
+    }
 }
 
 /// Storage that one writer may change.

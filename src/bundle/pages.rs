@@ -5,7 +5,7 @@
 //! remembering a page saves the hash and nothing else: whoever decodes it checks bounds every time.
 
 use std::collections::HashMap;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::page::{Fault, PageRef};
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::storage::{Mapped, ReadAt};
+use crate::storage::{Advice, Mapped, ReadAt};
 
 const SHARDS: usize = 16;
 /// Pages kept when mapping is off, over all shards: 16 MiB of full pages.
@@ -200,6 +200,15 @@ impl View {
         }
         kept.insert(*at, Arc::clone(&bytes));
         Ok(Page::Read(bytes))
+    }
+
+    /// Has the system fetch what is mapped of `range` while something else is done.
+    pub fn will_need(&self, range: Range<u64>) {
+        let Some(map) = &self.map else { return };
+        if let (Ok(start), Ok(end)) = (usize::try_from(range.start), usize::try_from(range.end)) {
+            // A refusal costs the faults that it would have saved.
+            drop(map.advise(start..end, Advice::WillNeed));
+        }
     }
 
     fn check(&self, at: &PageRef, bytes: &[u8]) -> Result<()> {

@@ -3,6 +3,8 @@
 //! A child's first key must be the key its parent names it by, its level one less, and keys must grow along a
 //! walk; so no chain of pages is longer than [`limits::TREE_DEPTH_MAX`], and no page is walked twice.
 
+use std::ops::Range;
+
 use super::bytes::Fields;
 use super::index::Index;
 pub(crate) use super::page::TreeSpec;
@@ -59,6 +61,9 @@ pub(crate) struct Tree<'v> {
     pub index: Option<&'v Index>,
 }
 
+/// Leaves of one parent that are farther apart than this are not fetched ahead: most of it would be something else.
+const FORESEEN_BYTES_MAX: u64 = 4 << 20;
+
 /// A page with a position in it.
 struct Step<'v> {
     at: PageRef,
@@ -82,6 +87,23 @@ impl<'v> Tree<'v> {
             }
         }
         Ok(Step { at: *at, page, position })
+    }
+
+    /// Has the leaves below a page fetched ahead of whoever walks them. They lie together where one commit wrote them;
+    /// where they do not, each comes as it is read.
+    fn foresee(&self, step: &Step<'v>) {
+        if step.position.level != 1 {
+            return;
+        }
+        let (mut ahead, mut range) = (step.position.clone(), None::<Range<u64>>);
+        while let Ok(Some(payload)) = ahead.next(&step.page) {
+            let Ok(at) = child(payload) else { return };
+            let (start, end) = (at.offset, at.offset.saturating_add(u64::from(at.len)));
+            range = Some(range.map_or(start..end, |range| range.start.min(start)..range.end.max(end)));
+        }
+        if let Some(range) = range.filter(|range| range.end - range.start <= FORESEEN_BYTES_MAX) {
+            self.view.will_need(range);
+        }
     }
 
     /// In an interior page, passes to the last child whose key is at most `key`, or to the first child; answers it
@@ -179,6 +201,7 @@ impl<'v> Tree<'v> {
         let mut step = self.open(&root.page, level, None)?;
         while level > 0 {
             let (first, at) = self.choose(&mut step, key)?;
+            self.foresee(&step);
             cursor.stack.push(step);
             level -= 1;
             step = self.open(&at, level, Some(&first))?;
@@ -283,6 +306,7 @@ impl Cursor<'_> {
             }
             step.position = ahead;
             let next = self.tree.open(&at, level - 1, Some(&first))?;
+            self.tree.foresee(&next);
             self.stack.push(next);
         }
     }

@@ -13,7 +13,7 @@ use flyloft::platform::random::{Random, SeededRandom};
 use flyloft::platform::threads::OsThreads;
 use flyloft::storage::ReadAt;
 
-use super::{DEPTH, FILE_BYTES, Gated, Scene, listened};
+use super::{DEPTH, FILE_BYTES, Gated, Scene, Token, listened};
 
 const BLOCK: usize = 4096;
 

@@ -8,12 +8,16 @@ pub(super) mod windows;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+#[cfg(unix)]
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use self::direct::DirectFile;
 use super::{DirEntry, FileKind, FileStat, FileSystem, Locked, Look, WriterLock};
+#[cfg(unix)]
+use crate::storage::Advice;
 use crate::storage::{Direct, Mapped, ReadAt, WriteAt};
 
 /// How often `open_writer` follows a name that is given to another file while it is being locked.
@@ -36,11 +40,7 @@ impl FileSystem for OsFileSystem {
         for entry in fs::read_dir(path)? {
             let entry = entry?;
             let found = DirEntry { name: entry.file_name(), kind: kind(entry.file_type()?) };
-            #[cfg(unix)]
-            let look = || Ok(stat(&entry.metadata()?));
-            #[cfg(not(unix))]
-            let look = || stat_path(&entry.path(), false);
-            each(found, &look);
+            each(found, &|| stat_entry(&entry));
         }
         Ok(())
     }
@@ -271,6 +271,14 @@ impl Mapped for OsMapping {
     fn bytes(&self) -> &[u8] {
         &self.0
     }
+
+    #[cfg(unix)]
+    fn advise(&self, range: Range<usize>, advice: Advice) -> io::Result<()> {
+        let Advice::WillNeed = advice;
+        let advice = memmap2::Advice::WillNeed;
+        let end = range.end.min(self.0.len());
+        if range.start >= end { Ok(()) } else { self.0.advise_range(advice, range.start, end - range.start) }
+    }
 }
 
 /// An empty mapping, and what simulated storages map to.
@@ -320,6 +328,17 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
 #[cfg(unix)]
 fn stat_path(path: &Path, follow: bool) -> io::Result<FileStat> {
     Ok(stat(&if follow { fs::metadata(path) } else { fs::symlink_metadata(path) }?))
+}
+
+#[cfg(unix)]
+fn stat_entry(entry: &fs::DirEntry) -> io::Result<FileStat> {
+    Ok(stat(&entry.metadata()?))
+}
+
+/// What a folder says of its entries here lacks which file it is.
+#[cfg(windows)]
+fn stat_entry(entry: &fs::DirEntry) -> io::Result<FileStat> {
+    stat_path(&entry.path(), false)
 }
 
 #[cfg(unix)]
