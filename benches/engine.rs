@@ -77,6 +77,11 @@ fn main() {
         Setup { name: "io_uring, sqpoll", sqpoll: true, ..plain },
         Setup { name: "positioned", engine: Engine::Positioned, ..plain },
     ];
+    if args.iter().any(|arg| arg == "threads") {
+        let names = ["2 threads", "4 threads", "8 threads", "16 threads", "32 threads", "64 threads"];
+        let positioned = Setup { engine: Engine::Positioned, ..plain };
+        setups = (1..).zip(names).map(|(power, name)| Setup { name, threads: 1 << power, ..positioned }).collect();
+    }
     println!(
         "{:<13} {:>5}  {:<22} {:>10} {:>6} {:>9} {:>9}",
         "reads", "depth", "engine", "per second", "ratio", "cpu us", "mean us"
