@@ -55,6 +55,8 @@ mod tests {
         check("a.html", "text/html; charset=utf-8");
         check("a.CSS", "text/css; charset=utf-8");
         check("a.js", "text/javascript; charset=utf-8");
+        // By RFC 9239, section 6; the registry that is asked for the rest still says "application/javascript".
+        check("a.mjs", "text/javascript; charset=utf-8");
         check("a.json", "application/json");
         check("a.png", "image/png");
         check("a.svg", "image/svg+xml");
@@ -71,7 +73,7 @@ mod tests {
 
     #[test]
     fn what_is_known_here_is_what_the_registry_says() {
-        for extension in ["html", "htm", "css", "js", "mjs", "svg", "png", "jpg", "jpeg", "json", "txt"] {
+        for extension in ["html", "htm", "css", "js", "svg", "png", "jpg", "jpeg", "json", "txt"] {
             let registry = mime_guess::from_ext(extension).first_raw().unwrap();
             let known = content_type(&format!("a.{extension}"));
             assert_eq!(known.to_str().unwrap().trim_end_matches("; charset=utf-8"), registry, "{extension}");
