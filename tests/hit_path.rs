@@ -42,7 +42,7 @@ fn a_hit_allocates_nothing() {
     let budget = Budget::new(1 << 20, 0, &BTreeMap::new());
     let ids: Vec<AssetId> = (0..100).map(|index| admit(&table, &budget, &format!("{index}.txt"))).collect();
     let missing = AssetId(1);
-    // The first read of a thread registers it with the table's cells, once in its life.
+    // The first read of a thread makes its record, once in its life.
     assert!(table.get(ids[0]).is_some());
     let counted = measure(|| {
         for _ in 0..100 {
@@ -50,6 +50,8 @@ fn a_hit_allocates_nothing() {
                 let asset = table.get(*id).unwrap();
                 assert_eq!(asset.clone().len(), 5);
                 assert_eq!(table.read_at(*id, Generation(1), |asset| asset[0]), Some(b'h'));
+                let both = table.read(*id, |first| table.read(ids[0], |second| first.len() + second.len()));
+                assert_eq!(both, Some(Some(10)));
             }
             table.advance_tick();
             assert!(table.get(missing).is_none());

@@ -28,11 +28,8 @@ pub fn policy_of(shared: &Shared) -> Box<dyn Eviction> {
 pub fn evict(shared: &Shared, policy: &mut dyn Eviction, bytes: u64, kind: Option<AssetKind>) {
     let mut victims: Vec<AssetId> = Vec::new();
     policy.choose(bytes, kind, &*shared.table, &mut victims);
-    let mut unlinked = 0;
-    for id in &victims {
-        unlinked += shared.table.evict(*id);
-        policy.removed(*id);
-    }
+    let unlinked = shared.table.evict_all(&victims);
+    victims.iter().for_each(|id| policy.removed(*id));
     shared.metrics.evictions.add(victims.len() as u64);
     shared.metrics.evicted_bytes.add(unlinked);
     tracing::debug!(victims = victims.len(), unlinked, asked = bytes, "evicted");

@@ -50,22 +50,22 @@ impl Asset {
 
     /// Its path.
     pub fn path(&self) -> &AssetPath {
-        &self.0.name.path
+        &self.0.name().path
     }
 
     /// Its id.
     pub fn id(&self) -> AssetId {
-        self.0.name.id
+        self.0.name().id
     }
 
     /// Its kind.
     pub fn kind(&self) -> AssetKind {
-        self.0.name.kind
+        self.0.name().kind
     }
 
     /// Whether its file may be executed.
     pub fn executable(&self) -> bool {
-        self.0.name.executable
+        self.0.name().executable
     }
 
     /// The hash of the bytes.
@@ -75,12 +75,12 @@ impl Asset {
 
     /// The generation it was made resident for. The bytes may be those of later generations, too.
     pub fn generation(&self) -> Generation {
-        self.0.generation
+        self.0.generation()
     }
 
     /// Its path, id, kind and execute bit together.
     pub fn name(&self) -> &Name {
-        &self.0.name
+        self.0.name()
     }
 
     /// The bytes as [`Bytes`], without a copy. The asset stays pinned while any clone of them lives.

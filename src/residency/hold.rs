@@ -9,16 +9,18 @@
 //! [`crate::platform::barrier`]). Every reader's step is one of a fixed number: it is wait-free. A thread's first
 //! section allocates its record, once in the thread's life; records are reused and never freed.
 
+mod blocks;
 mod counted;
 mod record;
 
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
 pub(super) use counted::{Counted, Hold, Linked, Place, Replaced, Shown, SteadyBytes, Swap};
 
+use self::record::Tag;
 use super::asset::Asset;
 use super::table::Node;
 use crate::platform::barrier;
@@ -146,8 +148,8 @@ impl Hold for Section {}
 
 impl Section {
     #[inline]
-    fn enter(reader: &'static Reader) -> Section {
-        Section { reader, number: reader.record.enter() }
+    fn enter(reader: &'static Reader, tag: Tag) -> Section {
+        Section { reader, number: reader.record.enter(tag) }
     }
 
     /// Keeps `found` beyond the section, for the use of this thread: without counting, unless it holds something else
@@ -198,62 +200,81 @@ impl Drop for Section {
     }
 }
 
-/// Looks things up inside a section. `look` must run no foreign code and must not look again.
-#[inline]
-pub(super) fn look<R>(look: impl FnOnce(&Section) -> R) -> R {
-    with_reader(|reader| look(&Section::enter(reader)))
-}
+/// The readers of one table, among those of all.
+pub(super) struct Readers(Tag);
 
-/// As [`look`], and then lets `read` use what was found for as long as it likes.
-#[inline]
-pub(super) fn read<R>(
-    look: impl for<'s> FnOnce(&'s Section) -> Option<Linked<'s, Node>>,
-    read: impl FnOnce(&Asset) -> R,
-) -> Option<R> {
-    with_reader(|reader| {
-        let section = Section::enter(reader);
-        let held = section.hold(look(&section)?);
-        drop(section);
-        Some(read(&held))
-    })
+impl Readers {
+    /// Those of a new table.
+    pub(super) fn new() -> Readers {
+        static TABLES: AtomicU64 = AtomicU64::new(0);
+        barrier::prepare();
+        Readers(Tag::of(TABLES.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Looks things up inside a section. `look` must run no foreign code and must not look again.
+    #[inline]
+    pub(super) fn look<R>(&self, look: impl FnOnce(&Section) -> R) -> R {
+        with_reader(|reader| look(&Section::enter(reader, self.0)))
+    }
+
+    /// As [`Readers::look`], and then lets `read` use what was found for as long as it likes.
+    #[inline]
+    pub(super) fn read<R>(
+        &self,
+        look: impl for<'s> FnOnce(&'s Section) -> Option<Linked<'s, Node>>,
+        read: impl FnOnce(&Asset) -> R,
+    ) -> Option<R> {
+        with_reader(|reader| {
+            let section = Section::enter(reader, self.0);
+            let held = section.hold(look(&section)?);
+            drop(section);
+            Some(read(&held))
+        })
+    }
+
+    /// Begins the grace of what was unlinked before.
+    pub(super) fn grace(&self) -> Grace {
+        Grace::begin(self.0)
+    }
 }
 
 /// The time until every section has ended that may have found what was unlinked before.
 pub(super) struct Grace {
+    tag: Tag,
     inside: Vec<(&'static Reader, u64)>,
     /// Whether the barrier was one.
     certain: bool,
 }
 
-/// How often [`Grace::wait`] looks without letting another thread run, and with.
-const LOOKS: (usize, usize) = (100, 20);
+/// How often [`Grace::wait`] looks without letting another thread run.
+const LOOKS: usize = 100;
 
 impl Grace {
-    /// Begins one. To be called after the unlinking.
-    pub(super) fn begin() -> Grace {
+    fn begin(tag: Tag) -> Grace {
         let certain = barrier::heavy();
-        let inside = |reader: &'static Reader| reader.record.inside().map(|number| (reader, number));
-        Grace { inside: readers().filter_map(inside).collect(), certain }
+        let inside = |reader: &'static Reader| reader.record.inside(tag).map(|number| (reader, number));
+        Grace { tag, inside: readers().filter_map(inside).collect(), certain }
     }
 
     /// Whether it is over.
     pub(super) fn is_over(&mut self) -> bool {
         if !self.certain {
-            *self = Grace::begin();
+            *self = Grace::begin(self.tag);
         }
         self.inside.retain(|(reader, number)| reader.record.is_in(*number));
         self.certain && self.inside.is_empty()
     }
 
-    /// Waits for as long as a section lasts. Whether it is over then; when it is not, a thread was stopped inside one.
-    pub(super) fn wait(&mut self) -> bool {
-        for look in 0..LOOKS.0 + LOOKS.1 {
+    /// Waits for as long as a section lasts, and while `yields` other threads had their turn. Whether it is over then;
+    /// when it is not, the operating system does not run a thread that is inside a section.
+    pub(super) fn wait(&mut self, yields: usize) -> bool {
+        for look in 0..LOOKS + yields {
             if self.is_over() {
                 return true;
             }
-            if look < LOOKS.0 { std::hint::spin_loop() } else { std::thread::yield_now() }
+            if look < LOOKS { std::hint::spin_loop() } else { std::thread::yield_now() }
         }
-        false
+        self.is_over()
     }
 }
 

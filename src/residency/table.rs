@@ -31,9 +31,8 @@ use self::version::{Step, is_held};
 use super::asset::Asset;
 use super::content::Content;
 use super::generations::Generations;
-use super::hold::{self, Grace, Hold, Linked, Replaced, Swap};
+use super::hold::{self, Grace, Hold, Linked, Readers, Replaced, Swap};
 use crate::ids::{AssetId, AssetKind, ContentHash, Generation};
-use crate::platform::barrier;
 
 pub(super) use self::version::Node;
 
@@ -66,6 +65,7 @@ pub struct TableStats {
 /// The table of resident assets. See the module's words.
 pub struct ResidentTable {
     generations: Arc<Generations>,
+    readers: Readers,
     slots: Swap<Slots>,
     /// What a hit stores as its time of use. Advanced by [`ResidentTable::advance_tick`].
     tick: AtomicU32,
@@ -105,6 +105,9 @@ struct Writer {
     sweep_at: usize,
 }
 
+/// How many turns of other threads are waited for a thread that stands still in the middle of a look-up: when the memory
+/// is needed, and when it is not.
+const PATIENCE: (usize, usize) = (10_000, 10);
 /// Contents below which dead entries are not looked for.
 const SWEEP_MIN: usize = 1024;
 
@@ -112,9 +115,9 @@ impl ResidentTable {
     /// An empty table over these generations. `seed` is to be random: it keeps whoever chooses the ids from choosing
     /// where they go.
     pub fn new(generations: &Arc<Generations>, seed: u64) -> ResidentTable {
-        barrier::prepare();
         ResidentTable {
             generations: Arc::clone(generations),
+            readers: Readers::new(),
             slots: Swap::new(Slots::with_room_for(0, seed)),
             tick: AtomicU32::new(0),
             writer: Mutex::new(Writer {
@@ -150,7 +153,8 @@ impl ResidentTable {
     /// The asset in `generation`, if it is resident.
     #[inline]
     pub fn get_at(&self, id: AssetId, generation: Generation) -> Option<Asset> {
-        hold::look(|section| self.find(section, id, generation).map(|found| self.used(found)).map(Asset::counted))
+        self.readers
+            .look(|section| self.find(section, id, generation).map(|found| self.used(found)).map(Asset::counted))
     }
 
     /// Uses the asset in the current generation, as [`ResidentTable::read_at`] does.
@@ -164,13 +168,13 @@ impl ResidentTable {
     /// until `with` returns. Within `with` further assets may be used: those are counted.
     #[inline]
     pub fn read_at<R>(&self, id: AssetId, generation: Generation, with: impl FnOnce(&Asset) -> R) -> Option<R> {
-        hold::read(|section| self.find(section, id, generation).map(|found| self.used(found)), with)
+        self.readers.read(|section| self.find(section, id, generation).map(|found| self.used(found)), with)
     }
 
     /// As [`ResidentTable::get`], without counting as a use.
     pub fn peek(&self, id: AssetId) -> Option<Asset> {
         let generation = self.current();
-        hold::look(|section| self.find(section, id, generation).map(Asset::counted))
+        self.readers.look(|section| self.find(section, id, generation).map(Asset::counted))
     }
 
     /// The version of `id` that `generation` sees. Its steps are bounded by the longest probe and by the generations
@@ -223,7 +227,7 @@ impl ResidentTable {
                 self.unlink(writing, writer, *id, |version| !is_held(version), &mut gone);
             }
         });
-        self.let_go(gone)
+        self.let_go(gone, PATIENCE.0)
     }
 
     /// Takes out every version that no generation from `oldest_live` on can see, and forgets what changed before it.
@@ -246,7 +250,7 @@ impl ResidentTable {
                 }
             }
         });
-        self.let_go(gone)
+        self.let_go(gone, PATIENCE.1)
     }
 
     /// Takes everything that nobody holds out of the table. Gives the bytes that come free.
@@ -299,18 +303,19 @@ impl ResidentTable {
         }
     }
 
-    /// Drops what was taken out, now or as soon as nobody can see it; gives the bytes that came free now.
-    fn let_go(&self, gone: Gone) -> u64 {
-        self.free_late();
+    /// Drops what was taken out, as soon as nobody can see it: when the sections that may have found it ended, for
+    /// which it waits `yields` turns of other threads, or else at a later call. Gives the bytes that came free.
+    fn let_go(&self, gone: Gone, yields: usize) -> u64 {
+        let late = self.free_late();
         if gone.versions.is_empty() && gone.slots.is_none() {
-            return 0;
+            return late;
         }
-        let mut grace = Grace::begin();
-        if grace.wait() {
-            return self.free(gone);
+        let mut grace = self.readers.grace();
+        if grace.wait(yields) {
+            return late + self.free(gone);
         }
         self.late.lock().push((grace, gone));
-        0
+        late
     }
 
     /// Frees what nobody can see any more.
@@ -329,17 +334,15 @@ impl ResidentTable {
         freed
     }
 
-    /// Frees what could not be freed when it was taken out.
-    fn free_late(&self) {
+    /// Frees what could not be freed when it was taken out. Gives the bytes that came free.
+    fn free_late(&self) -> u64 {
         let mut late = self.late.lock();
         if late.is_empty() {
-            return;
+            return 0;
         }
         let over: Vec<(Grace, Gone)> = late.extract_if(.., |(grace, _)| grace.is_over()).collect();
         drop(late);
-        for (_, gone) in over {
-            self.free(gone);
-        }
+        over.into_iter().map(|(_, gone)| self.free(gone)).sum()
     }
 }
 

@@ -6,8 +6,8 @@
 //! scripts/hits.sh --count guard    # for valgrind: see scripts/hits-callgrind.sh
 //! ```
 //! 100,000 assets of 64 bytes are resident in a runtime that was started on a folder of files, and the same bytes under
-//! the same ids in each peer. Ids are asked for by Zipf's law with exponent 0.99. Times are per hit and thread; each
-//! is the median of the rounds, in each of which every subject has its turn.
+//! the same ids in each peer. Ids are asked for by Zipf's law with exponent 0.99. Times are per hit and thread:
+//! the median of the rounds, in each of which every subject has its turn, of the median of the turn's stretches.
 
 mod subjects;
 mod zipf;
@@ -25,6 +25,8 @@ const ASSETS: usize = 100_000;
 const BYTES: usize = 64;
 const EXPONENT: f64 = 0.99;
 const HITS: usize = 1 << 20;
+/// Hits that are timed together.
+const STRETCH: usize = 1 << 12;
 const THREADS: usize = 2;
 const ROUNDS: usize = 11;
 
@@ -90,18 +92,23 @@ fn use_of<const TOUCH: bool>(bytes: &[u8]) -> usize {
     if TOUCH { usize::from(bytes[0]) } else { bytes.len() }
 }
 
-/// Nanoseconds per hit of one thread.
+/// Nanoseconds per hit of one thread: the median of its stretches, so that one in which the operating system ran
+/// something else does not count.
 fn run<const TOUCH: bool, S: Subject>(subject: &S, ids: &[u64]) -> f64 {
-    let start = Instant::now();
-    let mut sum = 0;
-    for id in ids {
-        sum += subject.hit(*id, |bytes| black_box(use_of::<TOUCH>(bytes)));
+    let mut times: Vec<f64> = Vec::with_capacity(ids.len().div_ceil(STRETCH));
+    for stretch in ids.chunks(STRETCH) {
+        let start = Instant::now();
+        let mut sum = 0;
+        for id in stretch {
+            sum += subject.hit(*id, |bytes| black_box(use_of::<TOUCH>(bytes)));
+        }
+        black_box(sum);
+        times.push(start.elapsed().as_nanos() as f64 / stretch.len() as f64);
     }
-    black_box(sum);
-    start.elapsed().as_nanos() as f64 / ids.len() as f64
+    median(&mut times)
 }
 
-/// Nanoseconds per hit of each of several threads at once: until the last one is done.
+/// Nanoseconds per hit of each of several threads at once: of the slowest of them.
 fn run_threads<const TOUCH: bool, S: Subject>(subject: &S, sequences: &[Vec<u64>]) -> f64 {
     let barrier = Barrier::new(sequences.len());
     let work = |ids: &[u64]| {
@@ -166,7 +173,9 @@ fn median(times: &mut [f64]) -> f64 {
 fn print(all: &mut [Times], rounds: usize, touch: bool) {
     let reads = if touch { "the first byte is read" } else { "the length is read" };
     println!("ns per hit and thread, medians of {rounds} rounds; {ASSETS} resident, Zipf {EXPONENT}; {reads}");
-    println!("| | 1 thread | 2 threads | scaling | 1 thread, one asset | 2 threads, one asset | scaling | 1 thread / bare |");
+    println!(
+        "| | 1 thread | 2 threads | scaling | 1 thread, one asset | 2 threads, one asset | scaling | 1 thread / bare |"
+    );
     println!("|---|---|---|---|---|---|---|---|");
     let bare = median(&mut all[0].one);
     for times in all {

@@ -9,6 +9,8 @@ use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering, fence};
 
+use super::blocks;
+
 /// Shows that nothing that a place leads to is freed: a reader's section, or the mutex of the writers.
 pub(in crate::residency) trait Hold {}
 
@@ -31,8 +33,7 @@ unsafe impl<T: Send + Sync> Sync for Counted<T> {}
 
 impl<T> Counted<T> {
     pub(in crate::residency) fn new(value: T) -> Counted<T> {
-        let inner = Box::new(Inner { count: AtomicUsize::new(1), value });
-        Counted(NonNull::from(Box::leak(inner)))
+        Counted(blocks::put(Inner { count: AtomicUsize::new(1), value }))
     }
 
     /// How many references there are, the table's own included.
@@ -78,8 +79,8 @@ impl<T> Drop for Counted<T> {
 fn free<T>(last: NonNull<Inner<T>>) {
     // Whatever others did with it happened before.
     fence(Ordering::Acquire);
-    // SAFETY: it came out of a box in `new`, and the count reached 0: nobody else has it.
-    drop(unsafe { Box::from_raw(last.as_ptr()) });
+    // SAFETY: it was put there by `new`, and the count reached 0: nobody else has it.
+    unsafe { blocks::take(last) };
 }
 
 impl<T> Deref for Counted<T> {

@@ -9,7 +9,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::thread;
 
-use super::record::Record;
+use super::record::{Record, Tag};
 
 /// Something that knows whether it was dropped. The places of the model lead to its number.
 struct Thing(Arc<AtomicBool>);
@@ -41,7 +41,7 @@ impl World {
 
     /// What `hold::read` does.
     fn read(&self) {
-        let number = self.record.enter();
+        let number = self.record.enter(Tag::of(1));
         let found = self.cell.load(Ordering::Acquire);
         if found == 0 {
             return self.record.leave(number);
@@ -57,7 +57,7 @@ impl World {
     fn replace(&self, with: usize, thing: Arc<Thing>) {
         let address = self.cell.swap(with, Ordering::AcqRel);
         assert!(super::sync::heavy());
-        if let Some(number) = self.record.inside() {
+        if let Some(number) = self.record.inside(Tag::of(1)) {
             while self.record.is_in(number) {
                 thread::yield_now();
             }
@@ -137,7 +137,7 @@ fn two_hits_against_two_writers() {
 fn a_reader_keeps_what_it_holds_and_nothing_else() {
     check(None, || {
         let (world, [first, second]) = World::new();
-        let number = world.record.enter();
+        let number = world.record.enter(Tag::of(1));
         world.record.hold(1);
         world.record.leave(number);
         // The reader stalls here, and both things are replaced.

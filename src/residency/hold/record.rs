@@ -2,7 +2,7 @@
 //!
 //! The protocol, in the words of its two sides:
 //!
-//! - A reader **enters** a section (its number becomes odd), looks things up, and **leaves** (even again). Whoever freed
+//! - A reader **enters** a section (its number becomes odd), looks things up, and **leaves** (even again). Whoever frees
 //!   something unlinks it first, runs the heavy barrier, and waits until every number that it found odd has changed:
 //!   whoever enters later can't find it any more.
 //! - What a reader wants to use for longer it **holds**, before it leaves: one address. Whoever frees looks for the
@@ -18,12 +18,28 @@ use super::sync::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, heavy, light};
 /// The reader's side and the list of what it is owed. On lines of its own: nobody else writes there on a hit.
 #[repr(align(128))]
 pub(super) struct Record<T> {
-    /// Odd while its reader is inside a section. Written by its reader alone.
+    /// While its reader is inside a section: how many there were before it, and the tag of its table, which is odd.
+    /// Else it is even. Written by its reader alone.
     section: AtomicU64,
     /// The address that its reader holds, or 0. Written by its reader alone.
     held: AtomicUsize,
     /// A list of boxes.
     owed: AtomicPtr<Owed<T>>,
+}
+
+/// Tells tables apart, so that whoever frees waits for the readers of its own alone. Two tables that have one tag by
+/// chance wait for each other's.
+#[derive(Clone, Copy)]
+pub(super) struct Tag(u64);
+
+impl Tag {
+    /// The bits of a section's number that are the tag.
+    const BITS: u64 = 0xffff;
+
+    /// The tag of the table that is the `count`th.
+    pub(super) fn of(count: u64) -> Tag {
+        Tag((count << 1 | 1) & Self::BITS)
+    }
 }
 
 /// Something that is to be dropped by whoever finds that the reader does not hold it any more.
@@ -38,10 +54,11 @@ impl<T> Record<T> {
         Record { section: AtomicU64::new(0), held: AtomicUsize::new(0), owed: AtomicPtr::new(std::ptr::null_mut()) }
     }
 
-    /// Enters a section. Gives its number, which is odd.
+    /// Enters a section that looks into the table with this tag. Gives its number.
     #[inline]
-    pub(super) fn enter(&self) -> u64 {
-        let number = self.section.load(Ordering::Relaxed).wrapping_add(1);
+    pub(super) fn enter(&self, tag: Tag) -> u64 {
+        let count = (self.section.load(Ordering::Relaxed) | Tag::BITS).wrapping_add(1);
+        let number = count | tag.0;
         self.section.store(number, Ordering::Relaxed);
         light();
         number
@@ -50,13 +67,13 @@ impl<T> Record<T> {
     /// Leaves the section with this number. All that was done in it is seen by whoever sees that.
     #[inline]
     pub(super) fn leave(&self, number: u64) {
-        self.section.store(number.wrapping_add(1), Ordering::Release);
+        self.section.store(number & !1, Ordering::Release);
     }
 
-    /// The number of the section that its reader is in, if it is in one.
-    pub(super) fn inside(&self) -> Option<u64> {
+    /// The number of the section that its reader is in, if that looks into the table with this tag.
+    pub(super) fn inside(&self, tag: Tag) -> Option<u64> {
         let number = self.section.load(Ordering::Acquire);
-        (number % 2 == 1).then_some(number)
+        (number & Tag::BITS == tag.0).then_some(number)
     }
 
     /// Whether the section with this number has not ended.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::slots::Slots;
 use super::version::{NEVER, Node};
-use super::{Gone, ResidentTable, SWEEP_MIN, Writer, Writing};
+use super::{Gone, PATIENCE, ResidentTable, SWEEP_MIN, Writer, Writing};
 use crate::ids::{AssetId, Generation};
 use crate::residency::asset::Asset;
 use crate::residency::content::Content;
@@ -22,7 +22,7 @@ impl ResidentTable {
         self.remember(asset.content());
         let asset = Self::unlinked(asset);
         let (admitted, replaced) = self.writing(|writing, writer| self.admit_locked(writing, writer, asset, death));
-        self.let_go(Gone { slots: replaced, ..Gone::default() });
+        self.let_go(Gone { slots: replaced, ..Gone::default() }, PATIENCE.1);
         admitted
     }
 
@@ -116,7 +116,7 @@ impl ResidentTable {
             Some(self.generations.show(live))
         });
         for slots in replaced {
-            self.let_go(Gone { slots: Some(slots), ..Gone::default() });
+            self.let_go(Gone { slots: Some(slots), ..Gone::default() }, PATIENCE.1);
         }
         shown.is_some()
     }

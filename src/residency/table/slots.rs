@@ -67,7 +67,7 @@ impl Slots {
 
     /// Gives the id of `version`, which has no slot here, one with it. `false` when it needs a new table: nothing is changed.
     pub(super) fn insert(&self, version: Linked<'_, Node>) -> bool {
-        let key = self.key(version.name.id);
+        let key = self.key(version.name().id);
         if key == 0 {
             return false;
         }

@@ -86,6 +86,132 @@ fn what_is_held_is_not_evicted() {
 }
 
 #[test]
+fn what_a_reader_uses_stays_until_it_is_done_and_nothing_else_does() {
+    let world = World::new();
+    for (path, bytes) in [("a", b"12345"), ("b", b"67890")] {
+        drop(world.table.admit(world.asset(path, Generation(1), bytes), None));
+    }
+    let used = world.table.read(id("a"), |asset| {
+        assert!(!world.table.candidate(id("a")).unwrap().pinned, "it is not counted");
+        assert_eq!((world.table.evict(id("b")), world.table.evict(id("a"))), (5, 0));
+        assert!(world.table.get(id("a")).is_none());
+        assert_eq!(world.budget.snapshot().charged, 5);
+        asset.to_vec()
+    });
+    assert_eq!(used.unwrap(), b"12345");
+    assert_eq!(world.budget.snapshot().charged, 0, "the charge ended with the use");
+}
+
+#[test]
+fn a_reader_may_use_others_meanwhile_and_keep_a_handle() {
+    let world = World::new();
+    for path in ["a", "b"] {
+        drop(world.table.admit(world.asset(path, Generation(1), path.as_bytes()), None));
+    }
+    let kept = world.table.read(id("a"), |first| {
+        let second = world.table.read(id("b"), |second| {
+            assert!(world.table.candidate(id("b")).unwrap().pinned, "the second is counted");
+            world.table.evict_all(&[id("a"), id("b")]);
+            second.clone()
+        });
+        assert_eq!(&first[..], b"a");
+        (first.clone(), second.unwrap())
+    });
+    let (first, second) = kept.unwrap();
+    assert_eq!((&first[..], &second[..]), (&b"a"[..], &b"b"[..]));
+    assert!(world.table.get(id("a")).is_none() && world.table.get(id("b")).is_some());
+    drop((first, second));
+    world.table.clear();
+    assert_eq!(world.budget.snapshot().charged, 0);
+}
+
+#[test]
+fn a_reader_that_panics_lets_go() {
+    let world = World::new();
+    drop(world.table.admit(world.asset("a", Generation(1), b"x"), None));
+    let read = || world.table.read(id("a"), |_| std::panic::resume_unwind(Box::new("the reader")));
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)).is_err());
+    assert_eq!(world.table.evict(id("a")), 1);
+    assert_eq!(world.budget.snapshot().charged, 0);
+}
+
+#[test]
+fn readers_on_several_threads_share_one_evicted_asset_to_the_last() {
+    let world = World::new();
+    drop(world.table.admit(world.asset("a", Generation(1), b"x"), None));
+    let inside = std::sync::Barrier::new(3);
+    let evicted = std::sync::Barrier::new(3);
+    std::thread::scope(|scope| {
+        let read = || {
+            world.table.read(id("a"), |asset| {
+                inside.wait();
+                evicted.wait();
+                assert_eq!(&asset[..], b"x");
+            })
+        };
+        let readers = [scope.spawn(read), scope.spawn(read)];
+        inside.wait();
+        assert_eq!((world.table.evict(id("a")), world.budget.snapshot().charged), (0, 1));
+        evicted.wait();
+        assert!(readers.into_iter().all(|reader| reader.join().unwrap().is_some()));
+    });
+    assert_eq!(world.budget.snapshot().charged, 0);
+}
+
+#[test]
+fn the_same_handle_is_admitted_twice_without_harm() {
+    let world = World::new();
+    let first = world.live();
+    let asset = world.table.admit(world.asset("a", Generation(1), b"x"), None);
+    world.publish(&[("a", None)]);
+    drop(first);
+    world.table.retire(world.generations.oldest_live());
+    assert_eq!(world.table.stats().versions, 0);
+    let other = World::new();
+    let again = other.table.admit(asset.clone(), None);
+    assert_eq!(again.as_ptr(), asset.as_ptr(), "the bytes are the same");
+    assert!(other.table.get(id("a")).is_some_and(|found| found.as_ptr() == again.as_ptr()));
+    drop((asset, again));
+    other.table.clear();
+    assert_eq!(world.budget.snapshot().charged, 0);
+}
+
+#[test]
+fn readers_never_see_freed_bytes_while_what_they_read_is_evicted() {
+    const ASSETS: usize = 8;
+    let world = World::new();
+    let paths: Vec<String> = (0..ASSETS).map(|index| format!("asset/{index}")).collect();
+    let ids: Vec<AssetId> = paths.iter().map(|path| id(path)).collect();
+    let stop = AtomicBool::new(false);
+    let hits = std::thread::scope(|scope| {
+        let read = || {
+            let mut hits = 0usize;
+            while !stop.load(Ordering::Relaxed) {
+                for (index, id) in ids.iter().enumerate() {
+                    let all = |asset: &Asset| asset.len() == 256 && asset.iter().all(|byte| *byte == index as u8);
+                    hits += usize::from(world.table.read(*id, |asset| assert!(all(asset))).is_some());
+                    hits += usize::from(world.table.get(*id).is_some_and(|asset| all(&asset)));
+                }
+            }
+            hits
+        };
+        let readers = [scope.spawn(read), scope.spawn(read)];
+        for turn in 0..20_000 {
+            let index = turn % ASSETS;
+            // What is freed is filled with other bytes at once.
+            drop(world.content(&[0xee; 256]));
+            drop(world.table.admit(world.asset(&paths[index], Generation(1), &[index as u8; 256]), None));
+            world.table.evict_all(&[ids[(turn * 5) % ASSETS], ids[(turn * 3 + 1) % ASSETS]]);
+        }
+        stop.store(true, Ordering::Relaxed);
+        readers.map(|reader| reader.join().unwrap()).iter().sum::<usize>()
+    });
+    assert!(hits > 0);
+    world.table.clear();
+    assert_eq!(world.budget.snapshot().charged, 0);
+}
+
+#[test]
 fn a_hit_does_not_wait_for_a_writer() {
     let world = World::new();
     drop(world.table.admit(world.asset("a", Generation(1), b"x"), None));
@@ -125,7 +251,7 @@ fn ids_that_were_chosen_to_collide_are_found_like_others() {
 #[test]
 fn an_id_without_a_place_under_a_seed_gets_one_under_the_next() {
     let world = World::new();
-    let key = |id| hold::look(|section| world.table.slots.load(section).cell_key(id));
+    let key = |id| world.table.readers.look(|section| world.table.slots.load(section).cell_key(id));
     // Keys are ids mixed by exclusive or, so the key of id 0 is the id whose key is 0.
     let unlucky = key(AssetId(0));
     assert_eq!(key(AssetId(unlucky)), 0);

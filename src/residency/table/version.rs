@@ -7,13 +7,14 @@ use super::Candidate;
 use crate::ids::Generation;
 use crate::residency::asset::Name;
 use crate::residency::content::Content;
-use crate::residency::hold::{Linked, Place, Shown};
+use crate::residency::hold::{Linked, Place, Shown, SteadyBytes};
 
 /// The death of a version that stands.
 pub(super) const NEVER: u64 = u64::MAX;
 
-/// What a handle and the table both lead to. In the table the newest version of an asset leads to the older ones. What
-/// a hit reads comes first, to be on one cache line with the count.
+/// What a handle and the table both lead to. In the table the newest version of an asset leads to the older ones.
+///
+/// It is what a hit reads and, with its count, one cache line; what a hit does not read is behind it.
 #[repr(C)]
 pub(in crate::residency) struct Node {
     /// The first generation it is good for. Only ever lowered, and only over generations without a change of it.
@@ -23,12 +24,22 @@ pub(in crate::residency) struct Node {
     last_used: AtomicU32,
     /// Whether it is or ever was in a table.
     linked: AtomicBool,
-    content: Shown<Arc<Content>>,
+    rest: Shown<Box<Rest>>,
     /// Versions that were born earlier. Changed only under the writers' mutex. Of no meaning once it is unlinked.
     pub(super) older: Place<Node>,
-    pub(in crate::residency) name: Name,
-    /// The generation it was made for.
-    pub(in crate::residency) generation: Generation,
+}
+
+/// What a hit does not read.
+pub(in crate::residency) struct Rest {
+    content: Arc<Content>,
+    name: Name,
+    generation: Generation,
+}
+
+impl SteadyBytes for Box<Rest> {
+    fn bytes(&self) -> &[u8] {
+        self.content.bytes()
+    }
 }
 
 /// Where a reader of some generation goes from a version.
@@ -48,21 +59,28 @@ impl Node {
             death: AtomicU64::new(NEVER),
             last_used: AtomicU32::new(0),
             linked: AtomicBool::new(false),
-            content: Shown::new(content),
+            rest: Shown::new(Box::new(Rest { content, name, generation })),
             older: Place::default(),
-            name,
-            generation,
         }
     }
 
     /// The bytes.
     #[inline]
     pub(in crate::residency) fn bytes(&self) -> &[u8] {
-        self.content.bytes()
+        self.rest.bytes()
     }
 
     pub(in crate::residency) fn content(&self) -> &Arc<Content> {
-        self.content.owner()
+        &self.rest.owner().content
+    }
+
+    pub(in crate::residency) fn name(&self) -> &Name {
+        &self.rest.owner().name
+    }
+
+    /// The generation it was made for.
+    pub(in crate::residency) fn generation(&self) -> Generation {
+        self.rest.owner().generation
     }
 
     /// Whether the caller is the first who wants to link it.
@@ -118,9 +136,9 @@ pub(super) fn is_held(version: Linked<'_, Node>) -> bool {
 /// A version as the evictor sees it.
 pub(super) fn candidate(version: Linked<'_, Node>) -> Candidate {
     Candidate {
-        id: version.name.id,
+        id: version.name().id,
         weight: version.weight(),
-        kind: version.name.kind,
+        kind: version.name().kind,
         last_used: version.last_used.load(Ordering::Relaxed),
         pinned: is_held(version),
     }

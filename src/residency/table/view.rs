@@ -4,7 +4,7 @@ use super::version::{Node, candidate, is_held};
 use super::{Candidate, ResidentTable};
 use crate::ids::{AssetId, AssetKind, AssetPath};
 use crate::policy::eviction::View;
-use crate::residency::hold::{self, Linked};
+use crate::residency::hold::Linked;
 
 impl ResidentTable {
     /// Calls `visit` with every version in the table, in no order. Takes no lock.
@@ -17,7 +17,7 @@ impl ResidentTable {
 
     /// The newest version of `id`, as the evictor sees it.
     pub fn candidate(&self, id: AssetId) -> Option<Candidate> {
-        hold::look(|section| self.slots.load(section).cell(id)?.load(section).map(candidate))
+        self.readers.look(|section| self.slots.load(section).cell(id)?.load(section).map(candidate))
     }
 
     /// The `count` largest assets that someone holds, the largest first: for the error of a load that waits in vain.
@@ -25,7 +25,7 @@ impl ResidentTable {
         let mut held = Vec::new();
         self.visit(|version| {
             if is_held(version) {
-                held.push((version.name.path.clone(), version.weight()));
+                held.push((version.name().path.clone(), version.weight()));
             }
         });
         held.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
@@ -45,7 +45,7 @@ impl ResidentTable {
         let mut place = 0;
         let mut more = true;
         while more {
-            more = hold::look(|section| {
+            more = self.readers.look(|section| {
                 let slots = self.slots.load(section);
                 for cell in slots.cells_of(place..place + SLOTS_AT_ONCE) {
                     let mut next = cell.load(section);
