@@ -70,7 +70,7 @@ fn main() {
     ];
     let plain =
         Setup { name: "io_uring", engine: Engine::Uring, sqpoll: false, adaptive: false, pool: true, threads: 0 };
-    let setups = [
+    let mut setups = vec![
         plain,
         Setup { name: "io_uring, adaptive", adaptive: true, ..plain },
         Setup { name: "io_uring, own buffers", pool: false, ..plain },
