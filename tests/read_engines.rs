@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, mpsc};
 
 use flyloft::config::Engine;
 use flyloft::platform::fs::{FileSystem, OsFileSystem};
+#[cfg_attr(not(target_os = "linux"), allow(unused_imports))]
 use flyloft::platform::io::{Access, Driver, DriverConfig, ReadDone, ReadOp, is_cancelled, probe_uring};
 use flyloft::platform::memory::AlignedBuffer;
 use flyloft::platform::random::{Random, SeededRandom};

@@ -3,7 +3,9 @@
 use std::io;
 use std::ptr::NonNull;
 
-use super::{Backing, advise_huge};
+use super::Backing;
+#[cfg(unix)]
+use super::advise_huge;
 
 /// A range of zeroed memory at an aligned address, freed when it is dropped.
 pub(super) struct Arena {
