@@ -151,8 +151,9 @@ pub(super) fn beside<S, R: Send, M>(
 /// Fewer items than this are not worth another thread.
 const ITEMS_PER_THREAD_MIN: usize = 4;
 
-/// Calls `work` for each number below `count` on up to `threads` threads, and `take` on this thread with every result
-/// in order. At most `ahead` results wait to be taken. The first error of `take` ends the work.
+/// Calls `work` for each number below `count` on up to `threads` threads, and `take` with every result in order, one
+/// call at a time, on whichever thread made the result that was missing: nobody is woken to take one. At most `ahead`
+/// results wait to be taken. The first error of `take` ends the work.
 ///
 /// # Errors
 /// The error of `take`.
@@ -162,31 +163,24 @@ pub(super) fn ordered<S, R: Send>(
     ahead: usize,
     state: impl Fn() -> S + Sync,
     work: impl Fn(&mut S, usize) -> R + Sync,
-    mut take: impl FnMut(usize, R) -> Result<()>,
+    mut take: impl FnMut(usize, R) -> Result<()> + Send,
 ) -> Result<()> {
     if threads <= 1 || count <= 1 {
         let mut state = state();
         return (0..count).try_for_each(|number| take(number, work(&mut state, number)));
     }
-    struct Shared<R> {
-        done: BTreeMap<usize, R>,
-        taken: usize,
-        working: usize,
-    }
-    let shared = Mutex::new(Shared { done: BTreeMap::new(), taken: 0, working: threads });
-    let (made, room) = (Condvar::new(), Condvar::new());
+    let shared = Mutex::new(Taking {
+        done: BTreeMap::new(),
+        taken: 0,
+        is_taking: false,
+        waiting: 0,
+        stopped: false,
+        outcome: Ok(()),
+    });
+    let (room, take) = (Condvar::new(), Mutex::new(take));
     let next = AtomicUsize::new(0);
-    let stop = AtomicBool::new(false);
-    /// Says that a worker is gone, also when it panics: the taker must not wait for what never comes.
-    struct Gone<'a, R>(&'a Mutex<Shared<R>>, &'a Condvar);
-    impl<R> Drop for Gone<'_, R> {
-        fn drop(&mut self) {
-            lock(self.0).working -= 1;
-            self.1.notify_all();
-        }
-    }
     let body = || {
-        let _gone = Gone(&shared, &made);
+        let _stop = StopOnPanic(&shared, &room);
         let mut state = state();
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
@@ -194,51 +188,74 @@ pub(super) fn ordered<S, R: Send>(
                 return;
             }
             let mut guard = lock(&shared);
-            while number >= guard.taken + ahead.max(1) && !stop.load(Ordering::Relaxed) {
+            while number >= guard.taken + ahead.max(1) && !guard.stopped {
+                guard.waiting += 1;
                 guard = room.wait(guard).unwrap_or_else(PoisonError::into_inner);
+                guard.waiting -= 1;
             }
-            drop(guard);
-            if stop.load(Ordering::Relaxed) {
+            if guard.stopped {
                 return;
             }
+            drop(guard);
             let result = work(&mut state, number);
-            lock(&shared).done.insert(number, result);
-            made.notify_all();
+            let mut guard = lock(&shared);
+            guard.done.insert(number, result);
+            if guard.is_taking {
+                // Whoever is at it looks once more, under the lock, before it ends.
+                continue;
+            }
+            guard.is_taking = true;
+            while !guard.stopped
+                && let number = guard.taken
+                && let Some(result) = guard.done.remove(&number)
+            {
+                drop(guard);
+                let outcome = lock(&take)(number, result);
+                guard = lock(&shared);
+                guard.taken = number + 1;
+                if outcome.is_err() {
+                    guard.outcome = outcome;
+                    guard.stopped = true;
+                }
+                if guard.waiting > 0 {
+                    room.notify_all();
+                }
+            }
+            guard.is_taking = false;
         }
     };
     std::thread::scope(|scope| {
-        for _ in 0..threads {
+        for _ in 1..threads {
             scope.spawn(body);
         }
-        let mut outcome = Ok(());
-        for number in 0..count {
-            let mut guard = lock(&shared);
-            let result = loop {
-                if let Some(result) = guard.done.remove(&number) {
-                    break Some(result);
-                }
-                if guard.working == 0 {
-                    // A worker panicked; the scope passes the panic on when it ends.
-                    break None;
-                }
-                guard = made.wait(guard).unwrap_or_else(PoisonError::into_inner);
-            };
-            guard.taken = number + 1;
-            drop(guard);
-            room.notify_all();
-            let Some(result) = result else { break };
-            outcome = take(number, result);
-            if outcome.is_err() {
-                break;
-            }
+        body();
+    });
+    shared.into_inner().unwrap_or_else(PoisonError::into_inner).outcome
+}
+
+/// What the threads of [`ordered`] share.
+struct Taking<R> {
+    /// Made, and not yet taken.
+    done: BTreeMap<usize, R>,
+    /// The number to be taken next.
+    taken: usize,
+    is_taking: bool,
+    /// Threads that wait for room.
+    waiting: usize,
+    stopped: bool,
+    outcome: Result<()>,
+}
+
+/// Nobody waits for what never comes; the scope passes the panic on.
+struct StopOnPanic<'a, R>(&'a Mutex<Taking<R>>, &'a Condvar);
+
+impl<R> Drop for StopOnPanic<'_, R> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            lock(self.0).stopped = true;
+            self.1.notify_all();
         }
-        // Under the lock, so that no worker is between looking and waiting.
-        let guard = lock(&shared);
-        stop.store(true, Ordering::Relaxed);
-        drop(guard);
-        room.notify_all();
-        outcome
-    })
+    }
 }
 
 #[cfg(test)]
