@@ -160,8 +160,8 @@ impl Heap {
         loop {
             let used_to = self.used_to.load(Ordering::Relaxed);
             let goal = (used_to + ahead(used_to)).next_multiple_of(RANGE_ALIGN).min(self.range.len());
-            // A part that is in use already got its small pages.
-            let from = self.warm_to.load(Ordering::Relaxed).max(used_to / RANGE_ALIGN * RANGE_ALIGN);
+            // From where it stopped, though that may be lent by now: blocks taken many at once are touched later.
+            let from = self.warm_to.load(Ordering::Relaxed);
             if from >= goal {
                 break;
             }
