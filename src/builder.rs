@@ -21,6 +21,7 @@ use crate::messages::DispatcherMessage;
 use crate::platform::affinity::CpuSet;
 use crate::platform::clock::{Clock, SystemClock};
 use crate::platform::fs::{FileSystem, OsFileSystem};
+use crate::platform::memory::Heap;
 use crate::platform::random::{Random, SystemRandom};
 use crate::platform::threads::{Core, OsThreads, Pool, Threads};
 use crate::platform::watch::{OsWatch, Watch};
@@ -219,7 +220,7 @@ impl RuntimeBuilder {
         };
         let drivers = machine.drivers(&self.config, threads)?;
         let config = self.config;
-        let budget = Budget::new(config.budget_bytes, config.io_reserve_bytes(), &config.kind_budget_bytes);
+        let budget = budget(&config);
         let generations = Generations::new(bundle);
         let table = Arc::new(ResidentTable::new(&generations, self.random.next_u64()));
         let shared = Arc::new(Shared {
@@ -327,6 +328,13 @@ fn connect(shared: &Arc<Shared>) {
             table.retire(generations.oldest_live());
         }
     }));
+}
+
+fn budget(config: &RuntimeConfig) -> Arc<Budget> {
+    // Address space only, where that takes no memory. Without one every asset is an allocation of its own.
+    let heap = if cfg!(unix) { usize::try_from(config.resident_bytes_max()).ok() } else { None };
+    let heap = heap.and_then(|bytes| Heap::new(bytes).ok());
+    Budget::with_heap(config.budget_bytes, config.io_reserve_bytes(), &config.kind_budget_bytes, heap)
 }
 
 fn failures(built: Option<&Built>) -> std::collections::BTreeMap<String, BuildFailure> {

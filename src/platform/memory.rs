@@ -1,17 +1,19 @@
 //! The only raw allocations of the crate, and what the operating system says about memory.
 //!
-//! [`AlignedBuffer`] is one allocation, [`BufferPool`] lends parts of one large one, and [`IoBuffer`] is any of the
-//! places that a read may fill.
+//! [`AlignedBuffer`] is one allocation or a block of a [`Heap`], [`BufferPool`] lends parts of one large allocation to
+//! reads, and [`IoBuffer`] is any of the places that a read may fill.
 
 mod arena;
+mod heap;
 mod pool;
 mod target;
 
 use std::alloc::{self, Layout};
 use std::fmt;
 use std::ptr::NonNull;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
+pub use self::heap::{Heap, HeapStats};
 pub use self::pool::{Backing, Bind, BufferPool, PoolBuffer, PoolStats};
 pub use self::target::{IoBuffer, Segment};
 
@@ -24,7 +26,7 @@ const ALIGN_FREE: usize = 16;
 /// a few faults, not one for each 4 KiB, and a direct read into it pins a few pages.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
-/// Zeroed bytes at an aligned address, owned. Its address never changes until it is dropped.
+/// Bytes at an aligned address, owned. Its address never changes until it is dropped.
 ///
 /// ```
 /// use flyloft::platform::memory::AlignedBuffer;
@@ -34,16 +36,24 @@ const HUGE_PAGE_BYTES: usize = 2 << 20;
 /// assert_eq!(buffer.as_slice().as_ptr() as usize % 64, 0);
 /// ```
 pub struct AlignedBuffer {
-    /// The first of `capacity` bytes; within the allocation of `layout` at `base`, unless `capacity` is 0.
+    /// The first of `capacity` bytes, within what `origin` says; dangling when there are none.
     start: NonNull<u8>,
     /// At most `capacity`.
     len: usize,
     /// Initialised bytes from `start` on.
     capacity: usize,
-    /// The allocation; meaningless when `capacity` is 0.
-    base: NonNull<u8>,
-    layout: Layout,
+    origin: Origin,
     align: usize,
+}
+
+/// Where the bytes of a buffer come from, and go back to.
+enum Origin {
+    /// There are none.
+    Nothing,
+    /// An allocation of `layout` at `base`.
+    Allocator { base: NonNull<u8>, layout: Layout },
+    /// A block that starts where the buffer does.
+    Heap(Arc<Heap>),
 }
 
 // SAFETY: the buffer owns its bytes exclusively, like a Vec<u8>: shared access is read-only and mutation needs
@@ -64,7 +74,7 @@ impl AlignedBuffer {
         }
         if len == 0 {
             let start = NonNull::new(std::ptr::without_provenance_mut(align))?;
-            return Some(Self { start, len, capacity: len, base: start, layout: Layout::new::<()>(), align });
+            return Some(Self { start, len, capacity: len, origin: Origin::Nothing, align });
         }
         let direct = align <= ALIGN_FREE || len < align.checked_mul(ALIGN_WITHIN_FACTOR)?;
         let layout = if direct {
@@ -84,7 +94,18 @@ impl AlignedBuffer {
             // SAFETY: `to_huge + huge` is at most `len`, so the range is within the allocation.
             advise_huge(unsafe { start.add(to_huge) }, huge);
         }
-        Some(Self { start, len, capacity: len, base, layout, align })
+        Some(Self { start, len, capacity: len, origin: Origin::Allocator { base, layout }, align })
+    }
+
+    /// The block of `capacity` bytes at `start` that `heap` just took out, `len` of which are asked for.
+    fn lent(start: NonNull<u8>, len: usize, capacity: usize, align: usize, heap: Arc<Heap>) -> Self {
+        debug_assert!(len <= capacity && capacity > 0);
+        Self { start, len, capacity, origin: Origin::Heap(heap), align }
+    }
+
+    /// Whether dropping it gives it back to a [`Heap`], which is quick whatever its length.
+    pub fn is_lent(&self) -> bool {
+        matches!(self.origin, Origin::Heap(_))
     }
 
     /// `len` zero bytes at a multiple of `align`, with spare ones after them up to the next multiple of `align`, so
@@ -147,9 +168,12 @@ impl AlignedBuffer {
 impl Drop for AlignedBuffer {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
-        if self.capacity != 0 {
+        match &self.origin {
+            Origin::Nothing => {}
             // SAFETY: `base` was allocated with exactly this `layout` and is freed once, here.
-            unsafe { alloc::dealloc(self.base.as_ptr(), self.layout) }
+            Origin::Allocator { base, layout } => unsafe { alloc::dealloc(base.as_ptr(), *layout) },
+            // SAFETY: `Heap::take` made this buffer of the block at `start`, with this alignment, and it goes back once.
+            Origin::Heap(heap) => unsafe { heap.give_back(self.start, self.capacity, self.align) },
         }
     }
 }

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::reaper::Bin;
 use crate::ids::AssetKind;
+use crate::platform::memory::{AlignedBuffer, Heap, HeapStats};
 
 /// Called when memory came free while someone waits for it. It runs on whatever thread gave back: it must be quick
 /// (cast a message, set a flag) and must not take a lock that is held while charges are dropped.
@@ -49,6 +50,9 @@ pub struct BudgetStats {
     pub peak: u64,
     /// Bytes charged per kind, kinds with nothing left out.
     pub by_kind: BTreeMap<AssetKind, u64>,
+    /// The heap that resident memory is taken from; `None` when it is the allocator alone.
+    #[serde(default)]
+    pub heap: Option<HeapStats>,
 }
 
 /// One amount with a limit that it never passes.
@@ -121,12 +125,24 @@ pub struct Budget {
     resident_gate: Gate,
     io_gate: Gate,
     pub(super) bin: Bin,
+    heap: Option<Arc<Heap>>,
 }
 
 impl Budget {
     /// A budget of `total` bytes, `io_reserve` of which only [`Budget::try_charge_io`] can have, with the given limits
     /// per kind; a kind that is not named is bounded by the total alone.
     pub fn new(total: u64, io_reserve: u64, kinds: &BTreeMap<AssetKind, u64>) -> Arc<Budget> {
+        Self::with_heap(total, io_reserve, kinds, None)
+    }
+
+    /// As [`Budget::new`], with a heap that resident memory is taken from as long as it has room. What does not fit
+    /// there, and everything without a heap, is from the allocator. What is charged is the same either way.
+    pub fn with_heap(
+        total: u64,
+        io_reserve: u64,
+        kinds: &BTreeMap<AssetKind, u64>,
+        heap: Option<Arc<Heap>>,
+    ) -> Arc<Budget> {
         let reserve = io_reserve.min(total);
         Arc::new(Budget {
             total,
@@ -137,7 +153,25 @@ impl Budget {
             resident_gate: Gate::default(),
             io_gate: Gate::default(),
             bin: Bin::default(),
+            heap,
         })
+    }
+
+    /// `len` bytes at a multiple of `align`, unspecified ones, for what is charged here.
+    pub(super) fn memory(&self, len: usize, align: usize) -> Option<AlignedBuffer> {
+        self.lend(|heap| heap.take(len, align)).or_else(|| AlignedBuffer::new_zeroed(len, align))
+    }
+
+    /// As [`Budget::memory`], in whole blocks of `align`.
+    pub(super) fn memory_in_blocks(&self, len: usize, align: usize) -> Option<AlignedBuffer> {
+        self.lend(|heap| heap.take_in_blocks(len, align)).or_else(|| AlignedBuffer::new_in_blocks(len, align))
+    }
+
+    fn lend(&self, take: impl FnOnce(&Arc<Heap>) -> Option<AlignedBuffer>) -> Option<AlignedBuffer> {
+        let heap = self.heap.as_ref()?;
+        let lent = take(heap);
+        self.bin.warm(heap);
+        lent
     }
 
     /// Charges `bytes` of `kind`, if they fit now.
@@ -225,6 +259,7 @@ impl Budget {
             charged_io: self.io.now(),
             peak: self.peak.load(Ordering::SeqCst),
             by_kind: by_kind.collect(),
+            heap: self.heap.as_ref().map(|heap| heap.stats()),
         }
     }
 

@@ -46,12 +46,12 @@ pub struct Content {
 }
 
 impl Content {
-    /// Allocates `len` zeroed bytes, 64-byte aligned, under `charge`.
+    /// Takes `len` bytes of memory, 64-byte aligned, under `charge`.
     ///
     /// # Errors
-    /// [`Error::Io`] when the allocator refuses. The charge is given back then.
+    /// [`Error::Io`] when there is no such memory. The charge is given back then.
     pub fn build(len: usize, charge: Charge) -> Result<ContentBuilder> {
-        Self::build_in(AlignedBuffer::new_zeroed(len, limits::RESIDENT_ALIGN), len, charge)
+        Self::build_in(charge.budget().memory(len, limits::RESIDENT_ALIGN), len, charge)
     }
 
     /// As [`Content::build`], in whole blocks of memory, for what the disk may write into it directly. The charge is
@@ -60,7 +60,7 @@ impl Content {
     /// # Errors
     /// As [`Content::build`].
     pub fn build_in_blocks(len: usize, charge: Charge) -> Result<ContentBuilder> {
-        Self::build_in(AlignedBuffer::new_in_blocks(len, limits::BLOCK_BYTES), len, charge)
+        Self::build_in(charge.budget().memory_in_blocks(len, limits::BLOCK_BYTES), len, charge)
     }
 
     /// What `len` bytes take in whole blocks.

@@ -1,5 +1,5 @@
-//! Large frees on a thread of their own, since giving a large buffer back to the operating system takes long enough
-//! to be felt on a host's async worker (invariant 13).
+//! What the operating system takes its time with, on a thread of its own: giving a large buffer back takes long enough
+//! to be felt on a host's async worker (invariant 13), and making fresh memory ready long enough to hold up reads.
 //!
 //! Nothing depends on the reaper for correctness: when there is none, or it has ended, whoever drops the last handle
 //! frees in place. A charge travels with its buffer and ends after it, wherever that happens.
@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use super::budget::{Budget, Charge};
 use crate::limits;
 use crate::platform::affinity::CpuSet;
-use crate::platform::memory::AlignedBuffer;
+use crate::platform::memory::{AlignedBuffer, Heap};
 use crate::platform::threads::Threads;
 
 /// Memory that nobody uses any more.
@@ -33,27 +33,54 @@ impl Garbage {
     }
 }
 
+/// What the reaper is asked for.
+enum Chore {
+    Free(Garbage),
+    Warm(Arc<Heap>),
+}
+
+impl Chore {
+    fn run(self) {
+        match self {
+            Self::Free(garbage) => garbage.free(),
+            Self::Warm(heap) => heap.warm(),
+        }
+    }
+}
+
 /// Where a budget's garbage goes: to the reaper while one runs. The queue is bounded by the budget: what waits in it
 /// is still charged, and each piece has at least [`limits::LARGE_FREE_BYTES`].
 #[derive(Default)]
-pub(super) struct Bin(ArcSwapOption<Sender<Garbage>>);
+pub(super) struct Bin(ArcSwapOption<Sender<Chore>>);
 
 impl Bin {
-    /// Frees `garbage`: on the reaper when it is large and there is one, else here.
+    /// Frees `garbage`: on the reaper when it is large and there is one, else here. A block of a heap is given back here
+    /// whatever its size, since the system has no part in that.
     pub(super) fn throw(&self, garbage: Garbage) {
         if garbage.buffer.len() >= limits::LARGE_FREE_BYTES
+            && !garbage.buffer.is_lent()
             && let Some(sender) = &*self.0.load()
         {
-            if let Err(refused) = sender.send(garbage) {
-                refused.into_inner().free();
+            if let Err(refused) = sender.send(Chore::Free(garbage)) {
+                refused.into_inner().run();
             }
         } else {
             garbage.free();
         }
     }
+
+    /// Has memory of `heap` made ready when use comes near the end of what is. Without a reaper it never is.
+    pub(super) fn warm(&self, heap: &Arc<Heap>) {
+        if let Some(sender) = &*self.0.load()
+            && heap.is_cold()
+        {
+            // Refused, it is not made ready: the reaper has ended, and so has the runtime.
+            drop(sender.send(Chore::Warm(Arc::clone(heap))));
+        }
+    }
 }
 
-/// The thread that does a budget's large frees. Dropping it frees what waits and joins the thread.
+/// The thread that does a budget's large frees and makes its memory ready. Dropping it frees what waits and joins the thread.
 pub struct Reaper {
     budget: Arc<Budget>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -89,9 +116,9 @@ impl Drop for Reaper {
 }
 
 /// Ends when the last sender is gone, after everything that was sent is free.
-fn reap(receiver: &Receiver<Garbage>) {
-    for garbage in receiver {
+fn reap(receiver: &Receiver<Chore>) {
+    for chore in receiver {
         // The wake-up callback of a budget is foreign code; its panic must not end the thread.
-        drop(catch_unwind(AssertUnwindSafe(|| garbage.free())));
+        drop(catch_unwind(AssertUnwindSafe(|| chore.run())));
     }
 }

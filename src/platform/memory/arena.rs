@@ -39,14 +39,29 @@ impl Arena {
             }
             unmap(start, len);
         }
+        let mut arena = Self::map_aligned(len, align, 0)?;
+        if advise_huge(arena.start, len) {
+            arena.backing = Backing::Advised;
+        }
+        Ok(arena)
+    }
+
+    /// As [`Arena::new`], but in small pages wherever [`Arena::populate`] was not called before the first touch, and no
+    /// memory is set aside for it: it may be much larger than what is ever used.
+    #[cfg(unix)]
+    pub(super) fn reserve(len: usize, align: usize) -> io::Result<Self> {
+        Self::map_aligned(len, align, libc::MAP_NORESERVE)
+    }
+
+    #[cfg(unix)]
+    fn map_aligned(len: usize, align: usize, flags: libc::c_int) -> io::Result<Self> {
         let room = len.checked_add(align).ok_or(io::ErrorKind::OutOfMemory)?;
-        let base = map(room, 0)?;
+        let base = map(room, flags)?;
         let skip = base.as_ptr().align_offset(align);
         #[allow(unsafe_code)]
         // SAFETY: `align_offset` to a power of two skips less than `align` bytes, and `room` has `len` more.
         let start = unsafe { base.add(skip.min(align)) };
-        let backing = if advise_huge(start, len) { Backing::Advised } else { Backing::Plain };
-        Ok(Self { start, len, backing, mapped: (base, room) })
+        Ok(Self { start, len, backing: Backing::Plain, mapped: (base, room) })
     }
 
     /// `len` bytes at a multiple of `align`.
@@ -55,6 +70,27 @@ impl Arena {
         let mut buffer = super::AlignedBuffer::new_zeroed(len, align).ok_or(io::ErrorKind::OutOfMemory)?;
         let start = NonNull::from(buffer.as_mut_slice()).cast();
         Ok(Self { start, len, backing: Backing::Plain, _buffer: buffer })
+    }
+
+    /// As [`Arena::new`].
+    #[cfg(not(unix))]
+    pub(super) fn reserve(len: usize, align: usize) -> io::Result<Self> {
+        Self::new(len, align)
+    }
+
+    /// Puts memory under `len` bytes from `offset` on, in huge pages where there are any. No byte changes, and whoever
+    /// uses some of them is not disturbed. Where the system refuses, memory comes as the bytes are touched.
+    pub(super) fn populate(&self, offset: usize, len: usize) {
+        let start = self.at(offset, len);
+        #[cfg(target_os = "linux")]
+        {
+            advise_huge(start, len);
+            #[allow(unsafe_code)]
+            // SAFETY: the range is within our mapping (`at` asserts it), and populating changes no byte.
+            let _refused = unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_POPULATE_WRITE) };
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = start;
     }
 
     /// The first byte.
