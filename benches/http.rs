@@ -10,7 +10,6 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -221,8 +220,7 @@ impl Bench {
         let (port, other) = (free_port(), free_port());
         let (own_text, tree_text) = (own.display(), tree.display());
         // Started by root, nginx works as nobody, who may not be allowed to read the tree.
-        let is_root = std::fs::metadata("/proc/self").is_ok_and(|about| about.uid() == 0);
-        let user = if is_root { "user root;\n" } else { "" };
+        let user = if is_root() { "user root;\n" } else { "" };
         let config = format!(
             "{user}worker_processes 1;\nerror_log {own_text}/error.log;\npid {own_text}/pid;\n\
              events {{ worker_connections 1024; }}\n\
@@ -342,6 +340,13 @@ fn pinned(core: u32, program: &str) -> Command {
     let mut command = Command::new("taskset");
     command.args(["-c", &core.to_string(), program]);
     command
+}
+
+/// Whether this process is root's: `/proc` says so in the line `Uid:  0 0 0 0`.
+fn is_root() -> bool {
+    let about = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = about.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().nth(1));
+    effective == Some("0")
 }
 
 fn free_port() -> u16 {

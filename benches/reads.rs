@@ -367,10 +367,7 @@ fn idle(file: &Path) {
     for turn in 0..IDLE_LOADS + IDLE_LOADS / 10 {
         support::pause(IDLE_PAUSE);
         let at = order[order.len() - 1 - turn] as u64 % blocks * SMALL as u64;
-        let (read, ()) = timed(|| {
-            #[cfg(unix)]
-            std::os::unix::fs::FileExt::read_exact_at(&direct, &mut block.0, at).expect("a block is read");
-        });
+        let (read, ()) = timed(|| support::read_block(&direct, &mut block, at));
         support::pause(IDLE_PAUSE);
         let (load, asset) = timed(|| wait_for(runtime.load(&names[order[turn]])));
         assert_eq!(asset.expect("it is answered").len(), SMALL, "an asset is whole");

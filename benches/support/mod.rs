@@ -273,6 +273,15 @@ pub fn open_direct(file: &Path) -> File {
     options.open(file).expect("the file opens for direct reads")
 }
 
+/// Reads the block at `at`.
+pub fn read_block(file: &File, block: &mut Block, at: u64) {
+    #[cfg(unix)]
+    let read = std::os::unix::fs::FileExt::read_exact_at(file, &mut block.0, at);
+    #[cfg(windows)]
+    let read = std::os::windows::fs::FileExt::seek_read(file, &mut block.0, at).map(drop);
+    read.expect("a block is read");
+}
+
 /// Waits, so that a runtime at work can come to rest: nobody ever sends.
 pub fn pause(how_long: Duration) {
     let (_never, waiting) = std::sync::mpsc::channel::<()>();
