@@ -179,9 +179,10 @@ impl Layer<'_> {
             plan.frames.len(),
             AHEAD_PER_THREAD * self.threads,
             || Loan::new(encoders),
-            |loan, number| match lock(&early).remove(&number) {
-                Some(frame) => Ok(frame),
-                None => loan.encode(&plan.frames[number], items, bytes, dictionaries),
+            |loan, number| {
+                // A statement of its own: in the head of a `match` the lock would be held while the frame is encoded.
+                let encoded = lock(&early).remove(&number);
+                encoded.map_or_else(|| loan.encode(&plan.frames[number], items, bytes, dictionaries), Ok)
             },
             |number, frame| {
                 let (frame, planned) = (frame?, &plan.frames[number]);
