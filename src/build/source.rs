@@ -196,4 +196,31 @@ impl Reader<'_> {
         into.resize(start + (range.end - range.start) as usize, 0);
         opened.read_exact_at(range.start, &mut into[start..])
     }
+
+    /// Reads a whole file again. Answers whether it shows by how the file looks that it is what it was; if not,
+    /// [`Self::is_same`] finds out.
+    pub fn whole(&self, source: &Source, into: &mut Vec<u8>) -> io::Result<bool> {
+        let (start, len) = (into.len(), source.file.stat.len as usize);
+        into.resize(start + len, 0);
+        let (read, now) = self.fs.read_into(&self.place(&source.file), &mut into[start..])?;
+        if read < len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(looks_same(source, &now))
+    }
+
+    /// Whether a file that was read again is still what it was the first time: by how it looks where that tells, by
+    /// its hash otherwise.
+    ///
+    /// # Errors
+    /// The failure of the step "read".
+    pub fn is_same(&self, source: &Source, arena: &mut Arena) -> Result<bool, BuildFailure> {
+        let now = self.fs.stat(&self.place(&source.file), true);
+        Ok(now.is_ok_and(|now| looks_same(source, &now))
+            || self.source(&source.file, Some(source.hash), arena)?.hash == source.hash)
+    }
+}
+
+fn looks_same(source: &Source, now: &FileStat) -> bool {
+    source.trusted && Stamp::of(now) == Stamp::of(&source.file.stat)
 }

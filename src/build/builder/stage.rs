@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::TreeBuilder;
 use super::delta::Delta;
@@ -270,10 +271,11 @@ impl TreeBuilder {
             clock: &*self.clock,
             root: &self.root,
             wary: false,
-            keep: std::sync::atomic::AtomicU64::new(0),
+            keep: AtomicU64::new(0),
         };
         let read = fresh.iter().map(|&at| sources.get(&outputs[at].path)).collect();
-        let bytes = Fresh { outputs: &outputs, fresh: &fresh, sources: read, reader: &reader };
+        let unsure = fresh.iter().map(|_| AtomicBool::new(false)).collect();
+        let bytes = Fresh { outputs: &outputs, fresh: &fresh, sources: read, reader: &reader, unsure };
         let train = self.writer.bundle().is_none();
         let mut layer = Layer {
             writer: &mut self.writer,
@@ -403,6 +405,8 @@ struct Fresh<'a> {
     /// What each was made of.
     sources: Vec<Option<&'a Source>>,
     reader: &'a Reader<'a>,
+    /// Which were read again without it being certain that they are what they were.
+    unsure: Vec<AtomicBool>,
 }
 
 impl Fresh<'_> {
@@ -410,14 +414,15 @@ impl Fresh<'_> {
         self.sources[number].ok_or_else(|| changed(&self.outputs[self.fresh[number]].path, "its source was not read"))
     }
 
-    /// Reads again what was read in parts: it must still be what it was.
+    /// What was not kept was read a second time: it must have been what it was the first.
     fn check(&self, threads: usize) -> Result<()> {
-        let partly: Vec<usize> = (0..self.fresh.len()).filter(|&number| self.borrow(number).is_none()).collect();
-        let checked = parallel::map(threads, &partly, Arena::default, |arena, _, &number| {
+        let unsure = |number: &usize| self.unsure[*number].load(Ordering::Relaxed);
+        let again: Vec<usize> = (0..self.fresh.len()).filter(unsure).collect();
+        let checked = parallel::map(threads, &again, Arena::default, |arena, _, &number| {
             let source = self.source(number)?;
-            match self.reader.source(&source.file, Some(source.hash), arena) {
-                Ok(again) if again.hash == source.hash => Ok(()),
-                Ok(_) => Err(changed(&source.file.path, "it changed while it was packed; pack again")),
+            match self.reader.is_same(source, arena) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(changed(&source.file.path, "it changed while it was packed; pack again")),
                 Err(failure) => Err(changed(&source.file.path, &failure.cause)),
             }
         });
@@ -440,6 +445,12 @@ impl Bytes for Fresh<'_> {
 
     fn read(&self, number: usize, range: Range<u64>, into: &mut Vec<u8>) -> Result<()> {
         let source = self.source(number)?;
-        self.reader.range(&source.file, range, into).map_err(|error| changed(&source.file.path, &error.to_string()))
+        let read = if range == (0..source.file.stat.len) {
+            self.reader.whole(source, into)
+        } else {
+            self.reader.range(&source.file, range, into).map(|()| false)
+        };
+        let read = read.map(|same| self.unsure[number].fetch_or(!same, Ordering::Relaxed)).map(drop);
+        read.map_err(|error| changed(&source.file.path, &error.to_string()))
     }
 }
