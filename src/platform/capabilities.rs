@@ -337,17 +337,7 @@ fn bytes_or_unlimited(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
-
-    fn machine(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let root = tempfile::tempdir().unwrap();
-        for (path, text) in files {
-            let path = root.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        root
-    }
+    use crate::platform::cgroup::tests::machine;
 
     const LIMITS: &str = "Limit                     Soft Limit           Hard Limit           Units     \n\
                           Max open files            256                  4096                 files     \n\

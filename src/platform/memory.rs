@@ -233,46 +233,6 @@ pub struct ResidentSet {
     pub peak_bytes: u64,
 }
 
-/// Bytes of memory that this process may use: those of the machine, or fewer where its control group allows fewer.
-/// `None` where the operating system does not say.
-pub fn usable_bytes() -> Option<u64> {
-    #[cfg(target_os = "linux")]
-    {
-        let text = |path: &str| std::fs::read_to_string(path).ok();
-        let machine = text("/proc/meminfo").as_deref().and_then(parse_memory_total)?;
-        let groups = text("/proc/self/cgroup").unwrap_or_default();
-        let limits = groups.lines().flat_map(group_limits).filter_map(|path| text(&path)?.trim().parse::<u64>().ok());
-        Some(limits.fold(machine, u64::min))
-    }
-    #[cfg(not(target_os = "linux"))]
-    None
-}
-
-#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
-fn parse_memory_total(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
-}
-
-/// Where the limits of one line of /proc/self/cgroup may stand: of the group itself and of those it is in, of both
-/// versions. Within a container its own group is the root.
-#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
-fn group_limits(line: &str) -> Vec<String> {
-    let mut parts = line.splitn(3, ':');
-    let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
-        return Vec::new();
-    };
-    let (root, file) = match controllers {
-        "" => ("/sys/fs/cgroup", "memory.max"),
-        _ if controllers.split(',').any(|controller| controller == "memory") => {
-            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
-        }
-        _ => return Vec::new(),
-    };
-    let groups = std::path::Path::new(path).ancestors().map(|group| group.display().to_string());
-    groups.map(|group| format!("{root}{}/{file}", group.trim_end_matches('/'))).collect()
-}
-
 /// What this process takes of physical memory; `None` where the operating system does not say.
 pub fn resident_set_bytes() -> Option<ResidentSet> {
     #[cfg(target_os = "linux")]
@@ -329,17 +289,6 @@ mod tests {
         let after = resident_set_bytes().unwrap();
         assert!(after.now_bytes.saturating_sub(before.now_bytes) < 128 << 20, "{before:?} {after:?}");
         drop(buffer);
-    }
-
-    #[test]
-    fn the_limits_of_every_group_around_the_process_are_looked_at() {
-        assert_eq!(parse_memory_total("MemTotal:       24684092 kB\nMemFree: 1 kB"), Some(24_684_092 * 1024));
-        let second = ["/sys/fs/cgroup/a/b/memory.max", "/sys/fs/cgroup/a/memory.max", "/sys/fs/cgroup/memory.max"];
-        assert_eq!(group_limits("0::/a/b"), second);
-        assert_eq!(group_limits("4:memory:/"), ["/sys/fs/cgroup/memory/memory.limit_in_bytes"]);
-        assert!(group_limits("7:blkio:/").is_empty() && group_limits("nonsense").is_empty());
-        let Some(bytes) = usable_bytes() else { return };
-        assert!(bytes >= 1 << 20, "{bytes}");
     }
 
     #[test]
