@@ -266,13 +266,8 @@ impl TreeBuilder {
         }
         let contents: Vec<(AssetPath, u64)> =
             fresh.iter().map(|&at| (outputs[at].path.clone(), outputs[at].len)).collect();
-        let reader = Reader {
-            fs: &*self.fs,
-            clock: &*self.clock,
-            root: &self.root,
-            wary: false,
-            keep: AtomicU64::new(0),
-        };
+        let reader =
+            Reader { fs: &*self.fs, clock: &*self.clock, root: &self.root, wary: false, keep: AtomicU64::new(0) };
         let read = fresh.iter().map(|&at| sources.get(&outputs[at].path)).collect();
         let unsure = fresh.iter().map(|_| AtomicBool::new(false)).collect();
         let bytes = Fresh { outputs: &outputs, fresh: &fresh, sources: read, reader: &reader, unsure };
