@@ -28,7 +28,7 @@ use parking_lot::Mutex;
 pub use roster::{ActorReport, ActorState, Roster};
 
 use crate::build::Workshop;
-use crate::config::RuntimeConfig;
+use crate::config::{AssetNode, RuntimeConfig};
 use crate::event::BuildFailure;
 use crate::ids::{AssetId, AssetKind, AssetPath};
 use crate::messages::work::ReadToken;
@@ -36,6 +36,7 @@ use crate::messages::{Address, CacheManagerMessage, DecompressorMessage, Dispatc
 use crate::messages::{FileWatcherMessage, IoWorkerMessage, PredictorMessage, RebuilderMessage, Staged};
 use crate::platform::clock::Clock;
 use crate::platform::io::Driver;
+use crate::platform::numa::Nodes;
 use crate::platform::random::Random;
 use crate::platform::threads::{Pool, Threads};
 use crate::platform::watch::Watch;
@@ -107,10 +108,12 @@ pub struct Shared {
     pub ledger: Arc<Ledger>,
     /// Frees large memory.
     pub reaper: Arc<Reaper>,
+    /// The NUMA nodes. What there is one of on each stands in their order.
+    pub nodes: Nodes,
     /// One read engine per NUMA node.
     pub drivers: Vec<Arc<Driver<ReadToken>>>,
-    /// The decoder's threads.
-    pub decoders: Arc<Pool>,
+    /// The decoder's threads on each NUMA node.
+    pub decoders: Vec<Pool>,
     /// The build, if the source is a directory.
     pub workshop: Option<Arc<Workshop>>,
     /// What became resident, or ceased to be by publication, since the evictor last looked; in order.
@@ -143,6 +146,19 @@ impl Shared {
     /// A stage came up: whatever was held back for it may go on.
     pub fn stage_up(&self) {
         self.addresses.dispatcher.hint(DispatcherMessage::Ready);
+    }
+
+    /// Where an asset that the calling thread asks for is to be in memory, if that matters.
+    pub fn place_for(&self, rule: AssetNode) -> Option<u8> {
+        match rule {
+            AssetNode::Any => None,
+            AssetNode::Asker => self.nodes.current(),
+        }
+    }
+
+    /// The decoder's threads next to the calling one: for look-ups that may have to wait for the disk.
+    pub fn decoders_here(&self) -> &Pool {
+        &self.decoders[usize::from(self.nodes.current().unwrap_or(0))]
     }
 
     /// Runs the fault drill, if there is one.

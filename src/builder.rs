@@ -21,11 +21,11 @@ use crate::messages::DispatcherMessage;
 use crate::platform::affinity::CpuSet;
 use crate::platform::clock::{Clock, SystemClock};
 use crate::platform::fs::{FileSystem, OsFileSystem};
-use crate::platform::memory::Heap;
 use crate::platform::random::{Random, SystemRandom};
 use crate::platform::threads::{Core, OsThreads, Pool, Threads};
+use crate::platform::topology::Topology;
 use crate::platform::watch::{OsWatch, Watch};
-use crate::residency::{Budget, Generations, Ledger, Reaper, ResidentTable};
+use crate::residency::{Generations, Ledger, Reaper, ResidentTable};
 use crate::runtime::Runtime;
 use crate::telemetry::{Events, Metrics};
 
@@ -51,6 +51,7 @@ pub struct RuntimeBuilder {
     random: Arc<dyn Random>,
     threads: Arc<dyn Threads>,
     watch: Arc<dyn Watch>,
+    topology: Option<Topology>,
 }
 
 impl Default for RuntimeBuilder {
@@ -66,6 +67,7 @@ impl Default for RuntimeBuilder {
             random: Arc::<SystemRandom>::default(),
             threads: Arc::new(OsThreads),
             watch: Arc::<OsWatch>::default(),
+            topology: None,
         }
     }
 }
@@ -167,6 +169,13 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Another layout of nodes and processors than this machine says it has, for simulation. Threads are pinned by it,
+    /// so its processors must be there; memory is bound to its nodes as far as they are.
+    pub fn topology(mut self, topology: Topology) -> Self {
+        self.topology = Some(topology);
+        self
+    }
+
     /// Starts the runtime. The first build of a directory, and everything else that blocks, runs on a thread of its own.
     ///
     /// # Errors
@@ -193,17 +202,17 @@ impl RuntimeBuilder {
         handle.block_on(Runtime::launch(shared, core, source))
     }
 
-    fn prepare(self) -> Result<(Arc<Shared>, Core, String)> {
+    fn prepare(mut self) -> Result<(Arc<Shared>, Core, String)> {
         self.config.validate()?;
         if cfg!(panic = "abort") {
             tracing::warn!(
                 "built with panic = \"abort\": a panic ends the process, and supervision cannot restart anything"
             );
         }
-        let machine = Machine::detect();
+        let machine = Machine::detect(self.topology.take());
         let threads = self.threads.as_ref();
         let count = |wanted: usize| machine.threads(wanted);
-        let decoders = Pool::new("flyloft-decode", count(self.config.decode_threads), &CpuSet::any(), threads)?;
+        let decoders = machine.decoders(&self.config, threads)?;
         let core = Core::start("flyloft-core", &CpuSet::any(), threads)?;
         let source = match &self.source {
             Some(source) => source,
@@ -220,7 +229,7 @@ impl RuntimeBuilder {
         };
         let drivers = machine.drivers(&self.config, threads)?;
         let config = self.config;
-        let budget = budget(&config);
+        let budget = machine.budget(&config);
         let generations = Generations::new(bundle);
         let table = Arc::new(ResidentTable::new(&generations, self.random.next_u64()));
         let shared = Arc::new(Shared {
@@ -234,8 +243,9 @@ impl RuntimeBuilder {
             random: self.random,
             budget,
             generations,
+            nodes: machine.nodes(),
             drivers,
-            decoders: Arc::new(decoders),
+            decoders,
             workshop,
             watch: self.watch,
             threads: self.threads,
@@ -328,13 +338,6 @@ fn connect(shared: &Arc<Shared>) {
             table.retire(generations.oldest_live());
         }
     }));
-}
-
-fn budget(config: &RuntimeConfig) -> Arc<Budget> {
-    // Address space only, where that takes no memory. Without one every asset is an allocation of its own.
-    let heap = if cfg!(unix) { usize::try_from(config.resident_bytes_max()).ok() } else { None };
-    let heap = heap.and_then(|bytes| Heap::new(bytes).ok());
-    Budget::with_heap(config.budget_bytes, config.io_reserve_bytes(), &config.kind_budget_bytes, heap)
 }
 
 fn failures(built: Option<&Built>) -> std::collections::BTreeMap<String, BuildFailure> {

@@ -55,7 +55,8 @@ pub enum Engine {
     Positioned,
 }
 
-/// How I/O workers are pinned to the processors of their NUMA node.
+/// How I/O workers are pinned to the processors of their NUMA node. On a machine with several nodes the threads that
+/// decode are pinned to their node's whole set, unless nothing is pinned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pinning {
@@ -68,6 +69,17 @@ pub enum Pinning {
     Node,
     /// Not at all.
     Off,
+}
+
+/// Which NUMA node's memory a loaded asset is put in, on a machine with several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AssetNode {
+    /// The one whose I/O worker has the least to do. The default.
+    #[default]
+    Any,
+    /// The one that the asking thread runs on when it asks; of several threads that ask for the same, the first one's.
+    Asker,
 }
 
 /// What is checked on a load.
@@ -164,11 +176,14 @@ pub struct RuntimeConfig {
     /// Processors for I/O workers: each worker runs on those of its node that are named, whatever `pinning` would choose.
     /// Default none.
     pub io_cpus: Vec<usize>,
+    /// Which NUMA node's memory assets are put in, where a request does not say. Default [`AssetNode::Any`].
+    pub asset_node: AssetNode,
     /// Reads that one I/O worker keeps with the kernel, 1 to 1024. Default 64.
     pub queue_depth: usize,
     /// How bundles are read.
     pub io: IoConfig,
-    /// Threads that decode; 0 for one per core, at most 64. Default 0.
+    /// Threads that decode; 0 for one per core, at most 64. Every NUMA node has its share of them, at least one.
+    /// Default 0.
     pub decode_threads: usize,
     /// Threads that build; 0 for one per core, at most 64. Default 0.
     pub build_threads: usize,
@@ -202,6 +217,7 @@ impl Default for RuntimeConfig {
             engine: Engine::default(),
             pinning: Pinning::default(),
             io_cpus: Vec::new(),
+            asset_node: AssetNode::default(),
             queue_depth: 64,
             io: IoConfig::default(),
             decode_threads: 0,

@@ -32,7 +32,7 @@ use crate::event::Event;
 use crate::ids::{AssetId, Priority};
 use crate::messages::SupervisorMessage;
 use crate::platform::affinity::CpuSet;
-use crate::platform::threads::Core;
+use crate::platform::threads::{Core, Pool};
 use crate::residency::Asset;
 use crate::telemetry::Subscription;
 
@@ -339,7 +339,7 @@ impl Inner {
         for driver in &self.shared.drivers {
             driver.stop();
         }
-        self.shared.decoders.stop();
+        self.shared.decoders.iter().for_each(Pool::stop);
         let mut committed = Ok(());
         if let Some(workshop) = &self.shared.workshop {
             workshop.pool().stop();

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use flyloft::config::Pinning;
-use flyloft::platform::affinity::{CpuSet, worker_cpus};
+use flyloft::platform::affinity::{CpuSet, deal_threads, worker_cpus};
+use flyloft::platform::numa::Nodes;
 use flyloft::platform::topology::{Cache, CacheKind, Topology};
 use tempfile::TempDir;
 
@@ -116,6 +117,36 @@ fn memory_without_processors_is_nobodys_to_read_for() {
     assert_eq!(memory_only, [250, 251, 252, 253, 254, 255]);
     assert_eq!(topology.nodes[1].distances[&250], 80);
     assert_eq!(topology.memory_bytes() >> 30, 123 + 127 + 6 * 15 + 1);
+}
+
+/// Who decodes: threads and their processors, node by node.
+fn decoders(topology: &Topology, threads: usize) -> Vec<(usize, String)> {
+    deal_threads(topology, threads, Pinning::Auto).into_iter().map(|(count, cpus)| (count, cpus.to_string())).collect()
+}
+
+#[test]
+fn decoders_are_dealt_to_nodes_by_their_processors_and_every_node_has_one() {
+    let check = |name: &str, allowed: std::ops::Range<usize>, threads, expected: &[(usize, &str)]| {
+        let expected: Vec<_> = expected.iter().map(|(count, cpus)| (*count, (*cpus).to_owned())).collect();
+        assert_eq!(decoders(&read(&machine(name), allowed), threads), expected, "{name}");
+    };
+    check("desktop-1-node", 0..8, 8, &[(8, "any")]);
+    check("server-2-nodes", 0..32, 32, &[(16, "0-7,16-23"), (16, "8-15,24-31")]);
+    check("server-2-nodes", 0..32, 5, &[(3, "0-7,16-23"), (2, "8-15,24-31")]);
+    check("opteron-8-nodes", 0..6, 6, &[(4, "0-3"), (2, "4-5")]);
+    check("opteron-4-nodes", 0..8, 1, &[(1, "0,4"), (1, "1,5"), (1, "2,6"), (1, "3,7")]);
+    let unpinned = deal_threads(&read(&machine("opteron-4-nodes"), 0..8), 8, Pinning::Off);
+    assert!(unpinned.iter().all(|(count, cpus)| *count == 2 && cpus.is_any()));
+}
+
+#[test]
+fn nodes_are_known_by_their_places_where_their_numbers_have_holes() {
+    let nodes = Nodes::of(&read(&machine("sparse-8-nodes"), 0..48));
+    assert_eq!((nodes.count(), nodes.number(3), nodes.number(8)), (8, Some(33), None));
+    // Whatever processor this test runs on, it is on no node or on one of them.
+    assert!(nodes.current().is_none_or(|place| usize::from(place) < 8));
+    let one = Nodes::of(&read(&machine("desktop-1-node"), 0..8));
+    assert_eq!((one.count(), one.current()), (1, None), "nobody has to ask where there is one");
 }
 
 #[test]

@@ -1,7 +1,7 @@
-//! Role: spreads completed reads over the decoding threads, which check stored frames against the table of contents and
-//! decode them into their final memory.
+//! Role: spreads completed reads over the decoding threads of the NUMA node that read them, which check stored frames
+//! against the table of contents and decode them into their final memory.
 //!
-//! Owns: nothing; its threads are a pool of their own, never the host's. Receives: [`DecompressorMessage`].
+//! Owns: nothing; its threads are pools of their own, one for each node, never the host's. Receives: [`DecompressorMessage`].
 //! Sends: `Finished` to the cache manager. On restart: kept: jobs already on the pool, which finish; rebuilt: nothing;
 //! lost: queued messages, whose leases and permits go back by their drop.
 //! Bounds: the permits of the reads, which travel to the end of decoding.
@@ -16,7 +16,7 @@ use crate::messages::work::ReadToken;
 use crate::messages::{CacheManagerMessage, DecompressorMessage, Finished};
 use crate::platform::io::ReadDone;
 use crate::platform::memory::IoBuffer;
-use crate::platform::threads::Job;
+use crate::platform::threads::{Job, Pool};
 
 /// What one job takes on, by [`cost`]: some tenths of a millisecond, so that an urgent read that comes later waits for
 /// no more than that, and a thread that has nothing to do finds something.
@@ -47,7 +47,7 @@ impl Actor for Decompressor {
         state: &mut Args,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            DecompressorMessage::Decode(reads) => spread(&state.shared, reads),
+            DecompressorMessage::Decode { place, reads } => spread(&state.shared, &state.shared.decoders[place], reads),
         }
         Ok(())
     }
@@ -55,11 +55,11 @@ impl Actor for Decompressor {
 
 /// Cuts a batch into jobs of about equal cost. Small reads of one urgency share a job; the frames of a large read are
 /// decoded by several.
-fn spread(shared: &Arc<Shared>, reads: Vec<ReadDone<ReadToken>>) {
+fn spread(shared: &Arc<Shared>, decoders: &Pool, reads: Vec<ReadDone<ReadToken>>) {
     let mut jobs: Vec<(u8, Job)> = Vec::new();
     // By urgency: what the next job of it is, and what that costs so far.
     let mut open: [(Vec<ReadDone<ReadToken>>, usize); 4] = Default::default();
-    let several = shared.decoders.count() > 1;
+    let several = decoders.count() > 1;
     for read in reads {
         let (lane, cost) = (read.token.priority() as u8, cost(&read));
         let is_in_place = matches!(read.buffer, IoBuffer::Claim(_) | IoBuffer::Scatter(_));
@@ -78,7 +78,7 @@ fn spread(shared: &Arc<Shared>, reads: Vec<ReadDone<ReadToken>>) {
     for (lane, (batch, _)) in open.into_iter().enumerate().filter(|(_, (batch, _))| !batch.is_empty()) {
         jobs.push((lane as u8, whole(shared, batch)));
     }
-    shared.decoders.submit_all(jobs);
+    decoders.submit_all(jobs);
 }
 
 /// The frames of one large read, by several threads.

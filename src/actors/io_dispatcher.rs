@@ -63,8 +63,8 @@ pub struct State {
     /// Since when loads have waited for memory without any of them getting some. Whoever comes to wait meanwhile is as
     /// stuck as the first, and has waited as long.
     starved: Option<Instant>,
-    /// Reads that wait for a permit and for buffer memory.
-    reads: Lanes<plan::Planned>,
+    /// Reads that wait for a permit and for buffer memory, for each node's worker.
+    reads: Vec<Lanes<plan::Planned>>,
     /// Frames that are planned or on their way, for those who want them too.
     under_way: plan::UnderWay,
     /// Places in each worker's queue.
@@ -107,7 +107,7 @@ impl Actor for IoDispatcher {
         };
         let lookups = credits(LOOKUPS_MAX * shared.drivers.len());
         let flights = [credits(FLIGHTS_MAX), credits(FLIGHTS_MAX)];
-        let credits = shared.drivers.iter().map(|_| credits(shared.config.queue_depth)).collect();
+        let credits: Vec<_> = shared.drivers.iter().map(|_| credits(shared.config.queue_depth)).collect();
         // What an earlier dispatcher held is in the ledger's inbox again, and nobody may be left to say so.
         drop(myself.send_message(DispatcherMessage::Ready));
         Ok(State {
@@ -115,7 +115,7 @@ impl Actor for IoDispatcher {
             wanted: Lanes::new(),
             waiting: VecDeque::new(),
             starved: None,
-            reads: Lanes::new(),
+            reads: credits.iter().map(|_| Lanes::new()).collect(),
             under_way: plan::UnderWay::default(),
             credits,
             lookups,
@@ -266,7 +266,7 @@ impl State {
         loop {
             self.take_leases();
             let sent = self.send_reads();
-            let planned = self.reads.len() < self.plan_ahead() && self.plan_reads();
+            let planned = self.planned() < self.plan_ahead() && self.plan_reads();
             if !sent && !planned {
                 return;
             }
@@ -279,11 +279,26 @@ impl State {
         2 * self.credits.iter().map(|credits| credits.limit()).sum::<usize>()
     }
 
+    /// Reads that wait for a permit.
+    fn planned(&self) -> usize {
+        self.reads.iter().map(Lanes::len).sum()
+    }
+
+    /// The place of the node whose worker has the least to do: neighbours are planned together, and go there together.
+    fn least_busy(&self) -> u8 {
+        if self.reads.len() == 1 {
+            return 0;
+        }
+        let busy = |place: usize| self.credits[place].used() + self.reads[place].len();
+        (0..=u8::MAX).take(self.reads.len()).min_by_key(|place| busy(usize::from(*place))).unwrap_or(0)
+    }
+
     /// Takes loads in order of urgency, charges them, and plans their reads. Returns whether anything moved.
     fn plan_reads(&mut self) -> bool {
         let mut frames: Vec<plan::Wanted> = Vec::new();
         let mut empty = Vec::new();
         let mut moved = false;
+        let home = self.least_busy();
         // While a load waits for the total budget, nothing behind it may take the memory that comes free.
         let blocked = |waiting: &VecDeque<Waiting>| waiting.iter().any(|waiting| waiting.kind.is_none());
         while frames.len() < self.plan_ahead() && !blocked(&self.waiting) {
@@ -298,7 +313,7 @@ impl State {
                 break;
             };
             moved = true;
-            match self.board(pending, permit, &mut frames) {
+            match self.board(pending, permit, home, &mut frames) {
                 Ok(done) => empty.extend(done),
                 Err((pending, shortfall)) => self.wait_for_memory(pending, &shortfall),
             }
@@ -308,12 +323,13 @@ impl State {
         moved
     }
 
-    /// Charges a load, allocates its final memory, and adds the frames it needs to `frames`. One that needs none is
-    /// complete at once and comes back.
+    /// Charges a load, allocates its final memory, on its own node or else at `home`, and adds the frames it needs to
+    /// `frames`. One that needs none is complete at once and comes back.
     fn board(
         &mut self,
         pending: Pending,
         permit: Permit,
+        home: u8,
         frames: &mut Vec<plan::Wanted>,
     ) -> Result<Option<Finished>, (Pending, Shortfall)> {
         let placement = &pending.located.placement;
@@ -321,8 +337,9 @@ impl State {
         let most = self.shared.budget.admissible_bytes(kind);
         let in_blocks = takes_blocks(placement, len) && Content::in_blocks(len) <= most;
         let bytes = if in_blocks { Content::in_blocks(len) } else { len };
+        let place = pending.lease.place().filter(|place| usize::from(*place) < self.reads.len()).unwrap_or(home);
         let charge = match self.shared.budget.charge_or_wait(kind, bytes) {
-            Ok(charge) => charge,
+            Ok(charge) => charge.at(place),
             Err(shortfall) => return Err((pending, shortfall)),
         };
         let build = if in_blocks { Content::build_in_blocks } else { Content::build };
@@ -343,8 +360,10 @@ impl State {
         for piece in &flight.located.placement.pieces {
             let (from, len) = (piece.from as usize, piece.len as usize);
             let part = Part { flight: Arc::clone(&flight), from, len, to };
-            let wanted = plan::Wanted { live: Arc::clone(&live), priority, access, frame: piece.frame, part };
-            match self.under_way.join(wanted, |read, priority| self.reads.raise(&read, priority, 0.0)) {
+            let frame = piece.frame;
+            let wanted = plan::Wanted { live: Arc::clone(&live), priority, access, place, frame, part };
+            let raise = |read, priority| self.reads.iter_mut().any(|reads| reads.raise(&read, priority, 0.0));
+            match self.under_way.join(wanted, raise) {
                 Ok(()) => self.shared.metrics.frames_joined.one(),
                 Err(wanted) => frames.push(*wanted),
             }
@@ -386,6 +405,7 @@ impl State {
             return None;
         }
         let mut lacking = None;
+        let home = self.least_busy();
         let mut frames = Vec::new();
         let mut empty = Vec::new();
         let mut still: VecDeque<Waiting> = VecDeque::new();
@@ -403,7 +423,7 @@ impl State {
                 still.push_back(entry);
                 continue;
             };
-            match self.board(entry.pending, permit, &mut frames) {
+            match self.board(entry.pending, permit, home, &mut frames) {
                 Ok(done) => empty.extend(done),
                 Err((pending, shortfall)) => {
                     still.push_back(Waiting { pending, kind: shortfall.kind });
@@ -422,8 +442,18 @@ impl State {
         for planned in plan::merge(frames) {
             self.sequence += 1;
             self.under_way.note(&planned, self.sequence);
-            self.reads.push(planned.priority, 0.0, self.sequence, planned);
+            self.reads[usize::from(planned.place)].push(planned.priority, 0.0, self.sequence, planned);
         }
+    }
+
+    /// The next read for a node's worker: its own, else one whose own worker has no room for it.
+    fn next_read(&mut self, node: usize) -> Option<(u64, plan::Planned)> {
+        let own = self.reads[node].pop();
+        if own.is_some() || self.reads.len() == 1 {
+            return own;
+        }
+        let full = |place: &usize| self.credits[*place].used() >= self.credits[*place].limit();
+        (0..self.reads.len()).filter(full).find_map(|place| self.reads[place].pop())
     }
 
     /// Sends planned reads as far as permits and the I/O reserve go, in batches. Returns whether any was sent.
@@ -433,11 +463,12 @@ impl State {
             let mut batch = Vec::new();
             while batch.len() < limits::READ_BATCH_MAX {
                 let Some(permit) = self.credits[node].take() else { break };
-                let Some((number, planned)) = self.reads.pop() else { break };
+                let Some((number, planned)) = self.next_read(node) else { break };
                 // When the reserve is used up, its next release is announced by `Credit` as well.
                 let Some(memory) = self.shared.budget.charge_io_or_wait(planned.memory_bytes()) else {
                     // First in its lane, under the number by which its frames are known.
-                    self.reads.push(planned.priority_now(), f32::MAX, number, planned);
+                    let reads = &mut self.reads[usize::from(planned.place)];
+                    reads.push(planned.priority_now(), f32::MAX, number, planned);
                     break;
                 };
                 let buffer = match target::target(&planned, self.shared.drivers[node].pool()) {

@@ -43,6 +43,8 @@ pub struct Args {
 pub struct State {
     shared: Arc<Shared>,
     driver: Arc<Driver<ReadToken>>,
+    /// The place of its node.
+    place: usize,
 }
 
 impl Drop for State {
@@ -63,7 +65,7 @@ impl Actor for IoWorker {
             // A worker that ended this moment gives the message back; its drop returns leases and permits.
             drop(myself.send_message(IoWorkerMessage::Completed(done)));
         }));
-        Ok(State { shared: args.shared, driver })
+        Ok(State { shared: args.shared, driver, place: args.node })
     }
 
     async fn handle(
@@ -150,7 +152,8 @@ impl State {
         }
         if !rest.is_empty() {
             // A decompressor that is down: the reads are dropped, and the ledger asks again when it is up.
-            drop(self.shared.addresses.decompressor.cast(DecompressorMessage::Decode(rest)));
+            let decode = DecompressorMessage::Decode { place: self.place, reads: rest };
+            drop(self.shared.addresses.decompressor.cast(decode));
         }
     }
 

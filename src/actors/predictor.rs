@@ -67,7 +67,7 @@ impl State {
             let uses: Vec<_> = batch.into_iter().map(uses).collect();
             shared.addresses.predictor.hint(PredictorMessage::Uses(uses));
         };
-        self.shared.decoders.submit(Priority::Low as u8, Box::new(job));
+        self.shared.decoders_here().submit(Priority::Low as u8, Box::new(job));
     }
 
     fn predict(&mut self, batch: Vec<Uses>) {

@@ -313,6 +313,7 @@ fn version(
         return Ok(Some(Asset::new(Name::from(&record), generation, content)));
     }
     let Ok(charge) = shared.budget.try_charge(record.kind, record.len) else { return Ok(None) };
+    let charge = charge.at(shared.nodes.current().unwrap_or(0));
     let Ok(target) = Content::build(record.len as usize, charge) else { return Ok(None) };
     let mut to = 0;
     reader.content(&record.content, 0..record.len, &mut |part| {

@@ -1,4 +1,5 @@
-//! Where threads run: one read engine for each NUMA node, and threads that decode, as many as this process may keep busy.
+//! Where threads run and memory lies: for each NUMA node one read engine, its share of the threads that decode, and a heap;
+//! in all as many threads as this process may keep busy.
 
 use std::sync::Arc;
 
@@ -8,10 +9,11 @@ use crate::messages::work::ReadToken;
 use crate::platform::affinity::{self, CpuSet};
 use crate::platform::cgroup::Limits;
 use crate::platform::io::{Driver, DriverConfig};
-use crate::platform::memory::BufferPool;
-use crate::platform::numa;
-use crate::platform::threads::Threads;
+use crate::platform::memory::{BufferPool, Heap};
+use crate::platform::numa::{self, Nodes};
+use crate::platform::threads::{Pool, Threads};
 use crate::platform::topology::{Node, Topology};
+use crate::residency::Budget;
 
 /// What the machine gives to this process.
 pub(super) struct Machine {
@@ -20,8 +22,44 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) fn detect() -> Self {
-        Self { topology: Topology::detect(), limits: Limits::detect() }
+    /// This machine, or one whose nodes and processors are as `topology` says.
+    pub(super) fn detect(topology: Option<Topology>) -> Self {
+        Self { topology: topology.unwrap_or_else(Topology::detect), limits: Limits::detect() }
+    }
+
+    /// The nodes, in the order of everything that there is one of on each.
+    pub(super) fn nodes(&self) -> Nodes {
+        Nodes::of(&self.topology)
+    }
+
+    /// Threads that decode, on each node.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub(super) fn decoders(&self, config: &RuntimeConfig, threads: &dyn Threads) -> Result<Vec<Pool>> {
+        let name = |node: &Node| match self.topology.nodes.len() {
+            1 => "flyloft-decode".to_owned(),
+            _ => format!("flyloft-decode-{}", node.number),
+        };
+        let dealt = affinity::deal_threads(&self.topology, self.threads(config.decode_threads), config.pinning);
+        let pools = self.topology.nodes.iter().zip(dealt);
+        pools.map(|(node, (count, cpus))| Pool::new(&name(node), count, &cpus, threads)).collect()
+    }
+
+    /// The budget, with a heap in each node's memory. Any of them may have all of it: they are address space only, and
+    /// what is charged is bounded by the budget.
+    pub(super) fn budget(&self, config: &RuntimeConfig) -> Arc<Budget> {
+        // Where a range of addresses takes memory at once there is none: every asset is an allocation of its own.
+        let bytes = if cfg!(unix) { usize::try_from(config.resident_bytes_max()).ok() } else { None };
+        let heap = |node: &Node| {
+            let bind = |start, len| numa::prefer(start, len, node.number);
+            let several = self.topology.nodes.len() > 1;
+            Heap::bound(bytes?, if several { Some(&bind) } else { None }).ok()
+        };
+        // All of them or none: they stand in the order of the nodes.
+        let heaps: Option<Vec<_>> = self.topology.nodes.iter().map(heap).collect();
+        let (budget, reserve) = (config.budget_bytes, config.io_reserve_bytes());
+        Budget::with_heaps(budget, reserve, &config.kind_budget_bytes, heaps.unwrap_or_default())
     }
 
     /// Threads for work that computes: what is asked for, or one for each processor that may be kept busy.

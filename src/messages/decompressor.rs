@@ -6,5 +6,10 @@ use crate::platform::io::ReadDone;
 /// To the decompressor.
 pub enum DecompressorMessage {
     /// Check and decode the frames of these completed reads; the finished assets go to the cache manager.
-    Decode(Vec<ReadDone<ReadToken>>),
+    Decode {
+        /// Whose worker read them, by its place: they are decoded on that NUMA node.
+        place: usize,
+        /// The reads.
+        reads: Vec<ReadDone<ReadToken>>,
+    },
 }

@@ -108,6 +108,23 @@ pub fn worker_cpus(topology: &Topology, node: &Node, rule: Pinning) -> CpuSet {
     }
 }
 
+/// Deals `threads` that compute out to the nodes, by the number of their processors, in the order of
+/// [`Topology::nodes`]: how many run on each, and where. At least one on each, so that the memory of every node is
+/// worked on from near. With one node, or under [`Pinning::Off`], they may run anywhere.
+pub fn deal_threads(topology: &Topology, threads: usize, rule: Pinning) -> Vec<(usize, CpuSet)> {
+    let nodes = &topology.nodes;
+    let mut counts = vec![1; nodes.len()];
+    for _ in nodes.len()..threads {
+        // The next one goes where its share is largest; of equals to the first.
+        let share = |place: &usize| (nodes[*place].cpus.len() as f64) / (counts[*place] + 1) as f64;
+        let next = (0..nodes.len()).rev().max_by(|one, other| share(one).total_cmp(&share(other)));
+        counts[next.unwrap_or(0)] += 1;
+    }
+    let anywhere = nodes.len() == 1 || rule == Pinning::Off;
+    let cpus = nodes.iter().map(|node| if anywhere { CpuSet::any() } else { node.cpus.iter().copied().collect() });
+    counts.into_iter().zip(cpus).collect()
+}
+
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
 mod imp {
@@ -236,6 +253,12 @@ mod tests {
         check(&small, Pinning::Core, "1");
         check(&large, Pinning::Node, "4-7");
         check(&large, Pinning::Off, "any");
+    }
+
+    #[test]
+    fn on_one_node_threads_run_anywhere_and_are_as_many_as_asked_for() {
+        let topology = Topology::read(std::path::Path::new("/no/such/tree"), &(0..4).collect());
+        assert_eq!(deal_threads(&topology, 3, Pinning::Auto), [(3, CpuSet::any())]);
     }
 
     #[test]

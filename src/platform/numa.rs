@@ -9,6 +9,10 @@ use std::io;
 use std::ptr::NonNull;
 
 use super::memory::page_size;
+use super::topology::Topology;
+
+/// Stands for no node in a table.
+const NOWHERE: u8 = u8::MAX;
 
 /// Asks for the pages from `start` on, `len` bytes, to come from `node` as long as it has memory free, and from others
 /// then. It concerns whole pages that nobody has touched yet; what is there stays where it is.
@@ -25,6 +29,58 @@ pub fn prefer(start: NonNull<u8>, len: usize, node: usize) -> io::Result<()> {
 /// As [`prefer`].
 pub fn interleave(start: NonNull<u8>, len: usize, nodes: &[usize]) -> io::Result<()> {
     set_policy(start, len, Policy::Interleaved, nodes)
+}
+
+/// The nodes that work is done on, known by their places in [`Topology::nodes`], which have no holes.
+///
+/// ```
+/// use flyloft::platform::{numa::Nodes, topology::Topology};
+/// let nodes = Nodes::of(&Topology::detect());
+/// assert_eq!(nodes.current().is_some(), nodes.count() > 1 && cfg!(target_os = "linux"));
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Nodes {
+    /// The operating system's numbers.
+    numbers: Vec<usize>,
+    /// The place of each processor's node. Empty where there is one node: nobody has to ask then.
+    of_cpu: Vec<u8>,
+}
+
+impl Nodes {
+    /// The nodes with processors for this process.
+    pub fn of(topology: &Topology) -> Self {
+        let numbers: Vec<usize> = topology.nodes.iter().map(|node| node.number).collect();
+        let mut of_cpu = Vec::new();
+        if numbers.len() > 1 {
+            let last = topology.nodes.iter().flat_map(|node| &node.cpus).max();
+            of_cpu.resize(last.map_or(0, |last| last + 1), NOWHERE);
+            for (place, node) in topology.nodes.iter().enumerate().take(usize::from(NOWHERE)) {
+                node.cpus.iter().for_each(|cpu| of_cpu[*cpu] = place as u8);
+            }
+        }
+        Self { numbers, of_cpu }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.numbers.len()
+    }
+
+    /// The operating system's number of the node at `place`.
+    pub fn number(&self, place: usize) -> Option<usize> {
+        self.numbers.get(place).copied()
+    }
+
+    /// The place of the node that the calling thread runs on at this moment. `None` where there is only one, or where
+    /// it is not known; with one node it costs a comparison.
+    pub fn current(&self) -> Option<u8> {
+        if self.of_cpu.is_empty() { None } else { self.of_cpu(imp::current_cpu()?) }
+    }
+
+    /// The place of the node of the processor `cpu`.
+    fn of_cpu(&self, cpu: usize) -> Option<u8> {
+        self.of_cpu.get(cpu).copied().filter(|place| *place != NOWHERE)
+    }
 }
 
 /// The node of the processor that the calling thread runs on at this moment; `None` where it is not known.
@@ -96,6 +152,11 @@ mod imp {
         (status == 0).then_some(node as usize)
     }
 
+    pub(super) fn current_cpu() -> Option<usize> {
+        // SAFETY: it takes nothing and changes nothing.
+        usize::try_from(unsafe { libc::sched_getcpu() }).ok()
+    }
+
     pub(super) fn pages_by_node(pages: Vec<usize>) -> io::Result<BTreeMap<usize, usize>> {
         let mut places = vec![-1i32; pages.len()];
         let (nothing, process) = (std::ptr::null::<i32>(), 0);
@@ -133,6 +194,10 @@ mod imp {
         None
     }
 
+    pub(super) fn current_cpu() -> Option<usize> {
+        None
+    }
+
     pub(super) fn pages_by_node(_: Vec<usize>) -> io::Result<BTreeMap<usize, usize>> {
         unsupported()
     }
@@ -147,6 +212,20 @@ mod tests {
     fn refused<T>(result: &io::Result<T>) -> bool {
         let refusals = [Some(libc::ENOSYS), Some(libc::EPERM)];
         result.as_ref().is_err_and(|error| refusals.contains(&error.raw_os_error()))
+    }
+
+    #[test]
+    fn a_processors_node_is_found_by_its_place() {
+        let root = tempfile::tempdir().unwrap();
+        for (node, cpus) in [(2, "0-1"), (7, "5")] {
+            let folder = root.path().join(format!("devices/system/node/node{node}"));
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("cpulist"), cpus).unwrap();
+        }
+        let nodes = Nodes::of(&Topology::read(root.path(), &[0, 1, 5].into_iter().collect()));
+        let of: Vec<_> = [0, 1, 3, 5, 6, 4000].into_iter().map(|cpu| nodes.of_cpu(cpu)).collect();
+        assert_eq!(of, [Some(0), Some(0), None, Some(1), None, None]);
+        assert_eq!((nodes.number(1), nodes.current().is_some_and(|place| place > 1)), (Some(7), false));
     }
 
     #[test]

@@ -50,9 +50,12 @@ pub struct BudgetStats {
     pub peak: u64,
     /// Bytes charged per kind, kinds with nothing left out.
     pub by_kind: BTreeMap<AssetKind, u64>,
-    /// The heap that resident memory is taken from; `None` when it is the allocator alone.
+    /// The heap that resident memory is taken from, or all of them together; `None` when it is the allocator alone.
     #[serde(default)]
     pub heap: Option<HeapStats>,
+    /// The heap of each NUMA node, where there are several.
+    #[serde(default)]
+    pub node_heaps: Vec<HeapStats>,
 }
 
 /// One amount with a limit that it never passes.
@@ -125,23 +128,25 @@ pub struct Budget {
     resident_gate: Gate,
     io_gate: Gate,
     pub(super) bin: Bin,
-    heap: Option<Arc<Heap>>,
+    /// One for each node, in the order of their places; one where there is one node; none without heaps.
+    heaps: Vec<Arc<Heap>>,
 }
 
 impl Budget {
     /// A budget of `total` bytes, `io_reserve` of which only [`Budget::try_charge_io`] can have, with the given limits
     /// per kind; a kind that is not named is bounded by the total alone.
     pub fn new(total: u64, io_reserve: u64, kinds: &BTreeMap<AssetKind, u64>) -> Arc<Budget> {
-        Self::with_heap(total, io_reserve, kinds, None)
+        Self::with_heaps(total, io_reserve, kinds, Vec::new())
     }
 
-    /// As [`Budget::new`], with a heap that resident memory is taken from as long as it has room. What does not fit
-    /// there, and everything without a heap, is from the allocator. What is charged is the same either way.
-    pub fn with_heap(
+    /// As [`Budget::new`], with a heap for each node that resident memory is taken from as long as it has room. What
+    /// does not fit there, and everything without a heap, is from the allocator. What is charged is the same either way,
+    /// and the budget is one for all nodes.
+    pub fn with_heaps(
         total: u64,
         io_reserve: u64,
         kinds: &BTreeMap<AssetKind, u64>,
-        heap: Option<Arc<Heap>>,
+        heaps: Vec<Arc<Heap>>,
     ) -> Arc<Budget> {
         let reserve = io_reserve.min(total);
         Arc::new(Budget {
@@ -153,22 +158,22 @@ impl Budget {
             resident_gate: Gate::default(),
             io_gate: Gate::default(),
             bin: Bin::default(),
-            heap,
+            heaps,
         })
     }
 
-    /// `len` bytes at a multiple of `align`, unspecified ones, for what is charged here.
-    pub(super) fn memory(&self, len: usize, align: usize) -> Option<AlignedBuffer> {
-        self.lend(|heap| heap.take(len, align)).or_else(|| AlignedBuffer::new_zeroed(len, align))
+    /// `len` bytes of the node at `place`, at a multiple of `align`, unspecified ones, for what is charged here.
+    pub(super) fn memory(&self, place: usize, len: usize, align: usize) -> Option<AlignedBuffer> {
+        self.lend(place, |heap| heap.take(len, align)).or_else(|| AlignedBuffer::new_zeroed(len, align))
     }
 
     /// As [`Budget::memory`], in whole blocks of `align`.
-    pub(super) fn memory_in_blocks(&self, len: usize, align: usize) -> Option<AlignedBuffer> {
-        self.lend(|heap| heap.take_in_blocks(len, align)).or_else(|| AlignedBuffer::new_in_blocks(len, align))
+    pub(super) fn memory_in_blocks(&self, place: usize, len: usize, align: usize) -> Option<AlignedBuffer> {
+        self.lend(place, |heap| heap.take_in_blocks(len, align)).or_else(|| AlignedBuffer::new_in_blocks(len, align))
     }
 
-    fn lend(&self, take: impl FnOnce(&Arc<Heap>) -> Option<AlignedBuffer>) -> Option<AlignedBuffer> {
-        let heap = self.heap.as_ref()?;
+    fn lend(&self, place: usize, take: impl FnOnce(&Arc<Heap>) -> Option<AlignedBuffer>) -> Option<AlignedBuffer> {
+        let heap = self.heaps.get(place)?;
         let lent = take(heap);
         self.bin.warm(heap);
         lent
@@ -193,7 +198,7 @@ impl Budget {
             return Err(total_short(missing));
         }
         self.note_peak();
-        Ok(Charge { budget: Arc::clone(self), kind, bytes })
+        Ok(Charge { budget: Arc::clone(self), kind, place: 0, bytes })
     }
 
     /// Charges `bytes` of the I/O reserve, if they fit now.
@@ -252,6 +257,7 @@ impl Budget {
     /// What is charged now.
     pub fn snapshot(&self) -> BudgetStats {
         let by_kind = AssetKind::ALL.into_iter().map(|kind| (kind, self.kind(kind).now())).filter(|(_, now)| *now > 0);
+        let heaps: Vec<HeapStats> = self.heaps.iter().map(|heap| heap.stats()).collect();
         BudgetStats {
             total: self.total,
             reserve: self.io.limit,
@@ -259,7 +265,8 @@ impl Budget {
             charged_io: self.io.now(),
             peak: self.peak.load(Ordering::SeqCst),
             by_kind: by_kind.collect(),
-            heap: self.heap.as_ref().map(|heap| heap.stats()),
+            heap: (!heaps.is_empty()).then(|| heaps.iter().copied().sum()),
+            node_heaps: if heaps.len() > 1 { heaps } else { Vec::new() },
         }
     }
 
@@ -290,6 +297,8 @@ impl fmt::Debug for Budget {
 pub struct Charge {
     budget: Arc<Budget>,
     kind: AssetKind,
+    /// Of which node the memory is to be.
+    place: u8,
     bytes: u64,
 }
 
@@ -302,6 +311,18 @@ impl Charge {
     /// How many bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// The same charge, for memory of the NUMA node at `place` in [`crate::platform::numa::Nodes`]. Without that it is of
+    /// the first.
+    pub fn at(mut self, place: u8) -> Charge {
+        self.place = place;
+        self
+    }
+
+    /// Of which node the memory is to be, by its place.
+    pub fn place(&self) -> usize {
+        usize::from(self.place)
     }
 
     /// The budget it belongs to.
@@ -320,7 +341,8 @@ impl Charge {
 
     /// Moves all of it into a charge of its own; this one is empty then.
     pub fn take(&mut self) -> Charge {
-        Charge { budget: Arc::clone(&self.budget), kind: self.kind, bytes: std::mem::take(&mut self.bytes) }
+        let bytes = std::mem::take(&mut self.bytes);
+        Charge { budget: Arc::clone(&self.budget), kind: self.kind, place: self.place, bytes }
     }
 }
 

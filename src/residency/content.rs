@@ -51,7 +51,7 @@ impl Content {
     /// # Errors
     /// [`Error::Io`] when there is no such memory. The charge is given back then.
     pub fn build(len: usize, charge: Charge) -> Result<ContentBuilder> {
-        Self::build_in(charge.budget().memory(len, limits::RESIDENT_ALIGN), len, charge)
+        Self::build_in(charge.budget().memory(charge.place(), len, limits::RESIDENT_ALIGN), len, charge)
     }
 
     /// As [`Content::build`], in whole blocks of memory, for what the disk may write into it directly. The charge is
@@ -60,7 +60,7 @@ impl Content {
     /// # Errors
     /// As [`Content::build`].
     pub fn build_in_blocks(len: usize, charge: Charge) -> Result<ContentBuilder> {
-        Self::build_in(charge.budget().memory_in_blocks(len, limits::BLOCK_BYTES), len, charge)
+        Self::build_in(charge.budget().memory_in_blocks(charge.place(), len, limits::BLOCK_BYTES), len, charge)
     }
 
     /// What `len` bytes take in whole blocks.

@@ -122,6 +122,8 @@ pub struct Ask {
     pub span: Span,
     /// The path, for errors; without it they name the id.
     pub path: Option<AssetPath>,
+    /// On which NUMA node it is to be in memory, by its place; `None` where that does not matter. The first one's counts.
+    pub place: Option<u8>,
 }
 
 impl Ask {
@@ -134,6 +136,7 @@ impl Ask {
             now,
             span: Span::none(),
             path: None,
+            place: None,
         }
     }
 }
@@ -224,7 +227,7 @@ impl Ledger {
             }
         }
         let state = State::new(Arc::clone(live), self.strikes.so_far(&key));
-        let entry = Arc::new(Entry::new(key, ask.span, ask.path, ask.priority, state));
+        let entry = Arc::new(Entry::new(key, ask.span, ask.path, ask.priority, ask.place, state));
         self.counts.joined(ask.priority, ask.origin, Joined::First);
         let slot = entry.state.lock().wait(waiter);
         self.deadlines.add(&entry, slot, ask.deadline, sequence, after);

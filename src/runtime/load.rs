@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::DEFAULT_PRIORITY;
 use crate::actors::Shared;
+use crate::config::AssetNode;
 use crate::error::{Error, Result};
 use crate::ids::{AssetId, AssetPath, Origin, Priority};
 use crate::residency::{Answer, Ask, Asset, Key, Live, Ticket, Want};
@@ -22,13 +23,14 @@ pub struct Request {
     priority: Priority,
     origin: Origin,
     deadline: Option<Duration>,
+    node: AssetNode,
 }
 
 impl Request {
     pub(super) fn new(shared: &Arc<Shared>, path: &str, live: Option<Arc<Live>>) -> Self {
-        let deadline = shared.config.deadline;
+        let (deadline, node) = (shared.config.deadline, shared.config.asset_node);
         let (shared, path) = (Arc::clone(shared), path.to_owned());
-        Self { shared, path, live, priority: DEFAULT_PRIORITY, origin: Origin::User, deadline }
+        Self { shared, path, live, priority: DEFAULT_PRIORITY, origin: Origin::User, deadline, node }
     }
 
     /// How urgent it is. Default medium.
@@ -46,6 +48,13 @@ impl Request {
     /// How long it may take; [`Error::Deadline`] answers it then. Default the configuration's.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
+        self
+    }
+
+    /// Which NUMA node's memory it is put in, on a machine with several. Default the configuration's. What is resident
+    /// or under way already stays where it is.
+    pub fn node(mut self, node: AssetNode) -> Self {
+        self.node = node;
         self
     }
 
@@ -77,6 +86,7 @@ impl Request {
         let key = Key { generation: live.generation(), id, want };
         let joined = AssetPath::new(&self.path).and_then(|path| {
             let ask = ask(&self.shared, path, self.priority, self.origin, self.deadline, started);
+            let ask = Ask { place: self.shared.place_for(self.node), ..ask };
             self.shared.ledger.join(&live, key, ask)
         });
         let started = Some((self.shared, started));
@@ -94,7 +104,7 @@ impl Request {
         let live = self.live.clone().unwrap_or_else(|| self.shared.generations.current());
         let snapshot = super::Snapshot::new(Arc::clone(&self.shared), live);
         let paths = snapshot.closure(&self.path).await?;
-        let many = super::LoadMany::new(snapshot, paths).priority(self.priority).origin(self.origin);
+        let many = super::LoadMany::new(snapshot, paths).priority(self.priority).origin(self.origin).node(self.node);
         match self.deadline {
             Some(deadline) => many.deadline(deadline).all().await,
             None => many.all().await,
@@ -113,7 +123,8 @@ pub(super) fn ask(
 ) -> Ask {
     let request = shared.metrics.requests.next();
     let span = tracing::info_span!("load", request, %path, priority = priority.name());
-    Ask { priority, origin, deadline: deadline.map(|deadline| now + deadline), now, span, path: Some(path) }
+    let (deadline, place) = (deadline.map(|deadline| now + deadline), shared.place_for(shared.config.asset_node));
+    Ask { priority, origin, deadline, now, span, path: Some(path), place }
 }
 
 /// A load under way. Dropping it cancels it, unless someone else waits for the same.

@@ -11,6 +11,7 @@ use futures_core::Stream;
 use parking_lot::Mutex;
 
 use super::{DEFAULT_PRIORITY, Load, Snapshot};
+use crate::config::AssetNode;
 use crate::error::{Error, Result};
 use crate::ids::{Origin, Priority};
 use crate::residency::Asset;
@@ -23,11 +24,13 @@ pub struct LoadMany {
     priority: Priority,
     origin: Origin,
     deadline: Option<Duration>,
+    node: AssetNode,
 }
 
 impl LoadMany {
     pub(super) fn new(snapshot: Snapshot, paths: Vec<String>) -> Self {
-        Self { snapshot, paths, priority: DEFAULT_PRIORITY, origin: Origin::User, deadline: None }
+        let node = snapshot.shared.config.asset_node;
+        Self { snapshot, paths, priority: DEFAULT_PRIORITY, origin: Origin::User, deadline: None, node }
     }
 
     /// How urgent they are. Default medium.
@@ -45,6 +48,12 @@ impl LoadMany {
     /// How long each may take. Default the configuration's.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
+        self
+    }
+
+    /// Which NUMA node's memory they are put in, as [`super::Request::node`]. Default the configuration's.
+    pub fn node(mut self, node: AssetNode) -> Self {
+        self.node = node;
         self
     }
 
@@ -83,7 +92,7 @@ impl LoadMany {
     /// Each as it comes, with its place in the order in which they were asked for.
     pub fn completions(self) -> Completions {
         let loads = self.paths.iter().map(|path| {
-            let request = self.snapshot.request(path).priority(self.priority).origin(self.origin);
+            let request = self.snapshot.request(path).priority(self.priority).origin(self.origin).node(self.node);
             match self.deadline {
                 Some(deadline) => request.deadline(deadline).send(),
                 None => request.send(),

@@ -210,7 +210,7 @@ impl Snapshot {
         let (tell, told) = tokio::sync::oneshot::channel();
         let live = Arc::clone(&self.live);
         let job = Box::new(move || drop(tell.send(read(live.bundle()))));
-        self.shared.decoders.submit(DEFAULT_PRIORITY as u8, job);
+        self.shared.decoders_here().submit(DEFAULT_PRIORITY as u8, job);
         told.await.unwrap_or(Err(Error::ShutDown))
     }
 }

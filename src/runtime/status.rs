@@ -8,7 +8,8 @@ use crate::actors::{ActorReport, Shared};
 use crate::error::Result;
 use crate::event::BuildFailure;
 use crate::ids::Generation;
-use crate::platform::io::DriverStats;
+use crate::platform::io::{Driver, DriverStats};
+use crate::platform::threads::{Pool, PoolStats};
 use crate::residency::{BudgetStats, LedgerStats};
 use crate::telemetry::MetricsReport;
 
@@ -65,9 +66,11 @@ pub struct Status {
     pub failures: Vec<BuildFailure>,
 }
 
-/// One node's read engine.
+/// One node's read engine, and the threads that decode what it reads.
 #[derive(Clone, Debug, Serialize)]
 pub struct EngineStatus {
+    /// The operating system's number of the node.
+    pub node: usize,
     /// "io_uring" or "positioned".
     pub engine: &'static str,
     /// Why it is not the other.
@@ -76,16 +79,20 @@ pub struct EngineStatus {
     pub in_flight: usize,
     /// Its counters.
     pub stats: DriverStats,
+    /// The threads that decode there.
+    pub decoding: PoolStats,
 }
 
 impl Status {
     pub(super) fn of(shared: &Shared, health: Health, cause: Option<String>, source: &str, uptime: Duration) -> Self {
         let live = shared.generations.current();
-        let engine = |driver: &std::sync::Arc<crate::platform::io::Driver<_>>| EngineStatus {
+        let engine = |(place, (driver, decoders)): (usize, (&std::sync::Arc<Driver<_>>, &Pool))| EngineStatus {
+            node: shared.nodes.number(place).unwrap_or(0),
             engine: driver.engine(),
             note: driver.engine_note(),
             in_flight: driver.in_flight(),
             stats: driver.stats(),
+            decoding: decoders.stats(),
         };
         Self {
             health,
@@ -96,7 +103,7 @@ impl Status {
             assets: live.bundle().info().assets,
             live_generations: shared.generations.live_count(),
             uptime_seconds: uptime.as_secs_f64(),
-            engines: shared.drivers.iter().map(engine).collect(),
+            engines: shared.drivers.iter().zip(&shared.decoders).enumerate().map(engine).collect(),
             actors: shared.roster.report(),
             failures: shared.failures.lock().values().cloned().collect(),
         }

@@ -30,6 +30,8 @@ pub struct Wanted {
     pub priority: Priority,
     /// Whether it is read through the page cache.
     pub access: Access,
+    /// Which node's worker is to read it, by its place.
+    pub place: u8,
     /// The frame.
     pub frame: FrameRef,
     /// What of it, and where to.
@@ -54,6 +56,8 @@ pub struct Planned {
     pub in_place: bool,
     /// Whether they are read through the page cache.
     pub access: Access,
+    /// Which node's worker is to read them, by its place.
+    pub place: u8,
     /// How urgent it was when it was planned.
     pub priority: Priority,
     /// Whose file.
@@ -112,8 +116,8 @@ impl UnderWay {
         if wanted.priority < waits.priority() && !raise(known.read, wanted.priority) {
             return Err(Box::new(wanted));
         }
-        let Wanted { live, priority, access, frame, part } = wanted;
-        waits.join(part, priority).map_err(|part| Box::new(Wanted { live, priority, access, frame, part }))
+        let Wanted { live, priority, access, place, frame, part } = wanted;
+        waits.join(part, priority).map_err(|part| Box::new(Wanted { live, priority, access, place, frame, part }))
     }
 
     /// Notes the frames of a read that was planned as number `read`.
@@ -140,7 +144,7 @@ pub fn merge(mut wanted: Vec<Wanted>) -> Vec<Planned> {
     let mut last_file = 0;
     for next in wanted {
         let file = next.file();
-        let Wanted { live, priority, access, frame, part } = next;
+        let Wanted { live, priority, access, place, frame, part } = next;
         let (start, end) = (frame.offset, frame.offset + u64::from(frame.stored_len));
         let mut part = Some(part);
         let mut joins = None;
@@ -159,7 +163,7 @@ pub fn merge(mut wanted: Vec<Wanted>) -> Vec<Planned> {
             let read_end = read.offset + read.len as u64;
             let is_neighbour = start >= read_end && start - read_end <= GAP_BYTES_MAX;
             let fits = end - read.offset <= limits::READ_BYTES_MAX as u64 && read.frames.len() < FRAMES_MAX;
-            let is_alike = read.priority == priority && read.in_place == in_place && read.access == access;
+            let is_alike = (read.priority, read.in_place, read.access, read.place) == (priority, in_place, access, place);
             if is_neighbour && fits && is_alike {
                 joins = Some(read);
             }
@@ -176,7 +180,7 @@ pub fn merge(mut wanted: Vec<Wanted>) -> Vec<Planned> {
             }
             None => {
                 let (frames, len) = (vec![job(0)], frame.stored_len as usize);
-                reads.push(Planned { offset: start, len, frames, in_place, access, priority, live });
+                reads.push(Planned { offset: start, len, frames, in_place, access, place, priority, live });
             }
         }
     }

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::AlignedBuffer;
 use super::arena::Arena;
+use super::pool::Bind;
 
 /// What the length of the range is a multiple of: the size of a huge page.
 const RANGE_ALIGN: usize = super::HUGE_PAGE_BYTES;
@@ -47,6 +48,17 @@ pub struct HeapStats {
     pub warmed_bytes: u64,
     /// Blocks that were asked for when none fitted.
     pub misses: u64,
+}
+
+impl std::iter::Sum for HeapStats {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            bytes: sum.bytes + one.bytes,
+            lent_bytes: sum.lent_bytes + one.lent_bytes,
+            warmed_bytes: sum.warmed_bytes + one.warmed_bytes,
+            misses: sum.misses + one.misses,
+        })
+    }
 }
 
 /// One range of memory, lent in blocks of any size. Taking and giving back takes a short lock and constant time.
@@ -81,11 +93,23 @@ impl Heap {
     ///
     /// # Errors
     /// `OutOfMemory` when the system has no such range.
-    #[allow(unsafe_code)]
     pub fn new(bytes: usize) -> io::Result<Arc<Self>> {
+        Self::bound(bytes, None)
+    }
+
+    /// As [`Heap::new`], where `bind` says before anything is touched from which node the memory is to come. What it
+    /// says when it fails is logged; the memory is used all the same, and comes from the node that touches it.
+    ///
+    /// # Errors
+    /// As [`Heap::new`].
+    #[allow(unsafe_code)]
+    pub fn bound(bytes: usize, bind: Option<&Bind<'_>>) -> io::Result<Arc<Self>> {
         let room = bytes.checked_add(bytes / SLACK_DIVISOR);
         let room = room.and_then(|room| room.max(RANGE_ALIGN).checked_next_multiple_of(RANGE_ALIGN));
         let range = Arena::reserve(room.ok_or(io::ErrorKind::OutOfMemory)?, RANGE_ALIGN)?;
+        if let Some(Err(error)) = bind.map(|bind| bind(range.start(), range.len())) {
+            tracing::warn!(%error, "resident memory is not bound to its node; it comes from the one that touches it");
+        }
         let mut free: Box<Free> = Box::new(Tlsf::new());
         let whole = NonNull::slice_from_raw_parts(range.start(), range.len());
         // SAFETY: the range is ours alone, readable and writable, and never moves. It outlives every use of `free`:

@@ -9,6 +9,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
+use serde::Serialize;
+
 use super::{CpuSet, Threads, join_from_outside};
 use crate::error::{Error, Result};
 
@@ -22,7 +24,7 @@ const FAIR_EVERY: u64 = 64;
 pub type Job = Box<dyn FnOnce() + Send>;
 
 /// What a pool is doing and has done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PoolStats {
     /// Threads.
     pub threads: usize,

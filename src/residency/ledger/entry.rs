@@ -23,6 +23,8 @@ pub(super) struct Entry {
     /// The span of the first request. Apart, since there is one only while somebody traces.
     pub(super) span: Option<Box<Span>>,
     pub(super) path: Option<AssetPath>,
+    /// The node of the first request, where one was asked for.
+    pub(super) place: Option<u8>,
     /// The most urgent priority asked for so far; only ever raised.
     priority: AtomicU8,
     pub(super) state: Mutex<State>,
@@ -108,9 +110,16 @@ pub(super) enum Found {
 }
 
 impl Entry {
-    pub(super) fn new(key: Key, span: Span, path: Option<AssetPath>, priority: Priority, state: State) -> Entry {
+    pub(super) fn new(
+        key: Key,
+        span: Span,
+        path: Option<AssetPath>,
+        priority: Priority,
+        place: Option<u8>,
+        state: State,
+    ) -> Entry {
         let span = (!span.is_disabled()).then(|| Box::new(span));
-        Entry { key, span, path, priority: AtomicU8::new(priority as u8), state: Mutex::new(state) }
+        Entry { key, span, path, place, priority: AtomicU8::new(priority as u8), state: Mutex::new(state) }
     }
 
     /// The most urgent priority asked for.

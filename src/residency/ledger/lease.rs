@@ -62,6 +62,11 @@ impl Lease {
         self.entry.path.as_ref()
     }
 
+    /// On which NUMA node the first request wants it in memory, by its place.
+    pub fn place(&self) -> Option<u8> {
+        self.entry.place
+    }
+
     /// What an error calls the asset: its path, or its id where the path is not known.
     pub fn what(&self) -> String {
         self.entry.what()
