@@ -1,11 +1,12 @@
-//! Opening a bundle of a million assets beside one of ten: the open itself, and the first look-up after it.
+//! Opening a bundle of a million assets beside one of ten: the open itself, and the first look-ups after it.
 //!
 //! ```sh
 //! cargo bench --bench open_bundle [-- ASSETS]
 //! ```
 //! Warm: medians of many rounds in which the bundles take turns. Cold: medians of a few rounds, the page cache emptied
-//! before each open, which needs root; without it the row says what was dropped. The bundles are made by the public
-//! API in a temporary folder, without a file per asset.
+//! before each open, which needs root; without it the row says what was dropped; then once more with the tables put into
+//! memory as a part of the open (`tables.populate`). The bundles are made by the public API in a temporary folder,
+//! without a file per asset.
 
 mod support;
 
@@ -13,10 +14,13 @@ use std::path::{Path, PathBuf};
 
 use flyloft::AssetPath;
 use flyloft::bundle::Bundle;
-use support::{count, drop_all, head, median, row, small_assets, small_path, storage, timed};
+use flyloft::config::TablesConfig;
+use support::{count, drop_all, head, median, row, shuffled, small_assets, small_path, storage, timed};
 
 const ROUNDS: usize = 500;
 const COLD_ROUNDS: usize = 7;
+/// Look-ups after the first two, where they are timed.
+const MORE: usize = 2_000;
 
 fn main() {
     let large = support::args().first().and_then(|first| first.parse().ok()).unwrap_or(1_000_000);
@@ -24,11 +28,12 @@ fn main() {
     let sizes = [10, large];
     let bundles: Vec<PathBuf> = sizes.iter().map(|assets| small_assets(folder.path(), *assets)).collect();
 
-    head(&["bundle", "bytes", "open, µs", "p99", "first look-up, µs", "look-up after it, µs"]);
-    let mut warm: Vec<Vec<[f64; 3]>> = vec![Vec::new(); sizes.len()];
+    head(&["bundle", "bytes", "open, µs", "p99", "first look-up, µs", "look-up after it, µs", "2,000 more, ms"]);
+    let as_it_is = TablesConfig::default();
+    let mut warm: Vec<Vec<[f64; 4]>> = vec![Vec::new(); sizes.len()];
     for round in 0..ROUNDS + ROUNDS / 10 {
         for (index, bundle) in bundles.iter().enumerate() {
-            let times = once(bundle, sizes[index], round);
+            let times = once(bundle, sizes[index], round, &as_it_is, 0);
             // The first rounds warm up.
             if round >= ROUNDS / 10 {
                 warm[index].push(times);
@@ -36,15 +41,17 @@ fn main() {
         }
     }
     let medians = print("warm", &bundles, &sizes, &warm);
-    let mut cold: Vec<Vec<[f64; 3]>> = vec![Vec::new(); sizes.len()];
     let mut how = "";
-    for round in 0..COLD_ROUNDS {
-        for (index, bundle) in bundles.iter().enumerate() {
-            how = drop_all([bundle.clone()]);
-            cold[index].push(once(bundle, sizes[index], round));
+    for (what, tables) in [("cold", as_it_is), ("cold, populated", TablesConfig { populate: true, ..as_it_is })] {
+        let mut cold: Vec<Vec<[f64; 4]>> = vec![Vec::new(); sizes.len()];
+        for round in 0..COLD_ROUNDS {
+            for (index, bundle) in bundles.iter().enumerate() {
+                how = drop_all([bundle.clone()]);
+                cold[index].push(once(bundle, sizes[index], round, &tables, MORE));
+            }
         }
+        print(what, &bundles, &sizes, &cold);
     }
-    print("cold", &bundles, &sizes, &cold);
     println!();
     println!("cold: {how}");
     println!(
@@ -55,19 +62,28 @@ fn main() {
     );
 }
 
-/// Microseconds of an open, of the first look-up after it and of one more.
-fn once(file: &Path, assets: usize, round: usize) -> [f64; 3] {
+/// Microseconds of an open, of the first look-up after it, of one more, and of `more` of them anywhere.
+fn once(file: &Path, assets: usize, round: usize, tables: &TablesConfig, more: usize) -> [f64; 4] {
     let (first, second) = (small_path(round * 7919 % assets), small_path((round * 7919 + 3) % assets));
-    let (open, bundle) = timed(|| Bundle::open(storage(file), true).expect("it is a bundle"));
+    let (open, (bundle, prepared)) = timed(|| {
+        let bundle = Bundle::open(storage(file), true).expect("it is a bundle");
+        let prepared = bundle.prepare_tables(tables).expect("its tables are sound");
+        (bundle, prepared)
+    });
+    assert_eq!(prepared.report().refused, None);
     let find = |path: &str| {
         let path = AssetPath::new(path).expect("a path");
         timed(|| bundle.find(&path).expect("it is read").expect("it is there")).0
     };
-    [open, find(&first), find(&second)].map(|took| took.as_secs_f64() * 1e6)
+    let (first, second) = (find(&first), find(&second));
+    let anywhere = if more == 0 { Vec::new() } else { shuffled(assets, round as u64) };
+    let paths: Vec<String> = anywhere.iter().cycle().take(more).map(|index| small_path(*index)).collect();
+    let more = paths.iter().map(|path| find(path)).sum();
+    [open, first, second, more].map(|took| took.as_secs_f64() * 1e6)
 }
 
 /// Prints the rows; answers the medians of the open.
-fn print(what: &str, bundles: &[PathBuf], sizes: &[usize], times: &[Vec<[f64; 3]>]) -> Vec<f64> {
+fn print(what: &str, bundles: &[PathBuf], sizes: &[usize], times: &[Vec<[f64; 4]>]) -> Vec<f64> {
     let mut medians = Vec::new();
     for ((file, assets), times) in bundles.iter().zip(sizes).zip(times) {
         let of = |column: usize| times.iter().map(|times| times[column]).collect::<Vec<f64>>();
@@ -80,6 +96,7 @@ fn print(what: &str, bundles: &[PathBuf], sizes: &[usize], times: &[Vec<[f64; 3]
             format!("{:.1}", support::quantile(of(0), 0.99)),
             format!("{:.1}", median(of(1))),
             format!("{:.1}", median(of(2))),
+            if median(of(3)) < 1.0 { String::new() } else { format!("{:.2}", median(of(3)) / 1e3) },
         ]);
     }
     medians

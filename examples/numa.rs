@@ -1,5 +1,6 @@
-//! What a machine of several NUMA nodes looks like to Flyloft, and what Flyloft does there: a read engine on each node,
-//! pinned; its buffers in the node's memory; and how far memory is from each node, measured.
+//! What a machine of several NUMA nodes looks like to Flyloft, and what Flyloft does there: a read engine on each node and
+//! its share of the threads that decode, pinned; buffers and resident memory of the node; an asset in the memory of the
+//! node that asks for it; and how far memory is from each node, measured.
 //!
 //! Run it with `cargo run --release --example numa`, or on a made-up machine of two nodes with `scripts/numa.sh`. On a
 //! machine with one node it says what there is.
@@ -11,6 +12,7 @@ use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
 use flyloft::Runtime;
+use flyloft::config::AssetNode;
 use flyloft::platform::affinity::{CpuSet, pin_current};
 use flyloft::platform::memory::{AlignedBuffer, BufferPool};
 use flyloft::platform::numa;
@@ -42,7 +44,7 @@ fn main() -> Result<(), Failure> {
             println!("  node {} reads node {}: {:.1} GB/s", from.number, of.number, rate / 1e9);
         }
     }
-    served()
+    served(&topology)
 }
 
 /// Runs `body` on a thread that is pinned to `node`.
@@ -89,16 +91,16 @@ fn bandwidth(node: &Node) -> Result<f64, Failure> {
 }
 
 /// A runtime on this machine: where its threads may run, as the kernel says, and that it serves.
-fn served() -> Result<(), Failure> {
+fn served(topology: &Topology) -> Result<(), Failure> {
     let folder = std::env::temp_dir().join(format!("flyloft-numa-{}", std::process::id()));
     let tree = folder.join("tree");
     fs::create_dir_all(&tree)?;
-    let result = load(&folder, &tree);
+    let result = load(topology, &folder, &tree);
     fs::remove_dir_all(&folder)?;
     result
 }
 
-fn load(folder: &std::path::Path, tree: &std::path::Path) -> Result<(), Failure> {
+fn load(topology: &Topology, folder: &std::path::Path, tree: &std::path::Path) -> Result<(), Failure> {
     let count = 64;
     for number in 0..count {
         let bytes: Vec<u8> = (0..256 << 10).map(|at| ((at * (number + 3)) >> 7) as u8).collect();
@@ -106,27 +108,38 @@ fn load(folder: &std::path::Path, tree: &std::path::Path) -> Result<(), Failure>
     }
     let runtime = Runtime::builder().directory(tree).store(folder.join("store")).start_blocking()?;
     println!("threads of the runtime, and where the kernel lets them run");
-    for (name, cpus) in threads() {
-        println!("  {name}: {cpus}");
+    for ((name, cpus), count) in threads() {
+        println!("  {count} of {name}: {cpus}");
+    }
+    println!("assets that a node's thread asks for, to have them near");
+    let share = count / topology.nodes.len();
+    for (place, node) in topology.nodes.iter().enumerate() {
+        let names: Vec<String> =
+            (place * share..(place + 1) * share).map(|number| format!("{number:02}.bin")).collect();
+        let assets = on(node, || {
+            let executor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            Ok::<_, Failure>(executor.block_on(runtime.load_many(names).node(AssetNode::Asker).all())?)
+        })??;
+        let mut pages = BTreeMap::new();
+        for asset in &assets {
+            for (node, count) in numa::pages_by_node(asset).unwrap_or_default() {
+                *pages.entry(node).or_insert(0) += count;
+            }
+        }
+        println!("  node {}: {} assets, pages: {}", node.number, assets.len(), shown(pages));
     }
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let bytes = executor.block_on(async {
-        let mut bytes = 0;
-        for number in 0..count {
-            bytes += runtime.load(format!("{number:02}.bin").as_str()).await?.len();
-        }
-        Ok::<_, Failure>(bytes)
-    })?;
-    println!("loaded {count} assets, {bytes} bytes, through");
-    for engine in runtime.status().engines {
-        println!("  {}: {} reads", engine.engine, engine.stats.completed);
-    }
     executor.block_on(runtime.shutdown(Duration::from_secs(5)));
+    println!("what each node did");
+    for engine in runtime.status().engines {
+        let (reads, jobs) = (engine.stats.completed, engine.decoding.finished);
+        println!("  node {}: {reads} reads by {}, {jobs} jobs of decoding", engine.node, engine.engine);
+    }
     Ok(())
 }
 
-/// The threads for I/O and decoding: name and processors.
-fn threads() -> BTreeMap<String, String> {
+/// The threads for I/O and decoding: name, as far as the kernel keeps it, and processors, and how many there are of each.
+fn threads() -> BTreeMap<(String, String), usize> {
     let mut found = BTreeMap::new();
     for task in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
         let text = |name: &str| fs::read_to_string(task.path().join(name)).unwrap_or_default();
@@ -134,7 +147,7 @@ fn threads() -> BTreeMap<String, String> {
         let status = text("status");
         let cpus = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
         if name.starts_with("flyloft-io") || name.starts_with("flyloft-decode") {
-            found.insert(name, cpus.unwrap_or("not known").trim().to_owned());
+            *found.entry((name, cpus.unwrap_or("not known").trim().to_owned())).or_insert(0) += 1;
         }
     }
     found

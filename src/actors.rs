@@ -28,8 +28,10 @@ use parking_lot::Mutex;
 pub use roster::{ActorReport, ActorState, Roster};
 
 use crate::build::Workshop;
+use crate::bundle::{Bundle, PreparedTables};
 use crate::config::{AssetNode, RuntimeConfig};
-use crate::event::BuildFailure;
+use crate::error::Result;
+use crate::event::{BuildFailure, Event};
 use crate::ids::{AssetId, AssetKind, AssetPath};
 use crate::messages::work::ReadToken;
 use crate::messages::{Address, CacheManagerMessage, DecompressorMessage, DispatcherMessage, EvictorMessage};
@@ -118,6 +120,8 @@ pub struct Shared {
     pub workshop: Option<Arc<Workshop>>,
     /// What became resident, or ceased to be by publication, since the evictor last looked; in order.
     pub residents: Mutex<Vec<ResidentNote>>,
+    /// What was done ahead about the tables of contents of the newest durable generation.
+    pub tables: Mutex<PreparedTables>,
     /// What is built and not yet published, oldest first.
     pub staged: Mutex<VecDeque<Staged>>,
     /// A build failed half way: the next one looks at everything.
@@ -159,6 +163,30 @@ impl Shared {
     /// The decoder's threads next to the calling one: for look-ups that may have to wait for the disk.
     pub fn decoders_here(&self) -> &Pool {
         &self.decoders[usize::from(self.nodes.current().unwrap_or(0))]
+    }
+
+    /// Does for the tables of a new generation what is asked for, in place of those before. It may take as long as reading
+    /// them.
+    ///
+    /// # Errors
+    /// [`crate::Error::Corrupt`] when the tables are.
+    pub fn prepare_tables(&self, bundle: &Bundle) -> Result<()> {
+        // The old locks go first: both at once may be more than the limit.
+        let before = std::mem::take(&mut *self.tables.lock());
+        drop(before);
+        let prepared = bundle.prepare_tables(&self.config.tables)?;
+        *self.tables.lock() = prepared;
+        self.tables_prepared();
+        Ok(())
+    }
+
+    /// Tells what could not be done about the tables.
+    pub fn tables_prepared(&self) {
+        if let Some(why) = &self.tables.lock().report().refused {
+            let what = format!("the tables of contents are not prepared as asked for: {why}");
+            tracing::warn!("{what}");
+            self.events.send(Event::Warning { what });
+        }
     }
 
     /// Runs the fault drill, if there is one.

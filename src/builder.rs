@@ -228,6 +228,7 @@ impl RuntimeBuilder {
             }
         };
         let drivers = machine.drivers(&self.config, threads)?;
+        let tables = bundle.prepare_tables(&self.config.tables)?;
         let config = self.config;
         let budget = machine.budget(&config);
         let generations = Generations::new(bundle);
@@ -254,12 +255,14 @@ impl RuntimeBuilder {
             metrics: Arc::new(Metrics::default()),
             failures: Mutex::new(failures(built.as_ref())),
             staged: Mutex::default(),
+            tables: Mutex::new(tables),
             residents: Mutex::default(),
             incomplete: AtomicBool::new(false),
             faults: self.faults,
             stopping: AtomicBool::new(false),
             config,
         });
+        shared.tables_prepared();
         connect(&shared);
         Ok((shared, core, name))
     }

@@ -7,6 +7,7 @@
 //!
 //! Nothing here opens files, looks at a clock or starts a thread: bytes come through [`crate::storage`].
 
+mod ahead;
 mod bytes;
 mod codec;
 mod commit;
@@ -31,6 +32,7 @@ mod values;
 mod verify;
 mod writer;
 
+pub use ahead::{PreparedTables, TablesReport};
 pub use codec::{Decoder, EncodeHint, EncodedFrame, Encoder, check_stored};
 pub use commit::Committer;
 pub use locate::Found;

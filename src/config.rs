@@ -145,6 +145,18 @@ impl IoConfig {
     }
 }
 
+/// What is done about mapped tables of contents before somebody reads them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TablesConfig {
+    /// Whether a bundle of at most [`limits::POPULATE_BYTES_MAX`], or else its tables alone, are in memory before the
+    /// start returns: the first look-ups then wait for no disk. Default `false`.
+    pub populate: bool,
+    /// Whether the tables are kept in memory (`mlock`), as far as the limit on locked memory allows;
+    /// [`crate::runtime::Status::tables`] says how far that was. Default `false`.
+    pub lock: bool,
+}
+
 /// When a change set is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SettleConfig {
@@ -191,6 +203,8 @@ pub struct RuntimeConfig {
     pub integrity: Integrity,
     /// Whether tables of contents are mapped; `false` reads pages, for files that others may truncate. Default `true`.
     pub mapping: bool,
+    /// What is done ahead about mapped tables. Default nothing.
+    pub tables: TablesConfig,
     /// How long a load waits for memory that is pinned. Default 5 s.
     pub memory_wait: Duration,
     /// The deadline of a request that names none; `None` waits as long as it takes. Default `None`.
@@ -224,6 +238,7 @@ impl Default for RuntimeConfig {
             build_threads: 0,
             integrity: Integrity::default(),
             mapping: true,
+            tables: TablesConfig::default(),
             memory_wait: Duration::from_secs(5),
             deadline: None,
             prefetch_dependencies: true,
@@ -292,6 +307,14 @@ impl RuntimeConfig {
         within("decode_threads", self.decode_threads, 0, 64)?;
         within("build_threads", self.build_threads, 0, 64)?;
         within("open_requests_max", self.open_requests_max, 1, limits::OPEN_REQUESTS_MAX)?;
+        for (field, wanted) in [("tables.populate", self.tables.populate), ("tables.lock", self.tables.lock)] {
+            if wanted && !self.mapping {
+                return Err(Error::config(
+                    field,
+                    "mapping is off: tables that are read page by page cannot be prepared",
+                ));
+            }
+        }
         if self.settle.quiet > self.settle.open_max {
             return Err(Error::config("settle.quiet", "it is longer than settle.open_max"));
         }
@@ -334,6 +357,8 @@ mod tests {
         check("decode_threads", |config| config.decode_threads = 65);
         check("build_threads", |config| config.build_threads = 65);
         check("open_requests_max", |config| config.open_requests_max = 0);
+        check("tables.populate", |config| (config.mapping, config.tables.populate) = (false, true));
+        check("tables.lock", |config| (config.mapping, config.tables.lock) = (false, true));
         check("settle.quiet", |config| config.settle.quiet = Duration::from_secs(1));
         check("settle.open_max", |config| config.settle.open_max = Duration::from_secs(61));
         check("settle.lock_max", |config| config.settle.lock_max = Duration::from_secs(601));

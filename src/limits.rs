@@ -44,6 +44,8 @@ pub const STREAM_BYTES_MAX: usize = 1 << 20;
 pub const STORED_BYTES_MAX: u64 = 64 << 20;
 /// Events that a slow subscriber may fall behind before it is told that it lagged.
 pub const EVENTS_BEHIND_MAX: usize = 1024;
+/// Largest bundle that is put into memory whole when its tables are asked for ahead; of a larger one the tables alone are.
+pub const POPULATE_BYTES_MAX: u64 = 100 << 20;
 /// Generation numbers reserved ahead at once, durably, before the first of them is shown to a reader.
 pub const GENERATIONS_RESERVED: u64 = 1024;
 

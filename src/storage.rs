@@ -67,7 +67,14 @@ pub struct Direct<'a> {
 pub enum Advice {
     /// It is read soon: the system may begin to fetch it.
     WillNeed,
+    /// It is read here and there: the system need not fetch what stands around each place. For as long as it is mapped.
+    Scattered,
+    /// It is to be in memory, and mapped, when the call returns. It ends what [`Advice::Scattered`] said.
+    Populate,
 }
+
+/// Bytes that are locked at a time: how closely a lock comes to the limit.
+pub const LOCK_STEP_BYTES: usize = 64 << 10;
 
 /// A mapping of the start of a storage.
 pub trait Mapped: Send + Sync {
@@ -83,6 +90,16 @@ pub trait Mapped: Send + Sync {
         let _ = (range, advice);
         Ok(())
     }
+
+    /// Keeps `range` in memory, where it should be already, until [`Mapped::unlock`] or the end of the mapping, from its start on as far as the system
+    /// allows: how many bytes, and why no more.
+    fn lock(&self, range: Range<usize>) -> (usize, io::Result<()>) {
+        let _ = range;
+        (0, Err(io::ErrorKind::Unsupported.into()))
+    }
+
+    /// Lets go of everything that was locked.
+    fn unlock(&self) {}
 }
 
 /// Storage that one writer may change.

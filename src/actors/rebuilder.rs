@@ -231,12 +231,15 @@ impl State {
         }
         let Some(bundle) = self.to_commit.take() else { return };
         self.committing = true;
-        let (workshop, myself) = (Arc::clone(&self.workshop), myself.clone());
+        let (shared, workshop, myself) = (Arc::clone(&self.shared), Arc::clone(&self.workshop), myself.clone());
         self.workshop.pool().submit(
             COMMIT_LANE,
             Box::new(move || {
                 let result = caught(|| workshop.commit(&bundle)).unwrap_or_else(|cause| Err(Error::Failed { cause }));
                 let generation = bundle.generation();
+                if let Err(error) = shared.prepare_tables(&bundle) {
+                    tracing::warn!(%generation, %error, "the tables of contents are not prepared");
+                }
                 // A rebuilder that died meanwhile commits with its next generation, or at shutdown.
                 drop(myself.send_message(RebuilderMessage::Committed { generation, result }));
             }),

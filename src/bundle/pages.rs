@@ -72,12 +72,44 @@ impl Checked {
     }
 }
 
+/// Where pages were used for the first time, by windows of the file, so that the rest of a window is fetched when it is
+/// worth it. The system is told to fetch nothing by itself around a page that is touched: what stands there is mostly
+/// something else, and a cold look-up would wait for all of it. But who uses a second page of a window will want more.
+///
+/// Windows that are [`WINDOWS`] apart share their marks, which costs a fetch too many or too few.
+#[derive(Default)]
+struct Touched(OnceLock<Box<[AtomicU64; WINDOWS / 32]>>);
+
+/// Bytes of a window.
+const WINDOW_BYTES: u64 = 512 << 10;
+/// Windows with marks of their own: 8 GiB of file.
+const WINDOWS: usize = 1 << 14;
+
+impl Touched {
+    /// Notes that a page at `offset` is used. The window, when that is the second time.
+    fn note(&self, offset: u64) -> Option<Range<u64>> {
+        let window = offset / WINDOW_BYTES;
+        let (place, shift) = (window as usize % WINDOWS, window % 32 * 2);
+        let word = &self.0.get_or_init(|| Box::new([const { AtomicU64::new(0) }; WINDOWS / 32]))[place / 32];
+        let (once, twice) = (1 << shift, 2 << shift);
+        let before = word.load(Ordering::Relaxed);
+        if before & twice != 0 {
+            return None;
+        }
+        let mark = if before & once == 0 { once } else { twice };
+        let before = word.fetch_or(mark, Ordering::Relaxed);
+        let start = window * WINDOW_BYTES;
+        (mark == twice && before & twice == 0).then(|| start..start + WINDOW_BYTES)
+    }
+}
+
 /// What all generations of one storage share.
 pub(crate) struct Pages {
     pub storage: Arc<dyn ReadAt>,
     pub file: String,
     pub mapping: bool,
     checked: Checked,
+    touched: Touched,
     kept: [Mutex<HashMap<PageRef, Arc<[u8]>>>; SHARDS],
     pub dictionaries: Mutex<HashMap<PageRef, Arc<[u8]>>>,
 }
@@ -92,6 +124,7 @@ impl Pages {
             file,
             mapping,
             checked: Checked::new(room),
+            touched: Touched::default(),
             kept: Default::default(),
             dictionaries: Mutex::default(),
         }
@@ -163,7 +196,12 @@ impl View {
         let map = if pages.mapping {
             let map =
                 pages.storage.map(end).map_err(|source| Error::io(format!("map {end} bytes"), &pages.file, source))?;
-            map.map(Arc::from)
+            let map: Option<Arc<dyn Mapped>> = map.map(Arc::from);
+            if let Some(map) = &map {
+                // A refusal costs what it would have saved.
+                drop(map.advise(0..map.bytes().len(), Advice::Scattered));
+            }
+            map
         } else {
             None
         };
@@ -186,6 +224,9 @@ impl View {
             if !self.pages.checked.has(at) {
                 self.check(at, bytes)?;
                 self.pages.checked.add(at);
+                if let Some(window) = self.pages.touched.note(at.offset) {
+                    self.will_need(window);
+                }
             }
             return Ok(Page::Mapped(bytes));
         }
@@ -200,6 +241,11 @@ impl View {
         }
         kept.insert(*at, Arc::clone(&bytes));
         Ok(Page::Read(bytes))
+    }
+
+    /// The mapping, if there is one.
+    pub fn map(&self) -> Option<&Arc<dyn Mapped>> {
+        self.map.as_ref()
     }
 
     /// Has the system fetch what is mapped of `range` while something else is done.

@@ -159,13 +159,17 @@ fn io_uring(tried: Result<(), String>) -> Capability {
 
 fn memlock(files: &Files<'_>) -> Capability {
     let cost = format!(
-        "buffers cannot be registered with the kernel, which costs processor time for each large read; raise `ulimit \
-         -l` to {} KiB",
+        "buffers cannot be registered with the kernel, which costs processor time for each large read, and tables of \
+         contents cannot be locked in memory (tables.lock) beyond it; raise `ulimit -l` to {} KiB",
         MEMLOCK_BYTES_MIN >> 10
     );
     match files.limit("Max locked memory") {
-        Some(bytes) if bytes >= MEMLOCK_BYTES_MIN => good("memlock", bytes_or_unlimited(bytes)),
-        Some(bytes) => poor("memlock", bytes_or_unlimited(bytes), cost),
+        Some(u64::MAX) => good("memlock", "unlimited"),
+        Some(bytes) if bytes >= MEMLOCK_BYTES_MIN => {
+            let value = format!("{} KiB; larger tables of contents cannot be locked whole (tables.lock)", bytes >> 10);
+            good("memlock", value)
+        }
+        Some(bytes) => poor("memlock", format!("{} KiB", bytes >> 10), cost),
         None => poor("memlock", "not known", cost),
     }
 }
@@ -330,10 +334,6 @@ fn panic_strategy() -> Capability {
     }
 }
 
-fn bytes_or_unlimited(bytes: u64) -> String {
-    if bytes == u64::MAX { "unlimited".to_owned() } else { format!("{} KiB", bytes >> 10) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -363,7 +363,8 @@ mod tests {
         assert!(found.items.iter().all(|item| item.ok == item.cost.is_empty() && !item.value.contains('\n')));
         let text = found.to_string();
         assert!(text.contains("not permitted") && text.contains("fs.inotify.max_user_watches to 8192"), "{text}");
-        assert_eq!(found.get("memlock").unwrap().value, "64 KiB");
+        let memlock = found.get("memlock").unwrap();
+        assert!(memlock.value == "64 KiB" && memlock.cost.contains("tables.lock"), "{memlock:?}");
         assert!(!found.is_complete());
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::actors::{ActorReport, Shared};
+use crate::bundle::TablesReport;
 use crate::error::Result;
 use crate::event::BuildFailure;
 use crate::ids::Generation;
@@ -56,6 +57,8 @@ pub struct Status {
     pub assets: u64,
     /// Generations that somebody holds.
     pub live_generations: usize,
+    /// What was done ahead about the tables of contents.
+    pub tables: TablesReport,
     /// Seconds since the start.
     pub uptime_seconds: f64,
     /// The read engine of each node, and why it is not io_uring where it is not.
@@ -102,6 +105,7 @@ impl Status {
             generation: live.generation(),
             assets: live.bundle().info().assets,
             live_generations: shared.generations.live_count(),
+            tables: shared.tables.lock().report().clone(),
             uptime_seconds: uptime.as_secs_f64(),
             engines: shared.drivers.iter().zip(&shared.decoders).enumerate().map(engine).collect(),
             actors: shared.roster.report(),

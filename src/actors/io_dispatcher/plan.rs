@@ -163,7 +163,8 @@ pub fn merge(mut wanted: Vec<Wanted>) -> Vec<Planned> {
             let read_end = read.offset + read.len as u64;
             let is_neighbour = start >= read_end && start - read_end <= GAP_BYTES_MAX;
             let fits = end - read.offset <= limits::READ_BYTES_MAX as u64 && read.frames.len() < FRAMES_MAX;
-            let is_alike = (read.priority, read.in_place, read.access, read.place) == (priority, in_place, access, place);
+            let is_alike =
+                (read.priority, read.in_place, read.access, read.place) == (priority, in_place, access, place);
             if is_neighbour && fits && is_alike {
                 joins = Some(read);
             }

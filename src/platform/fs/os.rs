@@ -3,21 +3,18 @@
 mod direct;
 #[cfg(target_os = "linux")]
 mod lease;
+mod mapping;
 #[cfg(windows)]
 pub(super) mod windows;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-#[cfg(unix)]
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use self::direct::DirectFile;
 use super::{DirEntry, FileKind, FileStat, FileSystem, Locked, Look, WriterLock};
-#[cfg(unix)]
-use crate::storage::Advice;
 use crate::storage::{Direct, Mapped, ReadAt, WriteAt};
 
 /// How often `open_writer` follows a name that is given to another file while it is being locked.
@@ -216,7 +213,7 @@ impl ReadAt for OsFile {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
         }
         let len = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        map_start(&self.file, len).map(Some)
+        mapping::map_start(&self.file, len).map(Some)
     }
 
     fn file(&self) -> Option<&File> {
@@ -264,37 +261,11 @@ impl WriteAt for OsFile {
     }
 }
 
-/// A mapped start of a file; it keeps the file alive by itself.
-struct OsMapping(memmap2::Mmap);
-
-impl Mapped for OsMapping {
-    fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    #[cfg(unix)]
-    fn advise(&self, range: Range<usize>, advice: Advice) -> io::Result<()> {
-        let Advice::WillNeed = advice;
-        let advice = memmap2::Advice::WillNeed;
-        let end = range.end.min(self.0.len());
-        if range.start >= end { Ok(()) } else { self.0.advise_range(advice, range.start, end - range.start) }
-    }
-}
-
 /// An empty mapping, and what simulated storages map to.
 impl Mapped for Vec<u8> {
     fn bytes(&self) -> &[u8] {
         self
     }
-}
-
-#[allow(unsafe_code)]
-fn map_start(file: &File, len: usize) -> io::Result<Box<dyn Mapped>> {
-    // SAFETY: the mapping is read-only and private to nobody: another process may write under it. That is the
-    // contract of `ReadAt::map`, whose users check bounds and hashes where they use the bytes (invariant 9); a file
-    // that others may truncate is opened with `mapping(false)`. Bundles are never truncated or overwritten in place.
-    let mapping = unsafe { memmap2::MmapOptions::new().len(len).map(file)? };
-    Ok(Box::new(OsMapping(mapping)))
 }
 
 fn kind(file_type: fs::FileType) -> FileKind {
