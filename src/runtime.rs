@@ -21,7 +21,7 @@ pub use load::{Load, Request};
 pub use many::{Completions, LoadMany};
 pub use reader::{AssetReader, Chunks};
 pub use snapshot::Snapshot;
-pub use status::{Health, ShutdownReport, Stats, Status};
+pub use status::{EngineStatus, Health, ShutdownReport, Stats, Status};
 
 use crate::actors::Shared;
 use crate::actors::supervision::supervisor::{self, Supervisor};

@@ -9,8 +9,9 @@ use axum::response::{IntoResponse, Response};
 
 use super::Face;
 use super::traffic::Traffic;
+use crate::bundle::TablesReport;
 use crate::runtime::ActorState;
-use crate::runtime::{Health, Stats, Status};
+use crate::runtime::{EngineStatus, Health, Stats, Status};
 use crate::telemetry::Quantiles;
 
 pub(super) async fn text(State(face): State<Arc<Face>>) -> Response {
@@ -25,6 +26,7 @@ fn render(status: &Status, stats: &Stats, served: &Traffic) -> String {
     memory(&mut page, stats);
     requests(&mut page, stats);
     engines(&mut page, status);
+    tables(&mut page, &status.tables);
     traffic(&mut page, served);
     page.0
 }
@@ -114,16 +116,26 @@ fn requests(page: &mut Page, stats: &Stats) {
 }
 
 fn engines(page: &mut Page, status: &Status) {
-    page.family("engine_in_flight", "Reads with an engine now", "gauge");
-    for (node, engine) in status.engines.iter().enumerate() {
-        let node = node.to_string();
-        page.sample("engine_in_flight", &[("node", &node), ("engine", engine.engine)], engine.in_flight);
-    }
-    page.family("engine_failed_total", "Reads that ended with an error", "counter");
-    for (node, engine) in status.engines.iter().enumerate() {
-        let node = node.to_string();
-        page.sample("engine_failed_total", &[("node", &node), ("engine", engine.engine)], engine.stats.failed);
-    }
+    let mut family = |name: &str, help: &str, kind: &str, value: fn(&EngineStatus) -> u64| {
+        page.family(name, help, kind);
+        for engine in &status.engines {
+            let node = engine.node.to_string();
+            page.sample(name, &[("node", &node), ("engine", engine.engine)], value(engine));
+        }
+    };
+    family("engine_in_flight", "Reads with an engine now", "gauge", |engine| engine.in_flight as u64);
+    family("engine_failed_total", "Reads that ended with an error", "counter", |engine| engine.stats.failed);
+    family("engine_reads_total", "Reads that ended", "counter", |engine| engine.stats.completed);
+    family("decode_jobs_total", "Jobs of decoding on its node", "counter", |engine| engine.decoding.finished);
+    let queued = |engine: &EngineStatus| engine.decoding.queued.iter().sum::<usize>() as u64;
+    family("decode_jobs_queued", "Jobs of decoding that wait on its node", "gauge", queued);
+}
+
+fn tables(page: &mut Page, tables: &TablesReport) {
+    page.gauge("tables_bytes", "Bytes of the tables of contents, where they are prepared", tables.bytes);
+    page.gauge("tables_populated_bytes", "Bytes that were put into memory ahead", tables.populated_bytes);
+    page.gauge("tables_locked_bytes", "Bytes of the tables that are locked in memory", tables.locked_bytes);
+    page.gauge("tables_refused", "Whether not all of what was asked for was done", u64::from(tables.refused.is_some()));
 }
 
 fn traffic(page: &mut Page, traffic: &Traffic) {
