@@ -67,5 +67,7 @@ timeout 300 qemu-system-x86_64 -accel tcg -cpu max -smp 4,sockets=2 -m 1G \
     -object memory-backend-ram,size=512M,id=m0 -object memory-backend-ram,size=512M,id=m1 \
     -numa node,nodeid=0,cpus=0-1,memdev=m0 -numa node,nodeid=1,cpus=2-3,memdev=m1 -numa dist,src=0,dst=1,val=21 \
     -kernel "$kernel" -initrd "$folder/init.gz" -append "console=ttyS0 panic=-1 quiet" \
-    -nographic -nodefaults -serial stdio -no-reboot </dev/null | tr -d '\r' | sed -n '/^nodes/,/^numa ended/p' | tee "$folder/output"
+    -nographic -nodefaults -serial stdio -no-reboot </dev/null >"$folder/console" || fail "the machine did not end well"
+# The firmware clears the screen before the first line.
+tr -d '\r' <"$folder/console" | sed 's/\x1b[^a-zA-Z]*[a-zA-Z]//g' | sed -n '/^nodes/,/^numa ended/p' | tee "$folder/output"
 grep -q '^numa ended with status 0$' "$folder/output" || fail "the example did not end well"
