@@ -99,7 +99,7 @@ impl Touched {
         let mark = if before & once == 0 { once } else { twice };
         let before = word.fetch_or(mark, Ordering::Relaxed);
         let start = window * WINDOW_BYTES;
-        (mark == twice && before & twice == 0).then(|| start..start + WINDOW_BYTES)
+        (mark == twice && before & twice == 0).then(|| start..start.saturating_add(WINDOW_BYTES))
     }
 }
 
@@ -267,5 +267,22 @@ impl View {
 
     pub fn fault(&self, at: &PageRef, fault: Fault) -> Error {
         self.pages.corrupt(format_args!("page at byte {}: {fault}", at.offset))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_fetched_when_a_second_page_of_it_is_used_and_never_again() {
+        let touched = Touched::default();
+        let far = 7 * WINDOW_BYTES + 100;
+        assert_eq!(touched.note(far), None, "one page of it may be all that is wanted");
+        assert_eq!(touched.note(100), None, "another window");
+        assert_eq!(touched.note(8 * WINDOW_BYTES - 1), Some(7 * WINDOW_BYTES..8 * WINDOW_BYTES));
+        assert_eq!(touched.note(far), None);
+        assert_eq!(touched.note(WINDOW_BYTES - 1), Some(0..WINDOW_BYTES));
+        assert_eq!(touched.note(u64::MAX), None, "anywhere in a file");
     }
 }

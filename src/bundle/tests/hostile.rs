@@ -9,7 +9,7 @@ use crate::bundle::page::{PageRef, Position};
 use crate::bundle::testing::{Memory, asset, content, load, noise, path, small, try_content, writer};
 use crate::bundle::tree::{TREES, child};
 use crate::bundle::{BuildRecord, Bundle, BundleWriter, Changes, FORMAT_MAJOR, Finding};
-use crate::config::Layout;
+use crate::config::{Layout, TablesConfig};
 use crate::error::{Error, Result};
 use crate::ids::ContentHash;
 
@@ -107,6 +107,8 @@ fn read_all(bytes: Vec<u8>, mapping: bool) -> Result<BTreeMap<String, Vec<u8>>> 
     keep(bundle.dictionary(1).map(|bytes| ("dictionary".into(), bytes.to_vec())));
     keep(bundle.section(*b"TEST").map(|bytes| ("section".into(), bytes.unwrap_or_default())));
     keep(bundle.dependents(path("later.js").id()).map(|ids| ("later".into(), format!("{ids:?}").into_bytes())));
+    let tables = TablesConfig { populate: true, lock: true };
+    keep(bundle.prepare_tables(&tables).map(|_| ("tables".into(), Vec::new())));
     let mut found = None;
     bundle.verify(&mut |finding| match finding {
         Finding::Superblock { .. } => {}
@@ -146,6 +148,38 @@ fn any_truncation_is_an_error() {
         let expected = matches!(error, Error::NotABundle { .. } | Error::Corrupt { .. });
         assert!(expected && !error.to_string().contains('\n'), "{len}: {error}");
     }
+}
+
+#[test]
+fn tables_that_claim_more_than_the_file_holds_are_not_followed_for_ever() {
+    let memory = {
+        let (memory, mut writer) = writer(Layout::Access);
+        let put = (0..2_000).map(|at| small(&mut writer, &format!("{at:05}"), &[at as u8], &[])).collect();
+        let bundle = writer.stage(Changes { put, ..Changes::default() }).unwrap();
+        writer.committer().commit(&bundle).unwrap();
+        memory
+    };
+    let tables = TablesConfig { populate: false, lock: true };
+    let mut bytes = memory.bytes();
+    let bundle = Bundle::open(Memory::with(bytes.clone()), true).unwrap();
+    let all = bundle.prepare_tables(&tables).unwrap().report().bytes;
+    assert!(all > 0 && all <= bundle.info().toc_bytes + 4096, "{all}");
+    // Every child of one interior page claims to be as long as a page may be.
+    let pages = pages(&bundle);
+    let inner = bundle.inner.root.trees.iter().flatten().find(|root| root.level > 0).expect("a tree of two levels");
+    let start = inner.page.offset as usize;
+    let page = bytes[start..start + inner.page.len as usize].to_vec();
+    let mut position = Position::start(&page, TREES[0]).or_else(|_| Position::start(&page, TREES[1])).unwrap();
+    let lie = (crate::limits::PAGE_BYTES_MAX as u32).to_le_bytes();
+    while let Some(payload) = position.next(&page).unwrap() {
+        let truth = child(payload).unwrap().len.to_le_bytes();
+        let at = payload.as_ptr().addr() - page.as_ptr().addr();
+        let len = payload.windows(4).position(|bytes| bytes == truth).expect("its length");
+        bytes[start + at + len..][..4].copy_from_slice(&lie);
+    }
+    reseal(&mut bytes, &pages);
+    let error = Bundle::open(Memory::with(bytes), true).unwrap().prepare_tables(&tables).unwrap_err();
+    assert!(error.to_string().contains("larger than the file"), "{error}");
 }
 
 #[test]

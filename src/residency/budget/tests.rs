@@ -16,6 +16,25 @@ fn budget(total: u64, reserve: u64, text: u64) -> Arc<Budget> {
 }
 
 #[test]
+fn memory_is_of_the_node_that_the_charge_is_for_under_one_budget() {
+    let heaps = vec![Heap::new(1 << 20).unwrap(), Heap::new(1 << 20).unwrap()];
+    let budget = Budget::with_heaps(1 << 20, 0, &BTreeMap::new(), heaps);
+    let lent = || budget.snapshot().node_heaps.iter().map(|heap| heap.lent_bytes).collect::<Vec<_>>();
+    let build = |place: u8| {
+        let charge = budget.try_charge(TEXT, 300_000).unwrap().at(place);
+        crate::residency::Content::build(300_000, charge).unwrap()
+    };
+    let far = build(1);
+    assert_eq!(lent(), [0, 300_000]);
+    let (near, nowhere) = (build(0), build(9));
+    assert_eq!(lent(), [300_000, 300_000], "what is of no node is from the allocator");
+    assert!(budget.try_charge(TEXT, 300_000).is_err(), "both heaps have room, the budget has none");
+    assert_eq!(budget.snapshot().heap.map(|heap| heap.lent_bytes), Some(600_000));
+    drop((far, near, nowhere));
+    assert_eq!((lent(), budget.snapshot().charged), (vec![0, 0], 0));
+}
+
+#[test]
 fn a_charge_says_which_budget_is_short_and_by_how_much() {
     let budget = budget(100, 20, 30);
     let held = budget.try_charge(TEXT, 25).unwrap();

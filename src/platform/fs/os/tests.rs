@@ -149,3 +149,28 @@ fn a_file_that_somebody_is_writing_is_known() {
     assert!(!OsFileSystem.is_being_written(&path).unwrap());
     assert!(OsFileSystem.is_being_written(&folder.path().join("none")).is_err());
 }
+
+#[test]
+#[cfg(unix)]
+fn a_mapping_is_put_into_memory_and_locked_as_far_as_it_goes() {
+    use crate::storage::{Advice, LOCK_STEP_BYTES};
+    let folder = folder();
+    let path = folder.path().join("a");
+    let len = 2 * LOCK_STEP_BYTES + 5;
+    OsFileSystem.write_atomic(&path, &vec![7; len]).unwrap();
+    let mapped = OsFileSystem.open(&path).unwrap().map(len as u64).unwrap().unwrap();
+    for advice in [Advice::Scattered, Advice::WillNeed, Advice::Populate] {
+        mapped.advise(0..len, advice).unwrap();
+        mapped.advise(len - 3..usize::MAX, advice).unwrap();
+        mapped.advise(usize::MAX - 1..usize::MAX, advice).unwrap();
+    }
+    let (locked, outcome) = mapped.lock(4096..usize::MAX);
+    // Whatever the limit here is: all of it, or whole steps and the reason.
+    match outcome {
+        Ok(()) => assert_eq!(locked, len - 4096),
+        Err(_) => assert!(locked < len - 4096 && locked.is_multiple_of(LOCK_STEP_BYTES), "{locked}"),
+    }
+    mapped.unlock();
+    assert!(mapped.lock(len..usize::MAX).1.is_ok(), "nothing is always locked");
+    assert!(mapped.bytes().iter().all(|byte| *byte == 7));
+}
