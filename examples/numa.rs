@@ -104,7 +104,7 @@ fn load(topology: &Topology, folder: &std::path::Path, tree: &std::path::Path) -
     let count = 64;
     for number in 0..count {
         // Runs of sixteen equal bytes, different in every file: they compress, and no two share a frame.
-        let byte = |at: u64| ((at / 16 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15 + 2 * number as u64) >> 56) as u8;
+        let byte = |at: u64| ((at / 16 + ((number as u64 + 1) << 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8;
         let bytes: Vec<u8> = (0..256 << 10).map(byte).collect();
         fs::write(tree.join(format!("{number:02}.bin")), bytes)?;
     }
