@@ -232,6 +232,11 @@ impl<T, K: Eq + Hash + Clone> Lanes<T, K> {
         self.items.is_empty()
     }
 
+    /// What is queued, in no particular order.
+    pub fn items(&self) -> impl Iterator<Item = &T> {
+        self.items.values().map(|slot| &slot.item)
+    }
+
     /// Takes out everything, in no particular order.
     pub fn drain(&mut self) -> Vec<(K, T)> {
         for lane in &mut self.lanes {

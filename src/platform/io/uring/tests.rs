@@ -142,8 +142,8 @@ fn a_flag_that_stays_set_keeps_neither_the_actors_from_their_turn_nor_a_completi
             ring.alarm = true;
             let (reader, mut writer) = io::pipe().unwrap();
             let source: Arc<dyn ReadAt> = Arc::new(Pipe(File::from(OwnedFd::from(reader))));
-            let (done, mut completed) = tokio::sync::mpsc::unbounded_channel();
-            account.attach(Box::new(move |reads: Vec<ReadDone<Arc<()>>>| drop(done.send(reads))));
+            let (done, mut completed) = tokio::sync::mpsc::channel(1);
+            account.attach(Box::new(move |reads: Vec<ReadDone<Arc<()>>>| drop(done.try_send(reads))));
             let actors = async {
                 for _ in 0..100 {
                     tokio::task::yield_now().await;
