@@ -158,6 +158,28 @@ fn where_it_does_not_matter_every_node_takes_its_part() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_version_is_where_the_old_one_was() {
+    let Some(topology) = two_nodes() else { return };
+    let tree = Tree::with_files(1);
+    let config = RuntimeConfig { watch: true, ..RuntimeConfig::default() };
+    let runtime = within(builder(&tree, &topology, config).start()).await.unwrap();
+    let (far, asking) = (set(&topology.nodes[1]), runtime.clone());
+    let ask = move || {
+        pin_current(&far).unwrap();
+        let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        executor.block_on(within(asking.request(name(0)).node(AssetNode::Asker).send())).unwrap();
+    };
+    tokio::task::spawn_blocking(ask).await.unwrap();
+    let mut events = runtime.events();
+    tree.replace(&name(0), &content(0, 1));
+    let published = async { while !matches!(events.recv().await, Some(flyloft::Event::Published(_))) {} };
+    within(published).await;
+    assert_eq!(runtime.get(name(0)).as_deref(), Some(&*content(0, 1)), "it is in memory already");
+    let lent: Vec<u64> = runtime.stats().budget.node_heaps.iter().map(|heap| heap.lent_bytes).collect();
+    assert!(lent[0] == 0 && lent[1] >= content(0, 1).len() as u64, "{lent:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_load_is_answered_while_a_nodes_actors_are_killed() {
     let Some(topology) = two_nodes() else { return };
     const FILES: usize = 600;

@@ -316,7 +316,8 @@ fn version(
         return Ok(Some(Asset::new(Name::from(&record), generation, content)));
     }
     let Ok(charge) = shared.budget.try_charge(record.kind, record.len) else { return Ok(None) };
-    let charge = charge.at(shared.nodes.current().unwrap_or(0));
+    // Where the old version is, since somebody may have wanted it there.
+    let charge = charge.at(shared.table.peek(changed.id).map_or(0, |old| old.content().place()));
     let Ok(target) = Content::build(record.len as usize, charge) else { return Ok(None) };
     let mut to = 0;
     reader.content(&record.content, 0..record.len, &mut |part| {

@@ -321,8 +321,8 @@ impl Charge {
     }
 
     /// Of which node the memory is to be, by its place.
-    pub fn place(&self) -> usize {
-        usize::from(self.place)
+    pub fn place(&self) -> u8 {
+        self.place
     }
 
     /// The budget it belongs to.

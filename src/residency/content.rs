@@ -51,7 +51,7 @@ impl Content {
     /// # Errors
     /// [`Error::Io`] when there is no such memory. The charge is given back then.
     pub fn build(len: usize, charge: Charge) -> Result<ContentBuilder> {
-        Self::build_in(charge.budget().memory(charge.place(), len, limits::RESIDENT_ALIGN), len, charge)
+        Self::build_in(charge.budget().memory(usize::from(charge.place()), len, limits::RESIDENT_ALIGN), len, charge)
     }
 
     /// As [`Content::build`], in whole blocks of memory, for what the disk may write into it directly. The charge is
@@ -60,7 +60,11 @@ impl Content {
     /// # Errors
     /// As [`Content::build`].
     pub fn build_in_blocks(len: usize, charge: Charge) -> Result<ContentBuilder> {
-        Self::build_in(charge.budget().memory_in_blocks(charge.place(), len, limits::BLOCK_BYTES), len, charge)
+        Self::build_in(
+            charge.budget().memory_in_blocks(usize::from(charge.place()), len, limits::BLOCK_BYTES),
+            len,
+            charge,
+        )
     }
 
     /// What `len` bytes take in whole blocks.
@@ -82,6 +86,11 @@ impl Content {
     /// The hash of the bytes.
     pub fn hash(&self) -> ContentHash {
         self.hash
+    }
+
+    /// On which NUMA node its memory was taken, by its place.
+    pub fn place(&self) -> u8 {
+        self.memory.charge.place()
     }
 
     /// What it is charged, in bytes.
