@@ -31,6 +31,8 @@ use support::{cpu_seconds, row, shuffled, storage, timed, warm_contents};
 
 const ROUNDS: usize = 5;
 const BUDGET_BYTES: u64 = 1 << 30;
+/// A budget that is soon full: memory is used again from then on, as in a server that has run for a while.
+const STEADY_BUDGET_BYTES: u64 = 64 << 20;
 const SMALL: usize = 4 << 10;
 const SMALL_COUNT: usize = 65_536;
 const LARGE: usize = 1 << 20;
@@ -113,16 +115,16 @@ impl Run {
     }
 }
 
-fn start(file: &Path, depth: usize) -> Runtime {
+fn start(file: &Path, depth: usize, budget_bytes: u64) -> Runtime {
     // As the peers read.
     let io = IoConfig { direct: DirectIo::Always, ..IoConfig::default() };
-    let config = RuntimeConfig { queue_depth: depth, budget_bytes: BUDGET_BYTES, io, ..RuntimeConfig::default() };
+    let config = RuntimeConfig { queue_depth: depth, budget_bytes, io, ..RuntimeConfig::default() };
     Runtime::builder().bundle(file).config(config).start_blocking().expect("the bundle opens")
 }
 
 /// Loads every asset once, in this order, `clients` of them at a time, each asset's handle dropped as it comes.
-fn load_all(file: &Path, names: &[String], order: Vec<usize>, depth: usize, clients: usize) -> Run {
-    let runtime = start(file, depth);
+fn load_all(file: &Path, names: &[String], order: Vec<usize>, depth: usize, clients: usize, budget_bytes: u64) -> Run {
+    let runtime = start(file, depth, budget_bytes);
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("an executor");
     let (names, order) = (Arc::new(names.to_vec()), Arc::new(order));
     let next = Arc::new(AtomicUsize::new(0));
@@ -159,15 +161,20 @@ fn small(file: &Path) {
     println!("Stored 4 KiB assets, cold, random, {} loads:\n", count(SMALL_COUNT as f64));
     head(&["what", "depth", "loads/s", "of fio's", "CPU µs/load", "by thread, µs/load"]);
     for depth in [32, 128] {
-        let ways = [("one load per place", depth), ("4 loads per place", 4 * depth)];
-        let (mut rates, mut ratios, mut cpus, mut peers, mut peer_cpus) =
-            ([vec![], vec![]], [vec![], vec![]], [vec![], vec![]], vec![], vec![]);
-        let mut threads = [String::new(), String::new()];
+        let ways = [
+            ("one load per place", depth, BUDGET_BYTES),
+            ("4 loads per place", 4 * depth, BUDGET_BYTES),
+            ("4 loads per place, within 64 MiB", 4 * depth, STEADY_BUDGET_BYTES),
+        ];
+        let [mut rates, mut ratios, mut cpus]: [[Vec<f64>; 3]; 3] = Default::default();
+        let (mut peers, mut peer_cpus) = (vec![], vec![]);
+        let mut threads: [String; 3] = Default::default();
         for round in 0..=ROUNDS {
             let peer = fio(file, SMALL, depth, SMALL_COUNT, round as u64);
-            for (way, (_, clients)) in ways.iter().enumerate() {
+            for (way, (_, clients, budget_bytes)) in ways.iter().enumerate() {
                 drop_cached(file).expect("its pages are dropped");
-                let run = load_all(file, &names, shuffled(SMALL_COUNT, round as u64), depth, *clients);
+                let order = shuffled(SMALL_COUNT, round as u64);
+                let run = load_all(file, &names, order, depth, *clients, *budget_bytes);
                 let rate = SMALL_COUNT as f64 / run.seconds;
                 // The first round warms up.
                 if round > 0 {
@@ -190,7 +197,7 @@ fn small(file: &Path) {
             format!("{:.1}", median(peer_cpus)),
             String::new(),
         ]);
-        for (way, (what, _)) in ways.iter().enumerate() {
+        for (way, (what, ..)) in ways.iter().enumerate() {
             row(&[
                 format!("runtime, {what}"),
                 depth.to_string(),
@@ -216,7 +223,7 @@ fn large(file: &Path) {
         let peer = fio(file, LARGE, LARGE_DEPTH, LARGE_COUNT, round as u64);
         drop_cached(file).expect("its pages are dropped");
         let order = shuffled(LARGE_COUNT, round as u64);
-        let run = load_all(file, &names, order, LARGE_DEPTH, LARGE_DEPTH);
+        let run = load_all(file, &names, order, LARGE_DEPTH, LARGE_DEPTH, BUDGET_BYTES);
         if round > 0 {
             rates.push(bytes / run.seconds);
             cpus.push(run.cpu_us(LARGE_COUNT));
@@ -259,24 +266,28 @@ fn compressed(file: &Path, layout: Layout) {
     let decoded: f64 = encoded.iter().map(|(frame, _)| f64::from(frame.decoded_len)).sum();
     let stored: f64 = encoded.iter().map(|(frame, _)| f64::from(frame.stored_len)).sum();
     let bytes = (assets * LARGE) as f64;
-    let mut rates: [Vec<f64>; 4] = Default::default();
-    let mut ratios: [Vec<f64>; 4] = Default::default();
-    let mut threads: [String; 4] = Default::default();
+    let mut rates: [Vec<f64>; 5] = Default::default();
+    let mut ratios: [Vec<f64>; 5] = Default::default();
+    let mut threads: Vec<String> = Vec::new();
     for round in 0..=ROUNDS {
         let (bare, bare_cpu) = decode_all(&encoded, true);
         let (fresh, fresh_cpu) = decode_all(&encoded, false);
         let (bare, fresh) = (decoded / bare, decoded / fresh);
         let order = shuffled(assets, round as u64);
         drop_cached(file).expect("its pages are dropped");
-        let cold = load_all(file, &names, order.clone(), LARGE_DEPTH, LARGE_DEPTH);
-        let again = load_all(file, &names, order, LARGE_DEPTH, LARGE_DEPTH);
+        let load = |budget_bytes| load_all(file, &names, order.clone(), LARGE_DEPTH, LARGE_DEPTH, budget_bytes);
+        let cold = load(BUDGET_BYTES);
+        let again = load(BUDGET_BYTES);
+        let steady = load(STEADY_BUDGET_BYTES);
         if round > 0 {
-            for (way, rate) in [bare, fresh, bytes / cold.seconds, bytes / again.seconds].into_iter().enumerate() {
+            let runs = [&cold, &again, &steady].map(|run| bytes / run.seconds);
+            for (way, rate) in [bare, fresh].into_iter().chain(runs).enumerate() {
                 rates[way].push(rate);
                 ratios[way].push(rate / bare);
             }
             let alone = |seconds: f64| format!("{:.1}", seconds * 1e6 / assets as f64);
-            threads = [alone(bare_cpu), alone(fresh_cpu), cold.threads(assets), again.threads(assets)];
+            let runs = [&cold, &again, &steady].map(|run| run.threads(assets));
+            threads = [alone(bare_cpu), alone(fresh_cpu)].into_iter().chain(runs).collect::<Vec<_>>();
         }
     }
     println!(
@@ -292,6 +303,7 @@ fn compressed(file: &Path, layout: Layout) {
         "decoder alone, all cores, into fresh memory",
         "runtime, cold",
         "runtime, file in the page cache",
+        "the same, within 64 MiB",
     ];
     for (way, (what, threads)) in what.into_iter().zip(threads).enumerate() {
         let (rate, ratio) = (median(rates[way].clone()), median(ratios[way].clone()));
@@ -357,7 +369,7 @@ fn idle(file: &Path) {
     let names = names(SMALL_COUNT);
     let warm = warm_contents(file, &names);
     drop_cached(file).expect("its pages are dropped");
-    let runtime = start(file, 32);
+    let runtime = start(file, 32, BUDGET_BYTES);
     let direct = open_direct(file);
     let mut block = Box::new(Block([0; SMALL]));
     let blocks = std::fs::metadata(file).expect("it is there").len() / SMALL as u64;
@@ -416,6 +428,6 @@ fn load_only(file: &Path, loads: usize) {
     let assets = storage(file).len().expect("it is there") as usize / SMALL;
     drop_cached(file).expect("its pages are dropped");
     let order = shuffled(assets / 2, 1).into_iter().take(loads).collect();
-    let run = load_all(file, &names(assets / 2), order, 32, 32);
+    let run = load_all(file, &names(assets / 2), order, 32, 32, BUDGET_BYTES);
     println!("{loads} loads in {:.3} s, {}", run.seconds, run.threads(loads));
 }
