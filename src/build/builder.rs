@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::tree::Tree;
+use super::arena::ArenaStats;
 use super::contents::ContentReader;
 use super::frames::{Dictionaries, Encoders};
 use super::scan::Exclude;
@@ -92,6 +93,8 @@ pub struct Built {
     /// Dependencies on nothing, links that are not followed: of the files that were read this time. What a scan finds
     /// again is told once.
     pub warnings: Vec<String>,
+    /// What arenas held while it was built.
+    pub arenas: ArenaStats,
     /// Microseconds of looking, reading and transforming.
     pub build_us: u64,
     /// Microseconds of encoding, writing and checking.

@@ -208,6 +208,8 @@ impl Scanner<'_> {
                 drop(guard);
                 more.notify_all();
             }
+            // Sorted here by each thread: merging the parts is quick.
+            mine.sort();
             let mut guard = lock(&found);
             guard.0.append(mine);
             guard.1.append(&mut links);

@@ -29,18 +29,18 @@ const PART_BYTES: usize = 4 << 20;
 
 /// A source file that was read.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct Source<'b> {
     pub file: SourceFile,
     pub hash: ContentHash,
     /// Its bytes, when they are few enough to be kept.
-    pub bytes: Option<Kept>,
+    pub bytes: Option<Kept<'b>>,
     pub references: Vec<Reference>,
     /// Whether its stat tells later whether it changed.
     pub trusted: bool,
 }
 
 /// Hash, bytes if they are kept, references.
-type Read = (ContentHash, Option<Kept>, Vec<Reference>);
+type Read<'b> = (ContentHash, Option<Kept<'b>>, Vec<Reference>);
 
 /// Reads source files for one build.
 pub(super) struct Reader<'a> {
@@ -62,12 +62,12 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// The failure of the step "read".
-    pub fn source(
+    pub fn source<'b>(
         &self,
         file: &SourceFile,
         known: Option<ContentHash>,
-        arena: &mut Arena,
-    ) -> Result<Source, BuildFailure> {
+        arena: &mut Arena<'b>,
+    ) -> Result<Source<'b>, BuildFailure> {
         let at = self.place(file);
         let read_from = self.clock.wall();
         let mut file = file.clone();
@@ -90,13 +90,13 @@ impl Reader<'_> {
         }
     }
 
-    fn small(
+    fn small<'b>(
         &self,
         at: &Path,
         file: &mut SourceFile,
         known: Option<ContentHash>,
-        arena: &mut Arena,
-    ) -> io::Result<Read> {
+        arena: &mut Arena<'b>,
+    ) -> io::Result<Read<'b>> {
         for _ in 0..TRIES_MAX {
             // One byte more than it has, to see that it has no more.
             let Some(room) = arena.room(file.stat.len as usize + 1) else { break };
@@ -113,7 +113,8 @@ impl Reader<'_> {
             let bytes = &room[..len];
             let hash = ContentHash::of(bytes);
             let references = extract::references(&file.path, bytes);
-            let kept = if known != Some(hash) && self.may_keep(len as u64) { arena.keep(len) } else { None };
+            let keep = known != Some(hash) && self.may_keep(len as u64);
+            let kept = if keep { arena.keep(len).map(Kept::Shared) } else { None };
             return Ok((hash, kept, references));
         }
         let bytes = self.stable(at, &mut file.stat)?;
@@ -123,7 +124,7 @@ impl Reader<'_> {
         Ok((hash, keep.then_some(Kept::Own(bytes)), references))
     }
 
-    fn large(&self, at: &Path, file: &mut SourceFile) -> io::Result<Read> {
+    fn large<'b>(&self, at: &Path, file: &mut SourceFile) -> io::Result<Read<'b>> {
         let (hash, start) = self.hash_large(at, &mut file.stat)?;
         let references = extract::references(&file.path, &start);
         Ok((hash, None, references))
@@ -199,7 +200,7 @@ impl Reader<'_> {
 
     /// Reads a whole file again. Answers whether it shows by how the file looks that it is what it was; if not,
     /// [`Self::is_same`] finds out.
-    pub fn whole(&self, source: &Source, into: &mut Vec<u8>) -> io::Result<bool> {
+    pub fn whole(&self, source: &Source<'_>, into: &mut Vec<u8>) -> io::Result<bool> {
         let (start, len) = (into.len(), source.file.stat.len as usize);
         into.resize(start + len, 0);
         let (read, now) = self.fs.read_into(&self.place(&source.file), &mut into[start..])?;
@@ -214,13 +215,13 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// The failure of the step "read".
-    pub fn is_same(&self, source: &Source, arena: &mut Arena) -> Result<bool, BuildFailure> {
+    pub fn is_same(&self, source: &Source<'_>) -> Result<bool, BuildFailure> {
         let now = self.fs.stat(&self.place(&source.file), true);
         Ok(now.is_ok_and(|now| looks_same(source, &now))
-            || self.source(&source.file, Some(source.hash), arena)?.hash == source.hash)
+            || self.source(&source.file, Some(source.hash), &mut Arena::default())?.hash == source.hash)
     }
 }
 
-fn looks_same(source: &Source, now: &FileStat) -> bool {
+fn looks_same(source: &Source<'_>, now: &FileStat) -> bool {
     source.trusted && Stamp::of(now) == Stamp::of(&source.file.stat)
 }

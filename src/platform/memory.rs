@@ -192,7 +192,7 @@ impl fmt::Debug for AlignedBuffer {
 
 /// Advises the system to make huge pages of memory that is ours; whether it took the advice.
 #[cfg_attr(target_os = "linux", allow(unsafe_code))]
-fn advise_huge(start: NonNull<u8>, len: usize) -> bool {
+pub(crate) fn advise_huge(start: NonNull<u8>, len: usize) -> bool {
     #[cfg(target_os = "linux")]
     {
         // SAFETY: whatever the range is, the advice changes no byte of it and no right to it.

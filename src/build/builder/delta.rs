@@ -155,9 +155,11 @@ impl TreeBuilder {
             }
         }
         let failing: BTreeSet<String> = delta.failures.iter().map(|failure| failure.path.clone()).collect();
-        let mut found: BTreeSet<&AssetPath> = BTreeSet::new();
-        for file in &files {
-            found.insert(&file.path);
+        let paths: Vec<AssetPath> =
+            if base.is_empty() { Vec::new() } else { files.iter().map(|file| file.path.clone()).collect() };
+        let is_empty = files.is_empty();
+        delta.candidates.reserve(files.len());
+        for file in files {
             if !failing.is_empty() && failing.contains(file.path.as_str()) {
                 continue;
             }
@@ -184,7 +186,7 @@ impl TreeBuilder {
                 }
                 _ => {
                     let force = distrust || !current;
-                    delta.candidates.push(Candidate { file: file.clone(), was, force });
+                    delta.candidates.push(Candidate { file, was, force });
                 }
             }
         }
@@ -192,7 +194,8 @@ impl TreeBuilder {
         let kept = |path: &AssetPath| {
             failing.iter().any(|bad| path.as_str().strip_prefix(bad.as_str()).is_some_and(starts_part))
         };
-        delta.gone = base.keys().filter(|path| !found.contains(path) && !kept(path)).cloned().collect();
+        let is_gone = |path: &AssetPath| paths.binary_search(path).is_err() && !kept(path);
+        delta.gone = base.keys().filter(|path| is_gone(path)).cloned().collect();
         delta.gone.sort();
         let folders: BTreeSet<AssetPath> = folders.into_iter().collect();
         let mut had = BTreeSet::new();
@@ -206,7 +209,7 @@ impl TreeBuilder {
         self.tree.folders = folders;
         delta.base = Some(base);
         self.tree.remembered = HashMap::new();
-        if files.is_empty() && self.tree.folders.is_empty() && delta.failures.is_empty() {
+        if is_empty && self.tree.folders.is_empty() && delta.failures.is_empty() {
             if !self.options.tolerant {
                 let path = self.root.display().to_string();
                 let cause = "the folder is empty; there is nothing to pack".into();
