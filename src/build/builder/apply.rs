@@ -11,7 +11,7 @@ use super::tree::{Failed, Known, Tree};
 use super::{BuildOptions, Built, TreeBuilder};
 use crate::build::arena::{Arena, Arenas, Lent};
 use crate::build::config::TreeConfig;
-use crate::build::source::{BEING_WRITTEN, Reader, Source};
+use crate::build::source::{BEING_WRITTEN, Reader, Source, open_folder};
 use crate::build::stats::Stamp;
 use crate::build::{Progress, graph, parallel};
 use crate::error::{Error, Result};
@@ -76,7 +76,7 @@ impl TreeBuilder {
         };
         let reader = reader(&*self.fs, &*self.clock, &self.root, &self.options);
         let lent = first_arenas.lend();
-        read(self.threads, &reader, &config, &candidates, &lent, progress, &mut self.tree, take);
+        read(self.threads, reader, &config, &candidates, &lent, progress, &mut self.tree, take);
         self.tree.config = config;
         drop(candidates);
         self.refuse(&mut failed)?;
@@ -192,7 +192,7 @@ impl TreeBuilder {
             }
         };
         let reader = reader(&*self.fs, &*self.clock, &self.root, &self.options);
-        read(self.threads, &reader, &config, &candidates, lent, progress, &mut self.tree, take);
+        read(self.threads, reader, &config, &candidates, lent, progress, &mut self.tree, take);
         self.tree.config = config;
     }
 
@@ -247,7 +247,7 @@ impl TreeBuilder {
 }
 
 fn reader<'a>(fs: &'a dyn FileSystem, clock: &'a dyn Clock, root: &'a Path, options: &BuildOptions) -> Reader<'a> {
-    Reader { fs, clock, root, wary: options.tolerant, keep: AtomicU64::new(options.cache_bytes) }
+    Reader { fs, clock, root, below: None, wary: options.tolerant, keep: AtomicU64::new(options.cache_bytes) }
 }
 
 /// Reads candidates by several threads, each into an arena of its own. `take` gets each with what is known of the tree,
@@ -255,7 +255,7 @@ fn reader<'a>(fs: &'a dyn FileSystem, clock: &'a dyn Clock, root: &'a Path, opti
 #[allow(clippy::too_many_arguments)]
 fn read<'b>(
     threads: usize,
-    reader: &Reader<'_>,
+    reader: Reader<'_>,
     config: &TreeConfig,
     candidates: &[Candidate],
     lent: &Lent<'b>,
@@ -265,6 +265,8 @@ fn read<'b>(
 ) {
     let total = candidates.len() as u64;
     let done = AtomicU64::new(0);
+    let below = open_folder(reader.fs, reader.root, candidates.len());
+    let reader = Reader { below: below.as_deref(), ..reader };
     let work = |arena: &mut Arena<'b>, candidate: &Candidate| {
         // What is identical to what was built last is not needed in memory.
         let known = candidate.was.filter(|_| config.rule(&candidate.file.path).is_none());

@@ -9,7 +9,7 @@ use super::delta::Delta;
 use super::make::Output;
 use crate::build::contents::ContentReader;
 use crate::build::frames::{Bytes, Layer};
-use crate::build::source::{Reader, Source};
+use crate::build::source::{Reader, Source, open_folder};
 use crate::build::{Progress, parallel, plan};
 use crate::bundle::{AssetPut, AssetRecord, Bundle, Changes, ContentPut, FrameRef, Laid, Prepared, check_stored};
 use crate::error::{Error, Result};
@@ -285,8 +285,15 @@ impl TreeBuilder {
             }
         }
         let contents: Vec<(AssetPath, u64)> = new.iter().map(|content| (content.path.clone(), content.len)).collect();
-        let reader =
-            Reader { fs: &*self.fs, clock: &*self.clock, root: &self.root, wary: false, keep: AtomicU64::new(0) };
+        let below = open_folder(&*self.fs, &self.root, new.len());
+        let reader = Reader {
+            fs: &*self.fs,
+            clock: &*self.clock,
+            root: &self.root,
+            below: below.as_deref(),
+            wary: false,
+            keep: AtomicU64::new(0),
+        };
         let unsure = contents.iter().map(|_| AtomicBool::new(false)).collect();
         let bytes = Fresh { contents: new, sources, reader: &reader, unsure };
         let train = self.writer.bundle().is_none();

@@ -1,0 +1,41 @@
+//! Files below a folder that is looked up once: a path from the root of the file system has many parts, and each is
+//! looked up again at every opening.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::path::Path;
+
+use super::read_and_stat;
+use crate::platform::fs::{Below, FileStat};
+
+/// A folder that is open.
+pub(super) struct OpenFolder(File);
+
+impl OpenFolder {
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let folder = File::open(path)?;
+        if folder.metadata()?.is_dir() { Ok(Self(folder)) } else { Err(io::ErrorKind::NotADirectory.into()) }
+    }
+}
+
+impl Below for OpenFolder {
+    #[allow(unsafe_code)]
+    fn read_into(&self, path: &str, into: &mut [u8]) -> io::Result<(usize, FileStat)> {
+        let path = CString::new(path)?;
+        let opened = loop {
+            // SAFETY: the folder is open for as long as `self` lives, and the path ends with a NUL.
+            let opened = unsafe { libc::openat(self.0.as_raw_fd(), path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+            if opened >= 0 {
+                break opened;
+            }
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        };
+        // SAFETY: it was opened just now, and nothing else knows it.
+        read_and_stat(unsafe { File::from_raw_fd(opened) }, into)
+    }
+}
