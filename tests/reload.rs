@@ -77,8 +77,11 @@ async fn files_that_come_go_and_move_are_followed() {
     std::fs::rename(tree.root().join("new"), tree.root().join("moved")).unwrap();
     until_seen(&runtime, &mut events, "moved/deep/er/file.txt", Some(b"hello")).await;
     until_seen(&runtime, &mut events, "new/deep/er/file.txt", None).await;
-    tree.remove("moved/deep/er/file.txt");
-    until_seen(&runtime, &mut events, "moved/deep/er/file.txt", None).await;
+    // Wine tells of what is below a folder that was renamed under the folder's old name (docs/platforms.md).
+    if std::env::var_os("FLYLOFT_UNDER_WINE").is_none() {
+        tree.remove("moved/deep/er/file.txt");
+        until_seen(&runtime, &mut events, "moved/deep/er/file.txt", None).await;
+    }
     tree.replace(&name(3), b"replaced by rename");
     until_seen(&runtime, &mut events, &name(3), Some(b"replaced by rename")).await;
 }
@@ -163,6 +166,8 @@ async fn a_snapshot_is_of_one_generation_through_a_thousand_edits_and_nothing_is
                 let again = snapshot.load(name(index)).await.unwrap();
                 assert_eq!(asset.hash(), again.hash(), "one snapshot, two editions");
                 reads += 1;
+                // Hits are answered without a pause: the runtime's timers must have their turn.
+                tokio::task::yield_now().await;
             }
             reads
         }));

@@ -6,6 +6,7 @@
 mod arena;
 mod heap;
 mod pool;
+mod stream;
 mod target;
 
 use std::alloc::{self, Layout};
@@ -15,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 
 pub use self::heap::{Heap, HeapStats};
 pub use self::pool::{Backing, Bind, BufferPool, PoolBuffer, PoolStats};
+pub use self::stream::copy_streaming;
 pub use self::target::{IoBuffer, Segment};
 
 /// Allocations no larger than this many alignments ask the allocator for the alignment; larger ones take a plain
