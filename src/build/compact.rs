@@ -86,7 +86,7 @@ fn rewrite(
         train: true,
         progress,
     };
-    let pieces = layer.lay_out(&contents, &bytes)?;
+    let pieces = layer.lay_out(&contents, &bytes, || ())?;
     let mut placed: HashMap<usize, Vec<(u32, u32, u32)>> = fresh.iter().copied().zip(pieces).collect();
     let mut put = Vec::with_capacity(assets.len());
     for (at, (asset, dependencies)) in assets.into_iter().zip(dependencies).enumerate() {

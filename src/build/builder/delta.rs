@@ -7,7 +7,7 @@ use super::TreeBuilder;
 use super::tree::{Failed, Known};
 use crate::build::config::{self, TreeConfig};
 use crate::build::contents::ContentReader;
-use crate::build::scan::{Link, Scan, Scanner, SourceFile, problem};
+use crate::build::scan::{Link, Scan, Scanner, SourceFile, place_of, problem};
 use crate::build::stats::{Remembered, Stamp};
 use crate::build::{Progress, source};
 use crate::bundle::AssetRecord;
@@ -298,10 +298,12 @@ impl TreeBuilder {
         let redo = places.clone();
         for path in changed {
             let Some(inside) = self.inside(path) else { continue };
-            let Some(inside) = inside.to_str() else {
+            let real = self.real_root.join(inside);
+            let Some(inside) = place_of(inside) else {
                 self.unnamed(path, &mut delta);
                 continue;
             };
+            let inside = &*inside;
             if inside.is_empty() {
                 self.tree.redo = redo;
                 return Ok(None);
@@ -309,7 +311,6 @@ impl TreeBuilder {
             if self.tree.config.ignores(inside, false) || self.exclude.excludes(inside) {
                 continue;
             }
-            let real = self.real_root.join(inside);
             let leads_there = |target: &PathBuf| target.starts_with(&real) || real.starts_with(target);
             let links = self.tree.links.iter().filter(|(_, target)| target.as_ref().is_some_and(leads_there));
             places.extend(links.map(|(link, _)| link.clone()));

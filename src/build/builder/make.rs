@@ -10,11 +10,12 @@ use crate::build::transform::{Context, Input, TransformRegistry};
 use crate::bundle::BuildRecord;
 use crate::error::Error;
 use crate::event::BuildFailure;
-use crate::ids::{AssetPath, ContentHash};
+use crate::ids::{AssetId, AssetPath, ContentHash};
 
 /// What is packed of a source file.
 pub(super) struct Output {
     pub path: AssetPath,
+    pub id: AssetId,
     /// Which source it was made of.
     pub source: usize,
     pub executable: bool,
@@ -24,7 +25,7 @@ pub(super) struct Output {
     pub bytes: Option<Vec<u8>>,
     /// In path order.
     pub dependencies: Vec<AssetPath>,
-    pub record: Option<BuildRecord>,
+    pub record: Option<Box<BuildRecord>>,
     pub warnings: Vec<String>,
 }
 
@@ -90,6 +91,7 @@ impl Maker<'_> {
         let (mut dependencies, warnings) = self.references(source, seen);
         let mut output = Output {
             path: path.clone(),
+            id: path.id(),
             source: number,
             executable: source.file.stat.executable,
             hash: source.hash,
@@ -111,13 +113,13 @@ impl Maker<'_> {
             output.hash = ContentHash::of(&bytes);
             output.len = bytes.len() as u64;
             output.bytes = Some(bytes);
-            output.record = Some(BuildRecord {
+            output.record = Some(Box::new(BuildRecord {
                 transform: rule.name.clone(),
                 version: self.registry.get(&rule.name).map_or(0, |transform| transform.version()),
                 parameters: rule.parameters_hash(),
                 source: source.hash,
                 inputs: read,
-            });
+            }));
         }
         dependencies.sort_unstable();
         dependencies.dedup();

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
 
 use super::TreeBuilder;
 use super::delta::Delta;
@@ -76,14 +77,18 @@ impl TreeBuilder {
         let preparation = self.writer.preparation();
         let (prepared, laid) = if many {
             // Most of the tables does not depend on where contents lie, and while a dictionary is trained there is
-            // nothing else for a second thread to do.
+            // nothing else for a second thread to do: it begins once frames are planned, or will never be.
             std::thread::scope(|scope| {
-                let preparing = scope.spawn(|| preparation.prepare(changes));
-                let laid = self.lay_out(&new.contents, &sources, progress);
+                let (planned, wait) = mpsc::sync_channel::<()>(1);
+                let preparing = scope.spawn(move || {
+                    let _ = wait.recv();
+                    preparation.prepare(changes)
+                });
+                let laid = self.lay_out(&new.contents, &sources, move || drop(planned), progress);
                 (preparing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), laid)
             })
         } else {
-            let laid = self.lay_out(&new.contents, &sources, progress);
+            let laid = self.lay_out(&new.contents, &sources, || (), progress);
             (preparation.prepare(changes), laid)
         };
         let (laid, prepared) = (laid?, prepared?);
@@ -136,13 +141,13 @@ impl TreeBuilder {
         base: Option<&HashMap<AssetPath, AssetRecord>>,
         changed: &mut Vec<ChangedAsset>,
     ) -> Result<Option<Output>> {
-        self.tree.set_record(&output.path, output.record.clone());
+        self.tree.set_record(&output.path, output.record.as_deref().cloned());
         let old = self.old(base, &output.path)?;
         let differs = old.as_ref().is_none_or(|old| old.content != output.hash || old.executable != output.executable);
         if differs {
             changed.push(ChangedAsset {
                 path: output.path.clone(),
-                id: old.as_ref().map_or_else(|| output.path.id(), |old| old.id),
+                id: output.id,
                 old: old.as_ref().map(|old| old.content),
                 new: Some(output.hash),
             });
@@ -179,7 +184,7 @@ impl TreeBuilder {
 
     fn record_differs(&self, old: &AssetRecord, output: &Output) -> Result<bool> {
         let Some(bundle) = self.bundle() else { return Ok(true) };
-        Ok(bundle.build_record(old.id)? != output.record)
+        Ok(bundle.build_record(old.id)?.as_ref() != output.record.as_deref())
     }
 
     /// Puts of assets that may refer to what appeared or is gone, with their dependencies as they are now.
@@ -277,8 +282,14 @@ impl TreeBuilder {
         Ok(new)
     }
 
-    /// Writes new contents, and answers where each lies.
-    fn lay_out(&mut self, new: &[Content], sources: &[Source<'_>], progress: &dyn Progress) -> Result<Vec<Laid>> {
+    /// Writes new contents, and answers where each lies. Calls `planned` when it is known which frames there will be.
+    fn lay_out(
+        &mut self,
+        new: &[Content],
+        sources: &[Source<'_>],
+        planned: impl FnOnce(),
+        progress: &dyn Progress,
+    ) -> Result<Vec<Laid>> {
         if self.bundle().is_some() {
             for content in new {
                 self.learn_dictionary(&content.path)?;
@@ -305,7 +316,7 @@ impl TreeBuilder {
             train,
             progress,
         };
-        let pieces = layer.lay_out(&contents, &bytes)?;
+        let pieces = layer.lay_out(&contents, &bytes, planned)?;
         bytes.check(self.threads)?;
         Ok(new.iter().map(|content| content.hash).zip(pieces).collect())
     }
@@ -401,7 +412,7 @@ fn check_frames(storage: &dyn ReadAt, frames: &[FrameRef], threads: usize, progr
 fn put(output: Output, first: bool) -> AssetPut {
     let Output { path, executable, hash, len, dependencies, record, .. } = output;
     let content = if first { ContentPut::New { hash, len, pieces: Vec::new() } } else { ContentPut::Existing(hash) };
-    AssetPut { kind: path.kind(), path, executable, content, dependencies, build: record }
+    AssetPut { kind: path.kind(), path, executable, content, dependencies, build: record.map(|record| *record) }
 }
 
 /// The new contents of a build.
