@@ -250,6 +250,12 @@ impl TreeBuilder {
         self.broken.is_none()
     }
 
+    /// Takes out what is known of the tree, for who drops it while something else is waited for: a large one takes a
+    /// while. The next thing to do is then a scan.
+    pub(super) fn take_tree(&mut self) -> impl Send + use<> {
+        std::mem::take(&mut self.tree)
+    }
+
     /// Bytes of the source files, as they were read last.
     pub fn source_bytes(&self) -> u64 {
         self.tree.files.values().map(|known| known.stamp.len).sum()

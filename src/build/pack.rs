@@ -96,10 +96,15 @@ fn fresh(
 
 fn run(builder: &mut TreeBuilder, progress: &dyn Progress) -> Result<PackReport> {
     let before = builder.bundle().map(|bundle| bundle.info().file_bytes).unwrap_or(0);
-    let built = builder.scan(progress)?;
+    let mut built = builder.scan(progress)?;
+    let source_bytes = builder.source_bytes();
+    let used = (builder.take_tree(), std::mem::take(&mut built.changed));
     if let Some(bundle) = &built.bundle {
         progress.step(0, 1, "write");
-        builder.committer().commit(bundle)?;
+        std::thread::scope(|scope| {
+            scope.spawn(move || drop(used));
+            builder.committer().commit(bundle)
+        })?;
         progress.step(1, 1, "write");
     }
     let Some(bundle) = builder.bundle() else {
@@ -109,7 +114,7 @@ fn run(builder: &mut TreeBuilder, progress: &dyn Progress) -> Result<PackReport>
     Ok(PackReport {
         generation: info.generation,
         assets: info.assets,
-        source_bytes: builder.source_bytes(),
+        source_bytes,
         file_bytes: info.file_bytes,
         appended_bytes: info.file_bytes - before.min(info.file_bytes),
         arenas: built.arenas,

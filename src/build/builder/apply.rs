@@ -81,9 +81,15 @@ impl TreeBuilder {
         drop(candidates);
         self.refuse(&mut failed)?;
         let sort = |sources: &mut Vec<Source<'_>>| sources.sort_by(|a, b| a.file.path.cmp(&b.file.path));
-        sort(&mut sources);
+        if !whole {
+            sort(&mut sources);
+        }
+        let read = sources.len();
         self.read_again(&changed, &mut sources, &later_arenas.lend(), &mut failed, progress);
-        sort(&mut sources);
+        if sources.len() > read {
+            sort(&mut sources);
+        }
+        debug_assert!(sources.is_sorted_by(|a, b| a.file.path <= b.file.path), "a tree is scanned in path order");
 
         // Build.
         let made = {
@@ -93,20 +99,28 @@ impl TreeBuilder {
             parallel::map(self.threads, &sources, Exists::default, |seen, number, _| maker.make(number, seen))
         };
         // In the memory that they were made in: it is tens of megabytes of a large tree.
-        let keep = |made: Result<Output, Failed>| made.map_err(|failure| failed.push(failure)).ok();
+        let mut warnings = std::mem::take(&mut delta.warnings);
+        let keep = |made: Result<Output, Failed>| match made {
+            Ok(mut output) => {
+                warnings.append(&mut output.warnings);
+                Some(output)
+            }
+            Err(failure) => {
+                failed.push(failure);
+                None
+            }
+        };
         let mut outputs: Vec<Output> = made.into_iter().filter_map(keep).collect();
         self.refuse(&mut failed)?;
         self.hold_back(&mut outputs, &mut failed);
-        let mut warnings = std::mem::take(&mut delta.warnings);
-        for output in &mut outputs {
-            warnings.append(&mut output.warnings);
-        }
         let built_at = self.clock.now();
 
         // Stage.
         appeared.extend(delta.gone.iter().cloned());
-        let touched: Vec<AssetPath> =
-            outputs.iter().map(|output| output.path.clone()).chain(delta.gone.iter().cloned()).collect();
+        let touched: Vec<AssetPath> = match whole {
+            true => Vec::new(),
+            false => outputs.iter().map(|output| output.path.clone()).chain(delta.gone.iter().cloned()).collect(),
+        };
         let mut places = std::mem::take(&mut delta.places);
         if !self.tree.failures.is_empty() && !whole {
             // What was built because of something else no longer fails either.
@@ -117,6 +131,7 @@ impl TreeBuilder {
             Err(error) => {
                 // The bundle is as it was; what it should have become is looked at again the next time.
                 self.tree.redo.extend(touched);
+                self.tree.scanned &= !whole;
                 return Err(error);
             }
         };

@@ -10,12 +10,13 @@ use crate::build::transform::{Context, Input, TransformRegistry};
 use crate::bundle::BuildRecord;
 use crate::error::Error;
 use crate::event::BuildFailure;
-use crate::ids::{AssetId, AssetPath, ContentHash};
+use crate::ids::{AssetId, AssetKind, AssetPath, ContentHash};
 
 /// What is packed of a source file.
 pub(super) struct Output {
     pub path: AssetPath,
     pub id: AssetId,
+    pub kind: AssetKind,
     /// Which source it was made of.
     pub source: usize,
     pub executable: bool,
@@ -92,6 +93,7 @@ impl Maker<'_> {
         let mut output = Output {
             path: path.clone(),
             id: path.id(),
+            kind: path.kind(),
             source: number,
             executable: source.file.stat.executable,
             hash: source.hash,

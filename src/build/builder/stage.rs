@@ -27,7 +27,8 @@ const BESIDE_MIN: usize = 1024;
 type Staged = (Option<Bundle>, Vec<ChangedAsset>);
 
 impl TreeBuilder {
-    /// Stages what differs from the bundle. `moved` are the files that appeared or are gone.
+    /// Stages what differs from the bundle of `outputs`, which are in path order. `moved` are the files that appeared or
+    /// are gone.
     pub(super) fn stage(
         &mut self,
         outputs: Vec<Output>,
@@ -60,14 +61,15 @@ impl TreeBuilder {
             return Ok((None, Vec::new()));
         }
         kept.append(&mut self.deferred_puts(&puts, &kept)?);
-        changed.sort_by(|a, b| a.path.cmp(&b.path));
+        if !gone.is_empty() {
+            changed.sort_by(|a, b| a.path.cmp(&b.path));
+        }
         if self.options.tolerant && self.writer.next_generation() > self.writer.reserved() {
             // Readers may see the number before it is committed: after a crash it must not name anything else.
             let through = self.writer.next_generation().0 + limits::GENERATIONS_RESERVED;
             self.writer.reserve(crate::ids::Generation(through))?;
         }
         let before = self.writer.bundle().map(Bundle::generation);
-        puts.sort_by(|a, b| a.path.cmp(&b.path));
         let new = self.new_contents(&mut puts)?;
         let mut put: Vec<AssetPut> =
             puts.into_iter().zip(&new.is_first).map(|(output, first)| put(output, *first)).collect();
@@ -410,9 +412,9 @@ fn check_frames(storage: &dyn ReadAt, frames: &[FrameRef], threads: usize, progr
 
 /// The put of an output, whose content is laid out for it if it is the `first` that has it.
 fn put(output: Output, first: bool) -> AssetPut {
-    let Output { path, executable, hash, len, dependencies, record, .. } = output;
+    let Output { path, kind, executable, hash, len, dependencies, record, .. } = output;
     let content = if first { ContentPut::New { hash, len, pieces: Vec::new() } } else { ContentPut::Existing(hash) };
-    AssetPut { kind: path.kind(), path, executable, content, dependencies, build: record.map(|record| *record) }
+    AssetPut { path, kind, executable, content, dependencies, build: record.map(|record| *record) }
 }
 
 /// The new contents of a build.
