@@ -207,10 +207,13 @@ impl Reader<'_> {
 
     /// Reads a part of a file again.
     pub fn range(&self, file: &SourceFile, range: Range<u64>, into: &mut Vec<u8>) -> io::Result<()> {
-        let opened = self.fs.open(&self.place(file))?;
         let start = into.len();
         into.resize(start + (range.end - range.start) as usize, 0);
-        opened.read_exact_at(range.start, &mut into[start..])
+        let into = &mut into[start..];
+        match (&file.at, self.below) {
+            (None, Some(below)) => below.read_exact_at(file.path.as_str(), range.start, into),
+            _ => self.fs.open(&self.place(file))?.read_exact_at(range.start, into),
+        }
     }
 
     /// Reads a whole file again. Answers whether it shows by how the file looks that it is what it was; if not,

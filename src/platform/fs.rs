@@ -73,6 +73,12 @@ pub trait Below: Send + Sync {
     /// # Errors
     /// What the operating system says.
     fn read_into(&self, path: &str, into: &mut [u8]) -> io::Result<(usize, FileStat)>;
+
+    /// Fills `into` with the bytes of a file from `offset` on; `path` as for [`Below::read_into`].
+    ///
+    /// # Errors
+    /// What the operating system says; `UnexpectedEof` when the file has fewer.
+    fn read_exact_at(&self, path: &str, offset: u64, into: &mut [u8]) -> io::Result<()>;
 }
 
 /// The files below a folder, by their whole paths.
@@ -84,6 +90,10 @@ struct Joined<'a, F: ?Sized> {
 impl<F: FileSystem + ?Sized> Below for Joined<'_, F> {
     fn read_into(&self, path: &str, into: &mut [u8]) -> io::Result<(usize, FileStat)> {
         self.fs.read_into(&self.folder.join(path), into)
+    }
+
+    fn read_exact_at(&self, path: &str, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.fs.open(&self.folder.join(path))?.read_exact_at(offset, into)
     }
 }
 
