@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::limits;
 
+/// How maps in memory hash: quickly, and under a seed of each map's own, since others choose paths and ids.
+pub(crate) type Hashing = foldhash::fast::RandomState;
+
 /// The virtual path of an asset: relative, `/`-separated, UTF-8, without `.`, `..` or empty parts.
 ///
 /// Cheap to clone.

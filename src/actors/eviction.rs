@@ -5,6 +5,9 @@ use crate::ids::{AssetId, AssetKind};
 use crate::messages::DispatcherMessage;
 use crate::policy::eviction::{Eviction, Lru};
 
+/// Choices at most for one wish: a victim may be held by someone the moment it is to go, and frees nothing then.
+const ROUNDS_MAX: usize = 4;
+
 /// Evicts without an evictor, while that is parked: a policy built for this once from the table.
 pub fn make_room(shared: &Shared, bytes: u64, kind: Option<AssetKind>) {
     evict(shared, policy_of(shared).as_mut(), bytes, kind);
@@ -26,15 +29,22 @@ pub fn policy_of(shared: &Shared) -> Box<dyn Eviction> {
 
 /// Lets `policy` choose, unlinks what it chose, and says so.
 pub fn evict(shared: &Shared, policy: &mut dyn Eviction, bytes: u64, kind: Option<AssetKind>) {
-    let mut victims: Vec<AssetId> = Vec::new();
-    policy.choose(bytes, kind, &*shared.table, &mut victims);
-    let unlinked = shared.table.evict_all(&victims);
-    victims.iter().for_each(|id| policy.removed(*id));
-    shared.metrics.evictions.add(victims.len() as u64);
+    let (mut unlinked, mut count) = (0, 0);
+    for _ in 0..ROUNDS_MAX {
+        let mut victims: Vec<AssetId> = Vec::new();
+        policy.choose(bytes.saturating_sub(unlinked), kind, &*shared.table, &mut victims);
+        unlinked += shared.table.evict_all(&victims);
+        victims.iter().for_each(|id| policy.removed(*id));
+        count += victims.len();
+        if victims.is_empty() || unlinked >= bytes {
+            break;
+        }
+    }
+    shared.metrics.evictions.add(count as u64);
     shared.metrics.evicted_bytes.add(unlinked);
-    tracing::debug!(victims = victims.len(), unlinked, asked = bytes, "evicted");
+    tracing::debug!(victims = count, unlinked, asked = bytes, "evicted");
     if unlinked > 0 {
         // A dispatcher that is down tries again by itself when it is up.
-        shared.addresses.dispatcher.hint(DispatcherMessage::RoomMade);
+        shared.addresses.dispatcher.hint(DispatcherMessage::Evicted);
     }
 }

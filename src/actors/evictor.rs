@@ -1,6 +1,6 @@
 //! Role: makes room: picks victims by policy, never a pinned one, and unlinks them.
 //!
-//! Owns: the eviction policy. Receives: [`EvictorMessage`]. Sends: `RoomMade` to the dispatcher.
+//! Owns: the eviction policy. Receives: [`EvictorMessage`]. Sends: `Evicted` to the dispatcher.
 //! On restart: kept: the resident table; rebuilt: the policy, from the table; lost: nothing but the policy's memory of
 //! order beyond what the table's time stamps say. Bounds: the policy holds one entry per resident asset.
 

@@ -41,6 +41,8 @@ const LANE_MAX: usize = 1024;
 /// Contents on their way into memory at once, urgent ones and others each. Small ones that share a frame take no read
 /// of their own, which is why the reads alone do not bound them.
 const FLIGHTS_MAX: usize = 8192;
+/// At most this part of the resident budget is evicted for loads that are queued behind the one that lacks memory.
+const EVICT_AHEAD_PART: u64 = 16;
 /// Of the resident budget, in percent: above it nothing is prefetched.
 const PREFETCH_BELOW_PERCENT: u64 = 85;
 
@@ -137,6 +139,12 @@ impl Actor for IoDispatcher {
             DispatcherMessage::Ready => state.take_ready(),
             DispatcherMessage::LookedUp(found) => state.looked_up(found),
             DispatcherMessage::RoomMade => drop(state.retry_waiting()),
+            DispatcherMessage::Evicted => {
+                if let Some(shortfall) = state.retry_waiting() {
+                    // Others were faster.
+                    state.ask_for_room(&shortfall);
+                }
+            }
             DispatcherMessage::Credit => state.pump(),
             DispatcherMessage::Prefetch(wishes) => state.prefetch(wishes),
             DispatcherMessage::Tick => state.tick(),
@@ -370,7 +378,12 @@ impl State {
     }
 
     fn ask_for_room(&self, shortfall: &Shortfall) {
-        let bytes = shortfall.missing_bytes.max(1);
+        // Room for those behind it as well, rather than one turn of the evictor for each.
+        let behind = self.waiting.iter().map(|waiting| &waiting.pending).chain(self.wanted.items());
+        let behind = behind.filter(|pending| shortfall.kind.is_none_or(|kind| pending.located.record.kind == kind));
+        let behind: u64 = behind.map(|pending| pending.located.placement.piece_bytes()).sum();
+        let ahead = behind.min(self.shared.config.resident_bytes_max() / EVICT_AHEAD_PART);
+        let bytes = shortfall.missing_bytes.max(1) + ahead;
         let make_room = EvictorMessage::MakeRoom { bytes, kind: shortfall.kind };
         if self.shared.addresses.evictor.cast(make_room).is_err() && self.shared.roster.is_parked("evictor") {
             // Serving goes on without the evictor: the oldest go, by the same policy, from a fresh start.

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::page::{Fault, PageRef};
 use crate::error::{Error, Result};
+use crate::ids::Hashing;
 use crate::limits;
 use crate::storage::{Advice, Mapped, ReadAt};
 
@@ -72,14 +73,17 @@ impl Checked {
     }
 }
 
+/// Bytes that were read, by where they stand.
+type Kept = HashMap<PageRef, Arc<[u8]>, Hashing>;
+
 /// What all generations of one storage share.
 pub(crate) struct Pages {
     pub storage: Arc<dyn ReadAt>,
     pub file: String,
     pub mapping: bool,
     checked: Checked,
-    kept: [Mutex<HashMap<PageRef, Arc<[u8]>>>; SHARDS],
-    pub dictionaries: Mutex<HashMap<PageRef, Arc<[u8]>>>,
+    kept: [Mutex<Kept>; SHARDS],
+    pub dictionaries: Mutex<Kept>,
 }
 
 impl Pages {

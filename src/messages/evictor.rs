@@ -11,7 +11,7 @@ pub enum EvictorMessage {
     /// Many became resident since it last looked: take them in. A hint.
     Residents,
     /// Evict until so many bytes are unlinked, of this kind when one is named. Answered to the dispatcher by
-    /// `RoomMade`, also when nothing could be evicted.
+    /// `Evicted`, unless nothing could be evicted.
     MakeRoom {
         /// Bytes that are missing.
         bytes: u64,

@@ -1,6 +1,6 @@
 //! What the I/O dispatcher is told.
 //!
-//! Senders: the ledger's wake-up (`Ready`), I/O workers (`LookedUp`), the budget and the evictor (`RoomMade`), permits
+//! Senders: the ledger's wake-up (`Ready`), I/O workers (`LookedUp`), the budget (`RoomMade`), the evictor (`Evicted`), permits
 //! (`Credit`), the predictor (`Prefetch`), a timer (`Tick`). Order does not matter between senders. Every message
 //! but `LookedUp` and `Prefetch` is a wake-up that a restart repeats by itself; a lost `LookedUp` gives its
 //! leases back; a lost `Prefetch` was only a wish.
@@ -19,6 +19,8 @@ pub enum DispatcherMessage {
     LookedUp(Vec<Lookup>),
     /// Memory came free.
     RoomMade,
+    /// What the evictor was asked for is done, as far as it could.
+    Evicted,
     /// A read's permit or its part of the I/O reserve came back.
     Credit,
     /// Load these at low priority, if nothing speaks against it.

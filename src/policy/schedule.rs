@@ -10,7 +10,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap};
 use std::hash::Hash;
 
-use crate::ids::Priority;
+use crate::ids::{Hashing, Priority};
 
 pub use score::{Hints, LaneDistances, Weights, score};
 
@@ -33,7 +33,7 @@ pub use score::{Hints, LaneDistances, Weights, score};
 #[derive(Debug)]
 pub struct Lanes<T, K = u64> {
     lanes: [Lane<K>; 4],
-    items: HashMap<K, Slot<T>>,
+    items: HashMap<K, Slot<T>, Hashing>,
     /// Arrivals so far: the order among equal scores.
     arrivals: u64,
     /// Entries pushed to any heap so far: tells the valid entry of a key from stale ones.
@@ -104,7 +104,7 @@ impl<T, K: Eq + Hash + Clone> Lanes<T, K> {
     pub fn new() -> Self {
         Self {
             lanes: std::array::from_fn(|_| Lane { heap: BinaryHeap::new(), live: 0, passed: 0 }),
-            items: HashMap::new(),
+            items: HashMap::default(),
             arrivals: 0,
             stamps: 0,
         }
@@ -230,6 +230,11 @@ impl<T, K: Eq + Hash + Clone> Lanes<T, K> {
     /// Whether nothing is queued.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
+    }
+
+    /// What is queued, in no particular order.
+    pub fn items(&self) -> impl Iterator<Item = &T> {
+        self.items.values().map(|slot| &slot.item)
     }
 
     /// Takes out everything, in no particular order.

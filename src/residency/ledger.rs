@@ -47,7 +47,7 @@ use super::generations::Live;
 use super::table::ResidentTable;
 use crate::bundle::{AssetRecord, Placement};
 use crate::error::{Error, Result};
-use crate::ids::{AssetId, AssetPath, ContentHash, Generation, Origin, Priority};
+use crate::ids::{AssetId, AssetPath, ContentHash, Generation, Hashing, Origin, Priority};
 
 pub use self::inbox::{Change, OnReady};
 pub use self::lease::{Lease, Working};
@@ -149,9 +149,9 @@ pub enum Joined {
 
 /// The table of all open requests. See the module's words.
 pub struct Ledger {
-    entries: DashMap<Key, Arc<Entry>>,
+    entries: DashMap<Key, Arc<Entry>, Hashing>,
     /// The entry that does the work for a content, once a merge named it.
-    contents: DashMap<(ContentHash, Want), Arc<Entry>>,
+    contents: DashMap<(ContentHash, Want), Arc<Entry>, Hashing>,
     inbox: Inbox,
     deadlines: Deadlines,
     strikes: Strikes,
@@ -172,8 +172,8 @@ impl Ledger {
     /// each one that follows.
     pub fn new(table: Arc<ResidentTable>, open_max: usize) -> Arc<Ledger> {
         Arc::new(Ledger {
-            entries: DashMap::new(),
-            contents: DashMap::new(),
+            entries: DashMap::default(),
+            contents: DashMap::default(),
             inbox: Inbox::default(),
             deadlines: Deadlines::default(),
             strikes: Strikes::default(),

@@ -32,7 +32,7 @@ use super::asset::Asset;
 use super::content::Content;
 use super::generations::Generations;
 use super::hold::{self, Grace, Hold, Linked, Readers, Replaced, Swap};
-use crate::ids::{AssetId, AssetKind, ContentHash, Generation};
+use crate::ids::{AssetId, AssetKind, ContentHash, Generation, Hashing};
 
 pub(super) use self::version::Node;
 
@@ -71,7 +71,7 @@ pub struct ResidentTable {
     tick: AtomicU32,
     writer: Mutex<Writer>,
     /// Content that is still in memory under any name.
-    contents: DashMap<ContentHash, Weak<Content>>,
+    contents: DashMap<ContentHash, Weak<Content>, Hashing>,
     /// What was taken out while a thread was stopped in the middle of a look-up.
     late: Mutex<Vec<(Grace, Gone)>>,
 }
@@ -96,7 +96,7 @@ struct Writer {
     slots_used: usize,
     /// For each id that changed in a generation after the oldest live one: which ones, in order. An asset loaded for
     /// an older generation learns from it when its version ends.
-    changes: HashMap<AssetId, Vec<Generation>>,
+    changes: HashMap<AssetId, Vec<Generation>, Hashing>,
     /// The ids of `changes`, by generation.
     changed: BTreeMap<Generation, Vec<AssetId>>,
     /// No generation before this one is live: nothing is admitted for it.
@@ -124,12 +124,12 @@ impl ResidentTable {
                 versions: 0,
                 assets: 0,
                 slots_used: 0,
-                changes: HashMap::new(),
+                changes: HashMap::default(),
                 changed: BTreeMap::new(),
                 oldest: Generation(0),
                 sweep_at: SWEEP_MIN,
             }),
-            contents: DashMap::new(),
+            contents: DashMap::default(),
             late: Mutex::default(),
         }
     }

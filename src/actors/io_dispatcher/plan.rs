@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 
 use crate::bundle::{Codec, FrameRef};
 use crate::error::Error;
-use crate::ids::Priority;
+use crate::ids::{Hashing, Priority};
 use crate::limits;
 use crate::messages::work::{FrameJob, Part, Waits, fail_all};
 use crate::platform::io::Access;
@@ -85,7 +85,7 @@ impl Planned {
 /// stored is two.
 #[derive(Default)]
 pub struct UnderWay {
-    frames: HashMap<(usize, u64, Codec), Known>,
+    frames: HashMap<(usize, u64, Codec), Known, Hashing>,
     prune_at: usize,
 }
 

@@ -145,7 +145,7 @@ pub(super) async fn run<T: Send + 'static>(mut ring: Ring<T>, mut depth: Depth, 
         // From here on the kernel announces and submitters wake; what came before that is seen by a last look.
         ring.announce(true);
         engine.asleep.store(true, Ordering::SeqCst);
-        if !ring.has_news() && engine.inbox.is_empty() {
+        if !ring.has_news_at_last() && engine.inbox.is_empty() {
             count(&counters.sleeps, 1);
             let slept = SystemClock.now();
             let lingering = ring.holds_files();
@@ -160,6 +160,9 @@ pub(super) async fn run<T: Send + 'static>(mut ring: Ring<T>, mut depth: Depth, 
                 () = tokio::time::sleep(FILES_LINGER), if lingering => ring.let_files_go(),
             }
             patience.slept(SystemClock.now().saturating_duration_since(slept));
+        } else {
+            // Whatever the kernel says, the actors on this thread get their turn.
+            tokio::task::yield_now().await;
         }
         engine.asleep.store(false, Ordering::SeqCst);
         ring.announce(false);

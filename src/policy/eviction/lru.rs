@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 use super::{Eviction, View};
-use crate::ids::{AssetId, AssetKind};
+use crate::ids::{AssetId, AssetKind, Hashing};
 
 /// Stale entries that a queue may hold before it is worth a rebuild.
 const STALE_MIN: usize = 64;
@@ -21,7 +21,7 @@ const TURN: u64 = 1 << 32;
 pub struct Lru {
     /// One queue per kind, so that a kind's budget never has to look at the others.
     queues: [Queue; AssetKind::ALL.len()],
-    known: HashMap<AssetId, Known>,
+    known: HashMap<AssetId, Known, Hashing>,
     /// The newest tick seen, counted on past the wrap of 32 bits.
     newest: u64,
     admissions: u64,
@@ -82,7 +82,7 @@ impl Lru {
     }
 }
 
-fn valid(known: &HashMap<AssetId, Known>, entry: &Entry) -> bool {
+fn valid(known: &HashMap<AssetId, Known, Hashing>, entry: &Entry) -> bool {
     known.get(&entry.id).is_some_and(|known| known.admission == entry.admission)
 }
 

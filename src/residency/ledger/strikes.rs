@@ -7,7 +7,7 @@ use dashmap::{DashMap, Entry as Place};
 
 use super::{Key, Want};
 use crate::error::Error;
-use crate::ids::{AssetId, ContentHash, Generation};
+use crate::ids::{AssetId, ContentHash, Generation, Hashing};
 use crate::limits;
 
 /// Items remembered. Past it a new one counts only while its entry is open.
@@ -25,7 +25,7 @@ struct Item {
 /// The items that failed and have not succeeded since.
 #[derive(Default)]
 pub(super) struct Strikes {
-    items: DashMap<(AssetId, Want), Item>,
+    items: DashMap<(AssetId, Want), Item, Hashing>,
     /// The number of items: mostly 0, and then nothing is looked up.
     count: AtomicUsize,
 }

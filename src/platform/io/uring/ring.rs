@@ -131,6 +131,12 @@ pub(in crate::platform::io) struct Ring<T> {
     sqpoll: bool,
     /// The kernel had no room at the last attempt.
     out_of_room: bool,
+    /// The kernel said at the last call that it had put something off, and still says so, but had nothing: it may set
+    /// that flag after the call has done the work, and then clears it only with the next work.
+    false_alarm: bool,
+    /// Pretends that the flag is set.
+    #[cfg(test)]
+    pub(super) alarm: bool,
     /// Submitting failed for good: what still stands in the submission queue must never be submitted.
     broken: bool,
 }
@@ -162,6 +168,9 @@ impl<T> Ring<T> {
             cancels: VecDeque::new(),
             sqpoll: config.sqpoll.is_some(),
             out_of_room: false,
+            false_alarm: false,
+            #[cfg(test)]
+            alarm: false,
             broken: false,
         })
     }
@@ -274,14 +283,15 @@ impl<T> Ring<T> {
     pub(super) fn hand_over(&mut self, outcome: &mut Outcome<T>) -> u64 {
         let mut batches = 0;
         self.out_of_room = false;
+        self.false_alarm = false;
         self.queue_rest(outcome);
         loop {
-            let (put_off, asleep) = {
+            let asleep = {
                 let queue = self.uring.submission();
-                let overflow = queue.cq_overflow();
-                outcome.overflows += u64::from(overflow);
-                (queue.taskrun() || overflow, self.sqpoll && !queue.is_empty() && queue.need_wakeup())
+                outcome.overflows += u64::from(queue.cq_overflow());
+                self.sqpoll && !queue.is_empty() && queue.need_wakeup()
             };
+            let put_off = self.has_put_off();
             if self.sqpoll {
                 // The kernel's own thread takes it from here; it only has to be awake.
                 batches += u64::from(!self.unsubmitted.is_empty());
@@ -293,6 +303,7 @@ impl<T> Ring<T> {
                 {
                     tracing::error!(%error, "the kernel's submission thread cannot be woken");
                 }
+                self.false_alarm = put_off && self.uring.completion().is_empty();
                 return batches;
             }
             if self.unsubmitted.is_empty() && !put_off {
@@ -300,6 +311,7 @@ impl<T> Ring<T> {
             }
             match self.enter(self.unsubmitted.len(), 0, false) {
                 Ok(taken) => {
+                    self.false_alarm = put_off && self.uring.completion().is_empty();
                     batches += u64::from(taken > 0);
                     self.unsubmitted.drain(..taken.min(self.unsubmitted.len()));
                     if self.unsubmitted.is_empty() {
@@ -407,11 +419,24 @@ impl<T> Ring<T> {
 
     /// Whether the kernel has news: a look at memory, no system call.
     pub(super) fn has_news(&mut self) -> bool {
-        let put_off = {
-            let queue = self.uring.submission();
-            queue.taskrun() || queue.cq_overflow()
-        };
-        put_off || !self.uring.completion().is_empty()
+        !self.uring.completion().is_empty() || (!self.false_alarm && self.has_put_off())
+    }
+
+    /// Whether the kernel has news, for certain: asked before sleeping, when it announces already what comes later.
+    pub(super) fn has_news_at_last(&mut self) -> bool {
+        // What it put off before it announced would never be announced.
+        let interrupted = self.has_put_off() && self.enter(0, 0, false).is_err();
+        interrupted || !self.uring.completion().is_empty()
+    }
+
+    /// Whether the kernel says that it waits for a call to complete something.
+    fn has_put_off(&mut self) -> bool {
+        #[cfg(test)]
+        if self.alarm {
+            return true;
+        }
+        let queue = self.uring.submission();
+        queue.taskrun() || queue.cq_overflow()
     }
 
     /// Whether the kernel announces completions: only while somebody sleeps until then.

@@ -1,9 +1,11 @@
 //! The ring against kernels that refuse, pieces that come short, and askers that die.
 
 use super::*;
+use crate::platform::affinity::CpuSet;
 use crate::platform::io::DriverConfig;
-use crate::platform::io::{Access, ReadOp};
+use crate::platform::io::{Access, ReadDone, ReadOp};
 use crate::platform::memory::AlignedBuffer;
+use crate::platform::threads::{OsThreads, Pool};
 use crate::storage::ReadAt;
 use std::fs::File;
 use std::io;
@@ -121,4 +123,43 @@ fn a_completion_queue_that_overflows_is_counted_and_loses_nothing() {
         assert_eq!(outcome.done[0].bytes(), b"late");
         assert!(outcome.overflows > 0 && ring.with_kernel() == 0);
     });
+}
+
+/// Some kernels set the flag after the call that did the work, and clear it only with the next work.
+#[test]
+fn a_flag_that_stays_set_keeps_neither_the_actors_from_their_turn_nor_a_completion_from_them() {
+    if probe().is_err() {
+        return;
+    }
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let account = Arc::new(Account::new(2));
+            let pool = Pool::new("alarm", 1, &CpuSet::default(), &OsThreads).unwrap();
+            let engine = Uring::new(Arc::clone(&account), Arc::new(Positioned::new(pool, Arc::clone(&account))));
+            let mut ring = Ring::new(&DriverConfig { depth: 2, ..DriverConfig::default() }).unwrap();
+            ring.alarm = true;
+            let (reader, mut writer) = io::pipe().unwrap();
+            let source: Arc<dyn ReadAt> = Arc::new(Pipe(File::from(OwnedFd::from(reader))));
+            let (done, mut completed) = tokio::sync::mpsc::channel(1);
+            account.attach(Box::new(move |reads: Vec<ReadDone<Arc<()>>>| drop(done.try_send(reads))));
+            let actors = async {
+                for _ in 0..100 {
+                    tokio::task::yield_now().await;
+                }
+                engine.start(account.admit(vec![read(&source, Arc::new(()))]).0);
+                for _ in 0..100 {
+                    tokio::task::yield_now().await;
+                }
+                writer.write_all(b"late").unwrap();
+                let reads = completed.recv().await.unwrap();
+                account.close();
+                reads[0].bytes().to_vec()
+            };
+            let ((), bytes) = tokio::join!(run(ring, Depth::new(2, false), &engine), actors);
+            tell.send(bytes).unwrap();
+        });
+    });
+    assert_eq!(told.recv_timeout(Duration::from_secs(60)).unwrap(), b"late");
 }
