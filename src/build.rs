@@ -21,6 +21,7 @@ pub mod transform;
 mod unpack;
 pub mod workshop;
 
+pub use self::arena::ArenaStats;
 pub use self::builder::{BuildOptions, Built, NoProgress, Progress, TreeBuilder};
 pub use self::compact::{CompactReport, compact};
 pub use self::contents::ContentReader;

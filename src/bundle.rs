@@ -37,10 +37,10 @@ pub use codec::{Decoder, EncodeHint, EncodedFrame, Encoder, check_stored};
 pub use commit::Committer;
 pub use locate::Found;
 pub use reader::Bundle;
-pub use stage::{AssetPut, Changes, ContentPut};
+pub use stage::{AssetPut, Changes, ContentPut, Laid};
 pub use values::{AssetRecord, BuildRecord, BundleInfo, Codec, ContentRecord, Dependency, FrameRef, Piece, Placement};
 pub use verify::{Finding, Verified};
-pub use writer::{BundleWriter, Params};
+pub use writer::{BundleWriter, Params, Preparation, Prepared};
 
 /// Major version of the format: another one is not readable here.
 pub const FORMAT_MAJOR: u16 = 1;

@@ -80,7 +80,11 @@ impl AssetPath {
 
     /// The extension of the last part, if it has one, as written.
     pub fn extension(&self) -> Option<&str> {
-        self.file_name().rsplit_once('.').and_then(|(stem, ext)| (!stem.is_empty()).then_some(ext))
+        // From the end, where it is: this is asked of every path several times while a tree is packed.
+        let bytes = self.0.as_bytes();
+        let at = bytes.iter().rposition(|byte| matches!(byte, b'.' | b'/'))?;
+        let is_extension = bytes[at] == b'.' && at > 0 && bytes[at - 1] != b'/';
+        is_extension.then(|| &self.0[at + 1..])
     }
 
     /// The folder that holds the asset; empty at the top of the tree.
@@ -161,6 +165,9 @@ impl AssetId {
         Self(self.0 ^ STORED)
     }
 }
+
+/// No extension that stands for a kind is longer.
+const EXTENSION_BYTES_MAX: usize = 8;
 
 /// Any number that is not small: "as stored" in ASCII, as it happens.
 const STORED: u64 = u64::from_be_bytes(*b"asstored");
@@ -263,9 +270,14 @@ impl AssetKind {
 
     /// The kind that a path's extension stands for; [`AssetKind::Other`] when it is not known.
     pub fn of_path(path: &str) -> Self {
-        let name = path.rsplit('/').next().unwrap_or(path);
-        let Some((_, extension)) = name.rsplit_once('.') else { return Self::Other };
-        match extension.to_ascii_lowercase().as_str() {
+        let Some(at) = path.bytes().rposition(|byte| matches!(byte, b'.' | b'/')) else { return Self::Other };
+        let (mut lower, extension) = ([0; EXTENSION_BYTES_MAX], &path.as_bytes()[at + 1..]);
+        let Some(lower) = lower.get_mut(..extension.len()).filter(|_| path.as_bytes()[at] == b'.') else {
+            return Self::Other;
+        };
+        lower.copy_from_slice(extension);
+        lower.make_ascii_lowercase();
+        match std::str::from_utf8(lower).unwrap_or_default() {
             "png" | "jpg" | "jpeg" | "webp" | "avif" | "gif" | "bmp" | "tga" | "dds" | "ktx" | "ktx2" | "basis"
             | "hdr" | "exr" | "ico" | "svg" | "tif" | "tiff" => Self::Texture,
             "obj" | "mtl" | "glb" | "bin" | "fbx" | "stl" | "ply" | "b3d" | "spm" | "sol" | "mesh" => Self::Mesh,

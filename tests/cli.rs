@@ -156,6 +156,8 @@ fn packing_an_unchanged_tree_changes_no_byte_and_an_edit_appends() {
     assert_eq!((edited["generation"].as_u64(), edited["layout"].as_str()), (Some(2), Some("access")));
     let appended = edited["appended_bytes"].as_u64().unwrap();
     assert!(appended > 0 && appended < 50_000, "{appended}");
+    let [used, peak] = ["arena_bytes", "arena_peak_bytes"].map(|name| edited[name].as_u64().unwrap());
+    assert!(used > 0 && used <= peak && peak < 1 << 20, "{used} of {peak}");
 }
 
 #[test]

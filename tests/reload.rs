@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use common::{Tree, check, content, name, within};
+use common::{PATIENCE, Tree, check, content, name, within};
 use flyloft::telemetry::Subscription;
 use flyloft::{ContentHash, Event, Runtime};
 
@@ -30,7 +30,7 @@ async fn wait_for<T>(events: &mut Subscription, mut wanted: impl FnMut(&Event) -
 
 /// Waits until readers see `path` as `bytes`, or not at all.
 async fn until_seen(runtime: &Runtime, events: &mut Subscription, path: &str, bytes: Option<&[u8]>) {
-    within(async {
+    let seen = tokio::time::timeout(PATIENCE, async {
         loop {
             let now = runtime.load(path).await.ok();
             if now.as_deref() == bytes {
@@ -38,8 +38,11 @@ async fn until_seen(runtime: &Runtime, events: &mut Subscription, path: &str, by
             }
             drop(tokio::time::timeout(std::time::Duration::from_millis(50), events.recv()).await);
         }
-    })
-    .await;
+    });
+    if seen.await.is_err() {
+        let (now, failures) = (runtime.load(path).await.map(|asset| asset.len()), runtime.status().failures);
+        panic!("{path}: {now:?} bytes, not {:?}; what fails: {failures:?}", bytes.map(<[u8]>::len));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -64,6 +67,9 @@ async fn a_saved_file_is_what_readers_see_and_old_handles_and_snapshots_stay() {
     // It was resident, so it is resident: no load is needed.
     assert_eq!(&*runtime.get(name(4)).unwrap(), content(4, 1));
     assert_eq!(&*held, content(4, 0));
+    // Where parts of a path are separated by another character, the file was found by way of its folder alone, and
+    // its own event was a failure.
+    assert!(runtime.status().failures.is_empty(), "{:?}", runtime.status().failures);
     assert_eq!(&*within(before.load(name(4))).await.unwrap(), content(4, 0));
     assert_eq!(&*within(before.load(name(6))).await.unwrap(), content(6, 0));
 }
@@ -77,8 +83,11 @@ async fn files_that_come_go_and_move_are_followed() {
     std::fs::rename(tree.root().join("new"), tree.root().join("moved")).unwrap();
     until_seen(&runtime, &mut events, "moved/deep/er/file.txt", Some(b"hello")).await;
     until_seen(&runtime, &mut events, "new/deep/er/file.txt", None).await;
-    tree.remove("moved/deep/er/file.txt");
-    until_seen(&runtime, &mut events, "moved/deep/er/file.txt", None).await;
+    // Wine tells of what is below a folder that was renamed under the folder's old name (docs/platforms.md).
+    if std::env::var_os("FLYLOFT_UNDER_WINE").is_none() {
+        tree.remove("moved/deep/er/file.txt");
+        until_seen(&runtime, &mut events, "moved/deep/er/file.txt", None).await;
+    }
     tree.replace(&name(3), b"replaced by rename");
     until_seen(&runtime, &mut events, &name(3), Some(b"replaced by rename")).await;
 }
@@ -163,6 +172,8 @@ async fn a_snapshot_is_of_one_generation_through_a_thousand_edits_and_nothing_is
                 let again = snapshot.load(name(index)).await.unwrap();
                 assert_eq!(asset.hash(), again.hash(), "one snapshot, two editions");
                 reads += 1;
+                // Hits are answered without a pause: the runtime's timers must have their turn.
+                tokio::task::yield_now().await;
             }
             reads
         }));

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::tree::Tree;
+use super::arena::ArenaStats;
 use super::contents::ContentReader;
 use super::frames::{Dictionaries, Encoders};
 use super::scan::Exclude;
@@ -92,6 +93,8 @@ pub struct Built {
     /// Dependencies on nothing, links that are not followed: of the files that were read this time. What a scan finds
     /// again is told once.
     pub warnings: Vec<String>,
+    /// What arenas held while it was built.
+    pub arenas: ArenaStats,
     /// Microseconds of looking, reading and transforming.
     pub build_us: u64,
     /// Microseconds of encoding, writing and checking.
@@ -245,6 +248,12 @@ impl TreeBuilder {
     /// Whether it can still build; if not, opening the bundle anew goes back to the last committed generation.
     pub fn is_sound(&self) -> bool {
         self.broken.is_none()
+    }
+
+    /// Takes out what is known of the tree, for who drops it while something else is waited for: a large one takes a
+    /// while. The next thing to do is then a scan.
+    pub(super) fn take_tree(&mut self) -> impl Send + use<> {
+        std::mem::take(&mut self.tree)
     }
 
     /// Bytes of the source files, as they were read last.

@@ -73,7 +73,8 @@ fn rewrite(
         uses.sort_unstable();
         dependencies.push(uses);
     }
-    let fresh = fresh(&assets, &dependencies);
+    let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(64));
+    let fresh = fresh(threads, &assets, &dependencies);
     let contents: Vec<(AssetPath, u64)> = fresh.iter().map(|&at| (assets[at].path.clone(), assets[at].len)).collect();
     let bytes = Old { bundle: old, assets: &assets, fresh: &fresh, readers: Mutex::default() };
     let mut dictionaries = Dictionaries::default();
@@ -81,11 +82,11 @@ fn rewrite(
         writer: &mut writer,
         encoders: &Encoders::new(layout),
         dictionaries: &mut dictionaries,
-        threads: std::thread::available_parallelism().map_or(1, |count| count.get().min(64)),
+        threads,
         train: true,
         progress,
     };
-    let pieces = layer.lay_out(&contents, &bytes)?;
+    let pieces = layer.lay_out(&contents, &bytes, || ())?;
     let mut placed: HashMap<usize, Vec<(u32, u32, u32)>> = fresh.iter().copied().zip(pieces).collect();
     let mut put = Vec::with_capacity(assets.len());
     for (at, (asset, dependencies)) in assets.into_iter().zip(dependencies).enumerate() {
@@ -115,14 +116,11 @@ fn rewrite(
 }
 
 /// The assets whose contents are laid out, in layout order: the first of each content.
-fn fresh(assets: &[AssetRecord], dependencies: &[Vec<AssetPath>]) -> Vec<usize> {
-    let number: HashMap<&AssetPath, u32> =
-        assets.iter().enumerate().map(|(number, asset)| (&asset.path, number as u32)).collect();
-    let edges: Vec<Vec<u32>> =
-        dependencies.iter().map(|uses| uses.iter().filter_map(|path| number.get(path).copied()).collect()).collect();
-    let paths: Vec<&AssetPath> = assets.iter().map(|asset| &asset.path).collect();
+fn fresh(threads: usize, assets: &[AssetRecord], dependencies: &[Vec<AssetPath>]) -> Vec<usize> {
+    let uses: Vec<(&AssetPath, &[AssetPath])> =
+        assets.iter().zip(dependencies).map(|(asset, uses)| (&asset.path, uses.as_slice())).collect();
     let mut seen: HashSet<ContentHash> = HashSet::new();
-    let order = plan::order(&paths, &edges).into_iter().map(|at| at as usize);
+    let order = plan::order(threads, &uses).into_iter().map(|at| at as usize);
     order.filter(|&at| seen.insert(assets[at].content)).collect()
 }
 

@@ -99,11 +99,17 @@ pub(super) struct Layer<'a> {
 }
 
 impl Layer<'_> {
-    /// Writes the contents, given in layout order as path and length. Returns where each lies.
+    /// Writes the contents, given in layout order as path and length. Calls `planned` when it is known which frames
+    /// there will be. Returns where each content lies.
     ///
     /// # Errors
     /// Those of reading the contents and of writing. [`Error::DiskFull`] says how many bytes were still to be written.
-    pub fn lay_out(&mut self, contents: &[(AssetPath, u64)], bytes: &dyn Bytes) -> Result<Vec<Pieces>> {
+    pub fn lay_out(
+        &mut self,
+        contents: &[(AssetPath, u64)],
+        bytes: &dyn Bytes,
+        planned: impl FnOnce(),
+    ) -> Result<Vec<Pieces>> {
         let layout = self.writer.layout();
         let frame_bytes_max = layout.frame_bytes_max();
         let cuts = parallel::map(
@@ -117,6 +123,7 @@ impl Layer<'_> {
             items.push(Item { path: path.clone(), len: *len, cuts: cuts? });
         }
         let plan = plan::plan(&items, frame_bytes_max as u64);
+        planned();
         let early =
             if self.train && layout == Layout::Access { self.train(&items, &plan, bytes)? } else { Early::default() };
         self.encode(&items, &plan, bytes, early)

@@ -88,13 +88,13 @@ pub fn closure(
 /// up the chain; everything else stands by itself.
 ///
 /// `edges[a]` are the nodes that `a` uses.
-pub fn leaders(edges: &[Vec<u32>]) -> Vec<u32> {
+pub fn leaders<E: AsRef<[u32]>>(edges: &[E]) -> Vec<u32> {
     const NONE: u32 = u32::MAX;
     const MANY: u32 = u32::MAX - 1;
     let mut user = vec![NONE; edges.len()];
     for (node, uses) in edges.iter().enumerate() {
         let node = node as u32;
-        for &target in uses {
+        for &target in uses.as_ref() {
             let slot = &mut user[target as usize];
             if target != node && *slot != node {
                 *slot = if *slot == NONE { node } else { MANY };

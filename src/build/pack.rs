@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::arena::ArenaStats;
 use super::builder::{self, BuildOptions, Progress, TreeBuilder};
 use crate::error::{Error, Result};
 use crate::event::BuildFailure;
@@ -24,6 +25,8 @@ pub struct PackReport {
     pub file_bytes: u64,
     /// Bytes that this packing appended; all of them for a new bundle.
     pub appended_bytes: u64,
+    /// What arenas held while it was built.
+    pub arenas: ArenaStats,
     /// Whether the bundle was up to date and not touched.
     pub unchanged: bool,
     /// What does not build; only with [`BuildOptions::tolerant`].
@@ -93,10 +96,15 @@ fn fresh(
 
 fn run(builder: &mut TreeBuilder, progress: &dyn Progress) -> Result<PackReport> {
     let before = builder.bundle().map(|bundle| bundle.info().file_bytes).unwrap_or(0);
-    let built = builder.scan(progress)?;
+    let mut built = builder.scan(progress)?;
+    let source_bytes = builder.source_bytes();
+    let used = (builder.take_tree(), std::mem::take(&mut built.changed));
     if let Some(bundle) = &built.bundle {
         progress.step(0, 1, "write");
-        builder.committer().commit(bundle)?;
+        std::thread::scope(|scope| {
+            scope.spawn(move || drop(used));
+            builder.committer().commit(bundle)
+        })?;
         progress.step(1, 1, "write");
     }
     let Some(bundle) = builder.bundle() else {
@@ -106,9 +114,10 @@ fn run(builder: &mut TreeBuilder, progress: &dyn Progress) -> Result<PackReport>
     Ok(PackReport {
         generation: info.generation,
         assets: info.assets,
-        source_bytes: builder.source_bytes(),
+        source_bytes,
         file_bytes: info.file_bytes,
         appended_bytes: info.file_bytes - before.min(info.file_bytes),
+        arenas: built.arenas,
         unchanged: built.bundle.is_none(),
         failures: built.failures,
         warnings: built.warnings,

@@ -4,10 +4,12 @@
 //! Small contents of a kind share frames. A content that is larger than a frame has frames of its own; what is left
 //! over at its end shares one, unless the content is so large that it does not matter.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
-use super::graph;
+use super::arena::{Arenas, Lent};
+use super::{graph, parallel};
 use crate::ids::{AssetKind, AssetPath};
 
 /// How many frames of a kind are filled at once: what does not fit into one may fit into the next.
@@ -68,13 +70,44 @@ pub struct Plan {
 
 /// The order in which assets are laid out: path order, but what one asset alone uses comes right after it.
 ///
-/// `edges[a]` are the assets that `a` uses; `paths` is in path order. Returns numbers of assets.
-pub fn order(paths: &[&AssetPath], edges: &[Vec<u32>]) -> Vec<u32> {
-    let leaders = graph::leaders(edges);
-    let mut order: Vec<u32> = (0..paths.len() as u32).collect();
+/// `assets` are paths, in path order, and what each uses; what is not among them counts for nothing. Returns numbers of
+/// assets.
+pub fn order(threads: usize, assets: &[(&AssetPath, &[AssetPath])]) -> Vec<u32> {
+    let mut arenas = Arenas::new(threads);
+    let edges = edges(threads, assets, &arenas.lend());
+    let leaders = graph::leaders(&edges);
+    let mut order: Vec<u32> = (0..assets.len() as u32).collect();
     // Numbers are in path order, so that comparing them compares paths.
-    order.sort_by_key(|&asset| (leaders[asset as usize], asset != leaders[asset as usize], asset));
+    let place = |asset: u32| (leaders[asset as usize], asset != leaders[asset as usize], asset);
+    if !order.is_sorted_by_key(|&asset| place(asset)) {
+        order.sort_unstable_by_key(|&asset| place(asset));
+    }
     order
+}
+
+/// The numbers of the assets that each asset uses.
+fn edges<'b>(threads: usize, assets: &[(&AssetPath, &[AssetPath])], lent: &Lent<'b>) -> Vec<Cow<'b, [u32]>> {
+    let number: HashMap<&AssetPath, u32> =
+        assets.iter().enumerate().map(|(number, (path, _))| (*path, number as u32)).collect();
+    parallel::map(
+        threads,
+        assets,
+        || (lent.arena(), Vec::new(), Vec::new()),
+        |(arena, before, found), _, (_, uses)| {
+            // Neighbouring assets mostly use the same ones, named in the same order.
+            before.truncate(uses.len());
+            for (index, path) in uses.iter().enumerate() {
+                match before.get_mut(index) {
+                    Some((last, _)) if *last == path => {}
+                    Some(last) => *last = (path, number.get(path).copied()),
+                    None => before.push((path, number.get(path).copied())),
+                }
+            }
+            found.clear();
+            found.extend(before.iter().filter_map(|(_, number)| *number));
+            arena.list(found).map_or_else(|| Cow::Owned(found.clone()), Cow::Borrowed)
+        },
+    )
 }
 
 /// Lays out `items`, which are in layout order, in frames of at most `frame_bytes_max`.

@@ -7,6 +7,7 @@ mod exclude;
 mod links;
 mod twins;
 
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -70,6 +71,13 @@ impl Scan {
         self.problems.sort_by(|a, b| a.path.cmp(&b.path));
         self.warnings.sort();
     }
+}
+
+/// The place in the tree of a path relative to its top: its parts separated by `/`, whatever separates them here. `None`
+/// when it is no text.
+pub(super) fn place_of(relative: &Path) -> Option<Cow<'_, str>> {
+    let text = relative.to_str()?;
+    Some(if cfg!(windows) { text.replace('\\', "/").into() } else { text.into() })
 }
 
 /// A failure of the step "scan".
@@ -208,6 +216,8 @@ impl Scanner<'_> {
                 drop(guard);
                 more.notify_all();
             }
+            // Sorted here by each thread: merging the parts is quick.
+            mine.sort();
             let mut guard = lock(&found);
             guard.0.append(mine);
             guard.1.append(&mut links);

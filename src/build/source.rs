@@ -13,7 +13,7 @@ use super::stats::Stamp;
 use crate::event::BuildFailure;
 use crate::ids::ContentHash;
 use crate::platform::clock::Clock;
-use crate::platform::fs::{FileStat, FileSystem};
+use crate::platform::fs::{Below, FileStat, FileSystem};
 
 /// The cause when a file is not read because somebody is writing it.
 pub(super) const BEING_WRITTEN: &str = "it is being written; it is read again when it is closed";
@@ -27,26 +27,37 @@ pub(super) const WHOLE_BYTES_MAX: u64 = 64 << 20;
 /// How much of such a file is read at once.
 const PART_BYTES: usize = 4 << 20;
 
+/// From this many files on it pays to open the top folder for them.
+const MANY_FILES: usize = 16;
+
 /// A source file that was read.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct Source<'b> {
     pub file: SourceFile,
     pub hash: ContentHash,
     /// Its bytes, when they are few enough to be kept.
-    pub bytes: Option<Kept>,
+    pub bytes: Option<Kept<'b>>,
     pub references: Vec<Reference>,
     /// Whether its stat tells later whether it changed.
     pub trusted: bool,
 }
 
 /// Hash, bytes if they are kept, references.
-type Read = (ContentHash, Option<Kept>, Vec<Reference>);
+type Read<'b> = (ContentHash, Option<Kept<'b>>, Vec<Reference>);
+
+/// The top folder of a tree of which `count` files are read, open if that pays.
+pub(super) fn open_folder<'a>(fs: &'a dyn FileSystem, root: &Path, count: usize) -> Option<Box<dyn Below + 'a>> {
+    // Without it everything works, slower.
+    if count >= MANY_FILES { fs.below(root).ok() } else { None }
+}
 
 /// Reads source files for one build.
 pub(super) struct Reader<'a> {
     pub fs: &'a dyn FileSystem,
     pub clock: &'a dyn Clock,
     pub root: &'a Path,
+    /// The same folder, open; only where many files are read.
+    pub below: Option<&'a dyn Below>,
     /// Whether a file that somebody is writing is refused: whoever watches reads it when it is closed.
     pub wary: bool,
     /// Bytes that may still be kept in memory.
@@ -58,24 +69,27 @@ impl Reader<'_> {
         file.at.as_deref().map_or_else(|| self.root.join(file.path.as_str()), Path::to_owned)
     }
 
+    fn read_into(&self, file: &SourceFile, into: &mut [u8]) -> io::Result<(usize, FileStat)> {
+        match (&file.at, self.below) {
+            (None, Some(below)) => below.read_into(file.path.as_str(), into),
+            _ => self.fs.read_into(&self.place(file), into),
+        }
+    }
+
     /// Reads a file that was just looked at. Its bytes are kept, in `arena`, unless its hash is `known`.
     ///
     /// # Errors
     /// The failure of the step "read".
-    pub fn source(
+    pub fn source<'b>(
         &self,
         file: &SourceFile,
         known: Option<ContentHash>,
-        arena: &mut Arena,
-    ) -> Result<Source, BuildFailure> {
-        let at = self.place(file);
+        arena: &mut Arena<'b>,
+    ) -> Result<Source<'b>, BuildFailure> {
         let read_from = self.clock.wall();
         let mut file = file.clone();
-        let read = if file.stat.len > WHOLE_BYTES_MAX {
-            self.large(&at, &mut file)
-        } else {
-            self.small(&at, &mut file, known, arena)
-        };
+        let read =
+            if file.stat.len > WHOLE_BYTES_MAX { self.large(&mut file) } else { self.small(&mut file, known, arena) };
         match read {
             Ok((hash, bytes, references)) => {
                 let trusted = Stamp::of(&file.stat).is_trusted(read_from);
@@ -90,41 +104,43 @@ impl Reader<'_> {
         }
     }
 
-    fn small(
+    fn small<'b>(
         &self,
-        at: &Path,
         file: &mut SourceFile,
         known: Option<ContentHash>,
-        arena: &mut Arena,
-    ) -> io::Result<Read> {
+        arena: &mut Arena<'b>,
+    ) -> io::Result<Read<'b>> {
         for _ in 0..TRIES_MAX {
             // One byte more than it has, to see that it has no more.
             let Some(room) = arena.room(file.stat.len as usize + 1) else { break };
-            self.refuse_while_written(at, &file.stat)?;
-            let (len, after) = self.fs.read_into(at, room)?;
+            if self.wary {
+                self.refuse_while_written(&self.place(file), &file.stat)?;
+            }
+            let (len, after) = self.read_into(file, room)?;
             let same = Stamp::of(&file.stat) == Stamp::of(&after) && len as u64 == after.len;
             file.stat = after;
             if !same {
                 if after.len > WHOLE_BYTES_MAX {
-                    return self.large(at, file);
+                    return self.large(file);
                 }
                 continue;
             }
             let bytes = &room[..len];
             let hash = ContentHash::of(bytes);
             let references = extract::references(&file.path, bytes);
-            let kept = if known != Some(hash) && self.may_keep(len as u64) { arena.keep(len) } else { None };
+            let keep = known != Some(hash) && self.may_keep(len as u64);
+            let kept = if keep { arena.keep(len).map(Kept::Shared) } else { None };
             return Ok((hash, kept, references));
         }
-        let bytes = self.stable(at, &mut file.stat)?;
+        let bytes = self.stable(&self.place(file), &mut file.stat)?;
         let hash = ContentHash::of(&bytes);
         let references = extract::references(&file.path, &bytes);
         let keep = known != Some(hash) && self.may_keep(bytes.len() as u64);
         Ok((hash, keep.then_some(Kept::Own(bytes)), references))
     }
 
-    fn large(&self, at: &Path, file: &mut SourceFile) -> io::Result<Read> {
-        let (hash, start) = self.hash_large(at, &mut file.stat)?;
+    fn large<'b>(&self, file: &mut SourceFile) -> io::Result<Read<'b>> {
+        let (hash, start) = self.hash_large(&self.place(file), &mut file.stat)?;
         let references = extract::references(&file.path, &start);
         Ok((hash, None, references))
     }
@@ -191,18 +207,21 @@ impl Reader<'_> {
 
     /// Reads a part of a file again.
     pub fn range(&self, file: &SourceFile, range: Range<u64>, into: &mut Vec<u8>) -> io::Result<()> {
-        let opened = self.fs.open(&self.place(file))?;
         let start = into.len();
         into.resize(start + (range.end - range.start) as usize, 0);
-        opened.read_exact_at(range.start, &mut into[start..])
+        let into = &mut into[start..];
+        match (&file.at, self.below) {
+            (None, Some(below)) => below.read_exact_at(file.path.as_str(), range.start, into),
+            _ => self.fs.open(&self.place(file))?.read_exact_at(range.start, into),
+        }
     }
 
     /// Reads a whole file again. Answers whether it shows by how the file looks that it is what it was; if not,
     /// [`Self::is_same`] finds out.
-    pub fn whole(&self, source: &Source, into: &mut Vec<u8>) -> io::Result<bool> {
+    pub fn whole(&self, source: &Source<'_>, into: &mut Vec<u8>) -> io::Result<bool> {
         let (start, len) = (into.len(), source.file.stat.len as usize);
         into.resize(start + len, 0);
-        let (read, now) = self.fs.read_into(&self.place(&source.file), &mut into[start..])?;
+        let (read, now) = self.read_into(&source.file, &mut into[start..])?;
         if read < len {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -214,13 +233,13 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// The failure of the step "read".
-    pub fn is_same(&self, source: &Source, arena: &mut Arena) -> Result<bool, BuildFailure> {
+    pub fn is_same(&self, source: &Source<'_>) -> Result<bool, BuildFailure> {
         let now = self.fs.stat(&self.place(&source.file), true);
         Ok(now.is_ok_and(|now| looks_same(source, &now))
-            || self.source(&source.file, Some(source.hash), arena)?.hash == source.hash)
+            || self.source(&source.file, Some(source.hash), &mut Arena::default())?.hash == source.hash)
     }
 }
 
-fn looks_same(source: &Source, now: &FileStat) -> bool {
+fn looks_same(source: &Source<'_>, now: &FileStat) -> bool {
     source.trusted && Stamp::of(now) == Stamp::of(&source.file.stat)
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use super::page::{PageRef, TreeSpec};
 use super::reader::Inner;
 use super::records::FrameRow;
-use super::root::{Root, SECTION_KEPT, Section};
+use super::root::{Counters, Root, SECTION_KEPT, Section};
 use super::tree::{self, TREE_COUNT, TREES};
 use super::update::{self, Batch, PageSink};
 use super::values::BuildRecord;
@@ -60,7 +60,8 @@ pub enum ContentPut {
         hash: ContentHash,
         /// Its length in bytes.
         len: u64,
-        /// The frames that hold it, in order: number, first byte within the decoded frame, bytes.
+        /// The frames that hold it, in order: number, first byte within the decoded frame, bytes. None yet when the
+        /// changes are prepared before contents are laid out.
         pieces: Vec<(u32, u32, u32)>,
     },
 }
@@ -74,15 +75,28 @@ impl ContentPut {
     }
 }
 
+/// Where a new content came to lie: its hash, and its pieces as in [`ContentPut::New`].
+pub type Laid = (ContentHash, Vec<(u32, u32, u32)>);
+
+/// The next generation as far as it does not depend on where new contents lie.
+pub(super) struct Ready {
+    root: Root,
+    batches: [Batch; TREE_COUNT],
+    contents: contents::Contents,
+}
+
 pub(super) struct Input<'w> {
     pub base: Option<&'w Inner>,
-    pub root: Root,
+    /// As the writer has it now: frames and dictionaries may have been put since `ready` was begun.
+    pub root: &'w Root,
     pub pending: &'w BTreeMap<u32, FrameRow>,
     pub dictionaries: &'w [(u16, PageRef)],
     pub sections: &'w [NewSection],
     /// Where the first page will stand.
     pub at: u64,
-    pub changes: Changes,
+    pub ready: Ready,
+    /// The pieces of new contents that had none yet.
+    pub laid: Vec<Laid>,
 }
 
 pub(super) struct Staged {
@@ -96,30 +110,39 @@ pub(super) struct Staged {
 /// The stage of one generation.
 struct Stage<'w> {
     base: Option<&'w Inner>,
-    pending: &'w BTreeMap<u32, FrameRow>,
     root: Root,
     batches: [Batch; TREE_COUNT],
     contents: contents::Contents,
     folders: folders::Folders,
 }
 
-/// Works out the next generation; `None` when it would be the one that it builds on.
-pub(super) fn stage(input: Input<'_>) -> Result<Option<Staged>> {
-    let Input { base, root, pending, dictionaries, sections, at, changes } = input;
-    let mut stage = Stage {
-        base,
-        pending,
-        root,
-        batches: Default::default(),
-        contents: contents::Contents::default(),
-        folders: folders::Folders::default(),
-    };
+/// Works out everything about the next generation but where its new contents lie.
+pub(super) fn prepare(base: Option<&Inner>, root: Root, changes: Changes) -> Result<Ready> {
+    let (batches, contents) = (Default::default(), contents::Contents::default());
+    let mut stage = Stage { base, root, batches, contents, folders: folders::Folders::default() };
     stage.assets(changes)?;
+    stage.finish_folders()?;
+    let Stage { root, mut batches, contents, .. } = stage;
+    batches.iter_mut().for_each(Batch::settle);
+    Ok(Ready { root, batches, contents })
+}
+
+/// Works out the next generation; `None` when it would be the one that it builds on.
+pub(super) fn finish(input: Input<'_>) -> Result<Option<Staged>> {
+    let Input { base, root: now, pending, dictionaries, sections, at, ready, laid } = input;
+    let Ready { mut root, batches, contents } = ready;
+    root.counters = Counters {
+        next_frame: now.counters.next_frame,
+        next_dictionary: now.counters.next_dictionary,
+        dictionary_bytes: now.counters.dictionary_bytes,
+        ..root.counters
+    };
+    let mut stage = Stage { base, root, batches, contents, folders: folders::Folders::default() };
+    stage.finish_contents(laid, pending)?;
     for (number, at) in dictionaries {
         stage.batch(&tree::DICTIONARIES).put(&number.to_be_bytes(), &at.encode());
     }
-    let used = stage.finish_frames()?;
-    stage.finish_folders()?;
+    let used = stage.finish_frames(pending)?;
     let Stage { mut root, mut batches, .. } = stage;
     let mut pages = PageSink::new(at);
     for (index, spec) in TREES.iter().enumerate() {

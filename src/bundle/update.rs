@@ -58,7 +58,7 @@ impl Batch {
     }
 
     /// Sorts by key; of several changes to one key the last one counts.
-    fn settle(&mut self) {
+    pub fn settle(&mut self) {
         if self.sorted || self.items.is_empty() {
             return;
         }

@@ -11,7 +11,7 @@ use super::pages::{Pages, View};
 use super::reader::Bundle;
 use super::records::{FrameRow, key};
 use super::root::{Root, SECTION_BYTES_MAX, SECTIONS_MAX};
-use super::stage::{self, Changes};
+use super::stage::{self, Changes, Laid};
 use super::superblock::{self, MINOR, Superblock};
 use super::tree;
 use super::values::{Codec, FrameRef};
@@ -66,6 +66,30 @@ pub struct BundleWriter {
     pending_hashes: HashMap<[u8; 32], u32>,
     dictionaries: Vec<(u16, PageRef)>,
     sections: Vec<NewSection>,
+}
+
+/// What the next generation is worked out from. Owns all of it: the writer may put frames meanwhile.
+pub struct Preparation {
+    base: Option<Bundle>,
+    root: Root,
+}
+
+impl Preparation {
+    /// Works out everything about the next generation that does not depend on where new contents lie.
+    ///
+    /// # Errors
+    /// Those of [`BundleWriter::stage`] but for writing.
+    pub fn prepare(self, changes: Changes) -> Result<Prepared> {
+        let ready = stage::prepare(self.base.as_ref().map(|base| &*base.inner), self.root, changes)?;
+        Ok(Prepared { base: self.base.as_ref().map(Bundle::generation), ready })
+    }
+}
+
+/// Changes that [`Preparation::prepare`] worked out, for [`BundleWriter::stage_prepared`].
+pub struct Prepared {
+    /// The generation that they change.
+    base: Option<Generation>,
+    ready: stage::Ready,
 }
 
 /// A section to be set, or removed where there are no bytes.
@@ -344,14 +368,34 @@ impl BundleWriter {
     /// [`Error::DiskFull`] and [`Error::Io`] from writing, [`Error::Corrupt`] from the pages that it builds on,
     /// [`Error::Unsupported`] and [`Error::NotFound`] for changes that cannot be. The writer stands where it stood.
     pub fn stage(&mut self, changes: Changes) -> Result<Bundle> {
-        let staged = stage::stage(stage::Input {
+        let prepared = self.preparation().prepare(changes)?;
+        self.stage_prepared(prepared, Vec::new())
+    }
+
+    /// What it takes to prepare the next generation on another thread, while frames are put.
+    pub fn preparation(&self) -> Preparation {
+        Preparation { base: self.current.clone(), root: self.root.clone() }
+    }
+
+    /// Like [`BundleWriter::stage`], with changes that were prepared since the last generation. `laid` says where new
+    /// contents lie that were put without pieces.
+    ///
+    /// # Errors
+    /// Those of [`BundleWriter::stage`]; [`Error::Unsupported`] when another generation was staged since.
+    pub fn stage_prepared(&mut self, prepared: Prepared, laid: Vec<Laid>) -> Result<Bundle> {
+        if prepared.base != self.current.as_ref().map(Bundle::generation) {
+            let why = "another generation was staged since".into();
+            return Err(Error::Unsupported { what: "staging what was prepared".into(), why });
+        }
+        let staged = stage::finish(stage::Input {
             base: self.current.as_ref().map(|bundle| &*bundle.inner),
-            root: self.root.clone(),
+            root: &self.root,
             pending: &self.pending,
             dictionaries: &self.dictionaries,
             sections: &self.sections,
             at: self.end(),
-            changes,
+            ready: prepared.ready,
+            laid,
         })?;
         if let (None, Some(current)) = (&staged, &self.current) {
             self.sections.clear();

@@ -66,6 +66,37 @@ impl FileStat {
     }
 }
 
+/// The files below a folder.
+pub trait Below: Send + Sync {
+    /// Like [`FileSystem::read_into`]; `path` is relative, its parts separated by `/`.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn read_into(&self, path: &str, into: &mut [u8]) -> io::Result<(usize, FileStat)>;
+
+    /// Fills `into` with the bytes of a file from `offset` on; `path` as for [`Below::read_into`].
+    ///
+    /// # Errors
+    /// What the operating system says; `UnexpectedEof` when the file has fewer.
+    fn read_exact_at(&self, path: &str, offset: u64, into: &mut [u8]) -> io::Result<()>;
+}
+
+/// The files below a folder, by their whole paths.
+struct Joined<'a, F: ?Sized> {
+    fs: &'a F,
+    folder: PathBuf,
+}
+
+impl<F: FileSystem + ?Sized> Below for Joined<'_, F> {
+    fn read_into(&self, path: &str, into: &mut [u8]) -> io::Result<(usize, FileStat)> {
+        self.fs.read_into(&self.folder.join(path), into)
+    }
+
+    fn read_exact_at(&self, path: &str, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.fs.open(&self.folder.join(path))?.read_exact_at(offset, into)
+    }
+}
+
 /// A file system. All paths are as the caller has them; none is interpreted here.
 pub trait FileSystem: Send + Sync {
     /// The names in a folder, in no particular order.
@@ -110,6 +141,15 @@ pub trait FileSystem: Send + Sync {
         let len = bytes.len().min(into.len());
         into[..len].copy_from_slice(&bytes[..len]);
         Ok((len, self.stat(path, true)?))
+    }
+
+    /// The files below a folder, by their paths there. The folder is looked up once, where the operating system can:
+    /// what is read is below that very folder, whatever its name stands for later.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn below<'a>(&'a self, folder: &Path) -> io::Result<Box<dyn Below + 'a>> {
+        Ok(Box::new(Joined { fs: self, folder: folder.to_owned() }))
     }
 
     /// The absolute path without links and dots.

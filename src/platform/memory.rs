@@ -6,6 +6,7 @@
 mod arena;
 mod heap;
 mod pool;
+mod stream;
 mod target;
 
 use std::alloc::{self, Layout};
@@ -15,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 
 pub use self::heap::{Heap, HeapStats};
 pub use self::pool::{Backing, Bind, BufferPool, PoolBuffer, PoolStats};
+pub use self::stream::copy_streaming;
 pub use self::target::{IoBuffer, Segment};
 
 /// Allocations no larger than this many alignments ask the allocator for the alignment; larger ones take a plain
@@ -192,7 +194,7 @@ impl fmt::Debug for AlignedBuffer {
 
 /// Advises the system to make huge pages of memory that is ours; whether it took the advice.
 #[cfg_attr(target_os = "linux", allow(unsafe_code))]
-fn advise_huge(start: NonNull<u8>, len: usize) -> bool {
+pub(crate) fn advise_huge(start: NonNull<u8>, len: usize) -> bool {
     #[cfg(target_os = "linux")]
     {
         // SAFETY: whatever the range is, the advice changes no byte of it and no right to it.

@@ -48,7 +48,7 @@ fn a_missing_folder_is_refused() {
 #[test]
 fn a_missing_folder_for_the_bundle_is_named() {
     let tree = good();
-    refused_into(&tree, "nowhere/new.loft", &["nowhere", "No such file"]);
+    refused_into(&tree, "nowhere/new.loft", &["nowhere", "(os error 2)"]);
 }
 
 #[test]

@@ -52,6 +52,9 @@ struct Report<'a> {
     source_bytes: u64,
     file_bytes: u64,
     appended_bytes: u64,
+    /// Put into the arenas of the build, and the most that these held.
+    arena_bytes: u64,
+    arena_peak_bytes: u64,
     seconds: f64,
     warnings: &'a [String],
 }
@@ -80,6 +83,8 @@ pub fn run(call: &Call) -> Result<Answer> {
             source_bytes: report.source_bytes,
             file_bytes: report.file_bytes,
             appended_bytes: report.appended_bytes,
+            arena_bytes: report.arenas.used_bytes,
+            arena_peak_bytes: report.arenas.peak_bytes,
             seconds: took.as_secs_f64(),
             warnings: &report.warnings,
         })?;

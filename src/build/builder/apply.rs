@@ -9,9 +9,9 @@ use super::delta::{Candidate, Delta};
 use super::make::{self, Exists, Maker, Output};
 use super::tree::{Failed, Known, Tree};
 use super::{BuildOptions, Built, TreeBuilder};
-use crate::build::arena::Arena;
+use crate::build::arena::{Arena, Arenas, Lent};
 use crate::build::config::TreeConfig;
-use crate::build::source::{BEING_WRITTEN, Reader, Source};
+use crate::build::source::{BEING_WRITTEN, Reader, Source, open_folder};
 use crate::build::stats::Stamp;
 use crate::build::{Progress, graph, parallel};
 use crate::error::{Error, Result};
@@ -35,7 +35,9 @@ impl TreeBuilder {
 
         // Read what may differ, then what must be built again because of it.
         let candidates = std::mem::take(&mut delta.candidates);
-        let mut sources = HashMap::with_capacity(candidates.len());
+        let mut arenas = [Arenas::new(self.threads), Arenas::new(self.threads)];
+        let [first_arenas, later_arenas] = &mut arenas;
+        let mut sources = Vec::with_capacity(candidates.len());
         let mut changed: BTreeMap<AssetPath, Option<ContentHash>> = BTreeMap::new();
         let mut appeared: BTreeSet<AssetPath> = BTreeSet::new();
         for path in &delta.gone {
@@ -45,12 +47,12 @@ impl TreeBuilder {
         let whole = delta.base.is_some();
         // Without a bundle nothing was built from anything yet, nor waits for anything.
         let first = self.bundle().is_none() && self.tree.failures.is_empty();
-        let mut build: Vec<AssetPath> = Vec::with_capacity(candidates.len());
         let config = std::mem::take(&mut self.tree.config);
-        let take = |tree: &mut Tree, candidate: &Candidate, read: Result<Source, BuildFailure>| {
+        let take = |tree: &mut Tree, candidate: &Candidate, read: Result<_, BuildFailure>| {
             match read {
                 Ok(source) => {
-                    let path = source.file.path.clone();
+                    let source: Source<'_> = source;
+                    let path = &source.file.path;
                     let old = know(tree, &source);
                     let differs = candidate.was != Some(source.hash);
                     let flipped = old.is_none_or(|old| old.executable != source.file.stat.executable);
@@ -61,8 +63,7 @@ impl TreeBuilder {
                         appeared.insert(path.clone());
                     }
                     if differs || flipped || candidate.force || whole {
-                        build.push(path.clone());
-                        sources.insert(path, source);
+                        sources.push(source);
                     }
                 }
                 // Its last good version stays for the moment; that it is closed is a change of its own.
@@ -74,48 +75,63 @@ impl TreeBuilder {
             }
         };
         let reader = reader(&*self.fs, &*self.clock, &self.root, &self.options);
-        read(self.threads, &reader, &config, &candidates, progress, &mut self.tree, take);
+        let lent = first_arenas.lend();
+        read(self.threads, reader, &config, &candidates, &lent, progress, &mut self.tree, take);
         self.tree.config = config;
         drop(candidates);
         self.refuse(&mut failed)?;
-        self.read_again(&changed, &mut build, &mut sources, &mut failed, progress);
+        let sort = |sources: &mut Vec<Source<'_>>| sources.sort_by(|a, b| a.file.path.cmp(&b.file.path));
+        if !whole {
+            sort(&mut sources);
+        }
+        let read = sources.len();
+        self.read_again(&changed, &mut sources, &later_arenas.lend(), &mut failed, progress);
+        if sources.len() > read {
+            sort(&mut sources);
+        }
+        debug_assert!(sources.is_sorted_by(|a, b| a.file.path <= b.file.path), "a tree is scanned in path order");
 
         // Build.
         let made = {
             let reader = self.reader();
             let maker =
                 Maker { tree: &self.tree, registry: &self.options.registry, reader: &reader, sources: &sources };
-            parallel::map(self.threads, &build, Exists::default, |seen, _, path| maker.make(&sources[path], seen))
+            parallel::map(self.threads, &sources, Exists::default, |seen, number, _| maker.make(number, seen))
         };
-        let mut outputs = Vec::with_capacity(made.len());
-        for made in made {
-            match made {
-                Ok(output) => outputs.push(output),
-                Err(failure) => failed.push(failure),
+        // In the memory that they were made in: it is tens of megabytes of a large tree.
+        let mut warnings = std::mem::take(&mut delta.warnings);
+        let keep = |made: Result<Output, Failed>| match made {
+            Ok(mut output) => {
+                warnings.append(&mut output.warnings);
+                Some(output)
             }
-        }
+            Err(failure) => {
+                failed.push(failure);
+                None
+            }
+        };
+        let mut outputs: Vec<Output> = made.into_iter().filter_map(keep).collect();
         self.refuse(&mut failed)?;
         self.hold_back(&mut outputs, &mut failed);
-        let mut warnings = std::mem::take(&mut delta.warnings);
-        for output in &mut outputs {
-            warnings.append(&mut output.warnings);
-        }
         let built_at = self.clock.now();
 
         // Stage.
         appeared.extend(delta.gone.iter().cloned());
-        let touched: Vec<AssetPath> =
-            outputs.iter().map(|output| output.path.clone()).chain(delta.gone.iter().cloned()).collect();
+        let touched: Vec<AssetPath> = match whole {
+            true => Vec::new(),
+            false => outputs.iter().map(|output| output.path.clone()).chain(delta.gone.iter().cloned()).collect(),
+        };
         let mut places = std::mem::take(&mut delta.places);
         if !self.tree.failures.is_empty() && !whole {
             // What was built because of something else no longer fails either.
             places.extend(outputs.iter().map(|output| output.path.as_str().to_owned()));
         }
-        let (bundle, changed) = match self.stage(outputs, &mut sources, &appeared, delta, progress) {
+        let (bundle, changed) = match self.stage(outputs, sources, &appeared, delta, progress) {
             Ok(staged) => staged,
             Err(error) => {
                 // The bundle is as it was; what it should have become is looked at again the next time.
                 self.tree.redo.extend(touched);
+                self.tree.scanned &= !whole;
                 return Err(error);
             }
         };
@@ -126,6 +142,7 @@ impl TreeBuilder {
             failures: self.failures(),
             healed,
             warnings: self.tree.news(warnings, whole),
+            arenas: first_arenas.stats() + later_arenas.stats(),
             build_us: (built_at - started).as_micros() as u64,
             stage_us: (self.clock.now() - built_at).as_micros() as u64,
         })
@@ -145,11 +162,11 @@ impl TreeBuilder {
     }
 
     /// Reads what was built from something that changed, and what failed and may build now.
-    fn read_again(
+    fn read_again<'b>(
         &mut self,
         changed: &BTreeMap<AssetPath, Option<ContentHash>>,
-        build: &mut Vec<AssetPath>,
-        sources: &mut HashMap<AssetPath, Source>,
+        sources: &mut Vec<Source<'b>>,
+        lent: &Lent<'b>,
         failed: &mut Vec<Failed>,
         progress: &dyn Progress,
     ) {
@@ -164,7 +181,7 @@ impl TreeBuilder {
                 again.insert(path.clone());
             }
         }
-        again.retain(|path| !sources.contains_key(path) && self.tree.files.contains_key(path));
+        again.retain(|path| make::source_of(sources, path).is_none() && self.tree.files.contains_key(path));
         let mut candidates = Vec::with_capacity(again.len());
         for path in again {
             let at = self.tree.files.get(&path).and_then(|known| known.at.clone());
@@ -182,8 +199,7 @@ impl TreeBuilder {
         let take = |tree: &mut Tree, candidate: &Candidate, read| match read {
             Ok(source) => {
                 know(tree, &source);
-                build.push(source.file.path.clone());
-                sources.insert(source.file.path.clone(), source);
+                sources.push(source);
             }
             Err(failure) => {
                 let path = Some(candidate.file.path.clone());
@@ -191,7 +207,7 @@ impl TreeBuilder {
             }
         };
         let reader = reader(&*self.fs, &*self.clock, &self.root, &self.options);
-        read(self.threads, &reader, &config, &candidates, progress, &mut self.tree, take);
+        read(self.threads, reader, &config, &candidates, lent, progress, &mut self.tree, take);
         self.tree.config = config;
     }
 
@@ -246,34 +262,38 @@ impl TreeBuilder {
 }
 
 fn reader<'a>(fs: &'a dyn FileSystem, clock: &'a dyn Clock, root: &'a Path, options: &BuildOptions) -> Reader<'a> {
-    Reader { fs, clock, root, wary: options.tolerant, keep: AtomicU64::new(options.cache_bytes) }
+    Reader { fs, clock, root, below: None, wary: options.tolerant, keep: AtomicU64::new(options.cache_bytes) }
 }
 
-/// Reads candidates by several threads. `take` gets each with what is known of the tree, in order, while others are
-/// read.
-fn read(
+/// Reads candidates by several threads, each into an arena of its own. `take` gets each with what is known of the tree,
+/// in order, while others are read.
+#[allow(clippy::too_many_arguments)]
+fn read<'b>(
     threads: usize,
-    reader: &Reader<'_>,
+    reader: Reader<'_>,
     config: &TreeConfig,
     candidates: &[Candidate],
+    lent: &Lent<'b>,
     progress: &dyn Progress,
     tree: &mut Tree,
-    mut take: impl FnMut(&mut Tree, &Candidate, Result<Source, BuildFailure>),
+    mut take: impl FnMut(&mut Tree, &Candidate, Result<Source<'b>, BuildFailure>),
 ) {
     let total = candidates.len() as u64;
     let done = AtomicU64::new(0);
-    let work = |arena: &mut Arena, candidate: &Candidate| {
+    let below = open_folder(reader.fs, reader.root, candidates.len());
+    let reader = Reader { below: below.as_deref(), ..reader };
+    let work = |arena: &mut Arena<'b>, candidate: &Candidate| {
         // What is identical to what was built last is not needed in memory.
         let known = candidate.was.filter(|_| config.rule(&candidate.file.path).is_none());
         let source = reader.source(&candidate.file, known, arena);
         progress.step(done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1, total, "read");
         source
     };
-    parallel::map_taken(threads, candidates, Arena::default, work, |candidate, read| take(tree, candidate, read));
+    parallel::map_taken(threads, candidates, || lent.arena(), work, |candidate, read| take(tree, candidate, read));
 }
 
 /// Makes what was read what is known; answers what was known before.
-fn know(tree: &mut Tree, source: &Source) -> Option<Known> {
+fn know(tree: &mut Tree, source: &Source<'_>) -> Option<Known> {
     let path = &source.file.path;
     let known = Known {
         stamp: Stamp::of(&source.file.stat),

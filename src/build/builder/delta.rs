@@ -7,7 +7,7 @@ use super::TreeBuilder;
 use super::tree::{Failed, Known};
 use crate::build::config::{self, TreeConfig};
 use crate::build::contents::ContentReader;
-use crate::build::scan::{Link, Scan, Scanner, SourceFile, problem};
+use crate::build::scan::{Link, Scan, Scanner, SourceFile, place_of, problem};
 use crate::build::stats::{Remembered, Stamp};
 use crate::build::{Progress, source};
 use crate::bundle::AssetRecord;
@@ -155,9 +155,11 @@ impl TreeBuilder {
             }
         }
         let failing: BTreeSet<String> = delta.failures.iter().map(|failure| failure.path.clone()).collect();
-        let mut found: BTreeSet<&AssetPath> = BTreeSet::new();
-        for file in &files {
-            found.insert(&file.path);
+        let paths: Vec<AssetPath> =
+            if base.is_empty() { Vec::new() } else { files.iter().map(|file| file.path.clone()).collect() };
+        let is_empty = files.is_empty();
+        delta.candidates.reserve(files.len());
+        for file in files {
             if !failing.is_empty() && failing.contains(file.path.as_str()) {
                 continue;
             }
@@ -184,7 +186,7 @@ impl TreeBuilder {
                 }
                 _ => {
                     let force = distrust || !current;
-                    delta.candidates.push(Candidate { file: file.clone(), was, force });
+                    delta.candidates.push(Candidate { file, was, force });
                 }
             }
         }
@@ -192,7 +194,8 @@ impl TreeBuilder {
         let kept = |path: &AssetPath| {
             failing.iter().any(|bad| path.as_str().strip_prefix(bad.as_str()).is_some_and(starts_part))
         };
-        delta.gone = base.keys().filter(|path| !found.contains(path) && !kept(path)).cloned().collect();
+        let is_gone = |path: &AssetPath| paths.binary_search(path).is_err() && !kept(path);
+        delta.gone = base.keys().filter(|path| is_gone(path)).cloned().collect();
         delta.gone.sort();
         let folders: BTreeSet<AssetPath> = folders.into_iter().collect();
         let mut had = BTreeSet::new();
@@ -206,7 +209,7 @@ impl TreeBuilder {
         self.tree.folders = folders;
         delta.base = Some(base);
         self.tree.remembered = HashMap::new();
-        if files.is_empty() && self.tree.folders.is_empty() && delta.failures.is_empty() {
+        if is_empty && self.tree.folders.is_empty() && delta.failures.is_empty() {
             if !self.options.tolerant {
                 let path = self.root.display().to_string();
                 let cause = "the folder is empty; there is nothing to pack".into();
@@ -295,10 +298,12 @@ impl TreeBuilder {
         let redo = places.clone();
         for path in changed {
             let Some(inside) = self.inside(path) else { continue };
-            let Some(inside) = inside.to_str() else {
+            let real = self.real_root.join(inside);
+            let Some(inside) = place_of(inside) else {
                 self.unnamed(path, &mut delta);
                 continue;
             };
+            let inside = &*inside;
             if inside.is_empty() {
                 self.tree.redo = redo;
                 return Ok(None);
@@ -306,7 +311,6 @@ impl TreeBuilder {
             if self.tree.config.ignores(inside, false) || self.exclude.excludes(inside) {
                 continue;
             }
-            let real = self.real_root.join(inside);
             let leads_there = |target: &PathBuf| target.starts_with(&real) || real.starts_with(target);
             let links = self.tree.links.iter().filter(|(_, target)| target.as_ref().is_some_and(leads_there));
             places.extend(links.map(|(link, _)| link.clone()));

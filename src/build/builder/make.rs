@@ -1,6 +1,6 @@
 //! From a source file to what is packed of it: the transform, if there is one, and what it depends on.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::tree::{Failed, Tree};
@@ -10,11 +10,15 @@ use crate::build::transform::{Context, Input, TransformRegistry};
 use crate::bundle::BuildRecord;
 use crate::error::Error;
 use crate::event::BuildFailure;
-use crate::ids::{AssetPath, ContentHash};
+use crate::ids::{AssetId, AssetKind, AssetPath, ContentHash};
 
 /// What is packed of a source file.
 pub(super) struct Output {
     pub path: AssetPath,
+    pub id: AssetId,
+    pub kind: AssetKind,
+    /// Which source it was made of.
+    pub source: usize,
     pub executable: bool,
     pub hash: ContentHash,
     pub len: u64,
@@ -22,7 +26,7 @@ pub(super) struct Output {
     pub bytes: Option<Vec<u8>>,
     /// In path order.
     pub dependencies: Vec<AssetPath>,
-    pub record: Option<BuildRecord>,
+    pub record: Option<Box<BuildRecord>>,
     pub warnings: Vec<String>,
 }
 
@@ -31,8 +35,13 @@ pub(super) struct Maker<'a> {
     pub tree: &'a Tree,
     pub registry: &'a TransformRegistry,
     pub reader: &'a Reader<'a>,
-    /// Sources that were read in this build and are still in memory, by path.
-    pub sources: &'a HashMap<AssetPath, Source>,
+    /// Sources that were read in this build, in path order.
+    pub sources: &'a [Source<'a>],
+}
+
+/// The source at a path, of sources in path order.
+pub(super) fn source_of<'a, 'b>(sources: &'a [Source<'b>], path: &AssetPath) -> Option<&'a Source<'b>> {
+    sources.binary_search_by(|source| source.file.path.cmp(path)).ok().map(|at| &sources[at])
 }
 
 /// Which references of the file before exist: neighbouring files mostly refer to the same ones, in the same order, and
@@ -60,7 +69,7 @@ impl Exists {
 }
 
 /// What a file refers to only while that exists.
-pub(super) fn weak(source: &Source) -> Vec<AssetPath> {
+pub(super) fn weak(source: &Source<'_>) -> Vec<AssetPath> {
     if source.references.iter().all(|reference| reference.required) {
         return Vec::new();
     }
@@ -76,12 +85,16 @@ pub(super) fn weak(source: &Source) -> Vec<AssetPath> {
 }
 
 impl Maker<'_> {
-    /// Makes the output of one source. A failure, or a panic of the transform, is that of this file alone.
-    pub fn make(&self, source: &Source, seen: &mut Exists) -> Result<Output, Failed> {
+    /// Makes the output of a source. A failure, or a panic of the transform, is that of this file alone.
+    pub fn make(&self, number: usize, seen: &mut Exists) -> Result<Output, Failed> {
+        let source = &self.sources[number];
         let path = &source.file.path;
         let (mut dependencies, warnings) = self.references(source, seen);
         let mut output = Output {
             path: path.clone(),
+            id: path.id(),
+            kind: path.kind(),
+            source: number,
             executable: source.file.stat.executable,
             hash: source.hash,
             len: source.file.stat.len,
@@ -102,13 +115,13 @@ impl Maker<'_> {
             output.hash = ContentHash::of(&bytes);
             output.len = bytes.len() as u64;
             output.bytes = Some(bytes);
-            output.record = Some(BuildRecord {
+            output.record = Some(Box::new(BuildRecord {
                 transform: rule.name.clone(),
                 version: self.registry.get(&rule.name).map_or(0, |transform| transform.version()),
                 parameters: rule.parameters_hash(),
                 source: source.hash,
                 inputs: read,
-            });
+            }));
         }
         dependencies.sort_unstable();
         dependencies.dedup();
@@ -117,7 +130,7 @@ impl Maker<'_> {
     }
 
     /// What the file names and what `[deps]` says, in no order, and a warning for each that does not exist.
-    fn references(&self, source: &Source, seen: &mut Exists) -> (Vec<AssetPath>, Vec<String>) {
+    fn references(&self, source: &Source<'_>, seen: &mut Exists) -> (Vec<AssetPath>, Vec<String>) {
         let path = &source.file.path;
         let mut dependencies = Vec::with_capacity(source.references.len());
         let mut warnings = Vec::new();
@@ -149,7 +162,7 @@ impl Maker<'_> {
         (dependencies, warnings)
     }
 
-    fn transform(&self, source: &Source, rule: &Rule, inputs: &mut Inputs<'_>) -> Result<Vec<u8>, BuildFailure> {
+    fn transform(&self, source: &Source<'_>, rule: &Rule, inputs: &mut Inputs<'_>) -> Result<Vec<u8>, BuildFailure> {
         let path = &source.file.path;
         let failed = |transform: &str, line: Option<u32>, cause: String| BuildFailure {
             path: path.as_str().to_owned(),
@@ -209,7 +222,7 @@ impl Context for Inputs<'_> {
         if path != self.own {
             self.read.insert(path.clone(), Some(known.source));
         }
-        if let Some(bytes) = self.maker.sources.get(path).and_then(|source| source.bytes.as_ref()) {
+        if let Some(bytes) = source_of(self.maker.sources, path).and_then(|source| source.bytes.as_ref()) {
             return Some(bytes.to_vec());
         }
         let reader = self.maker.reader;

@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
 
 use super::TreeBuilder;
 use super::delta::Delta;
 use super::make::Output;
-use crate::build::arena::Arena;
 use crate::build::contents::ContentReader;
 use crate::build::frames::{Bytes, Layer};
-use crate::build::source::{Reader, Source};
+use crate::build::source::{Reader, Source, open_folder};
 use crate::build::{Progress, parallel, plan};
-use crate::bundle::{AssetPut, AssetRecord, Bundle, Changes, ContentPut, FrameRef, check_stored};
+use crate::bundle::{AssetPut, AssetRecord, Bundle, Changes, ContentPut, FrameRef, Laid, Prepared, check_stored};
 use crate::error::{Error, Result};
 use crate::event::ChangedAsset;
 use crate::ids::{AssetPath, ContentHash};
@@ -27,51 +27,23 @@ const BESIDE_MIN: usize = 1024;
 type Staged = (Option<Bundle>, Vec<ChangedAsset>);
 
 impl TreeBuilder {
-    /// Stages what differs from the bundle. `moved` are the files that appeared or are gone.
+    /// Stages what differs from the bundle of `outputs`, which are in path order. `moved` are the files that appeared or
+    /// are gone.
     pub(super) fn stage(
         &mut self,
         outputs: Vec<Output>,
-        sources: &mut HashMap<AssetPath, Source>,
+        sources: Vec<Source<'_>>,
         moved: &BTreeSet<AssetPath>,
         delta: Delta,
         progress: &dyn Progress,
     ) -> Result<Staged> {
         let Delta { gone, put_folders, remove_folders, base, .. } = delta;
-        let mut changed = Vec::new();
-        let mut puts: Vec<Output> = Vec::with_capacity(outputs.len());
-        for output in outputs {
-            self.tree.set_record(&output.path, output.record.clone());
-            let old = self.old(base.as_ref(), &output.path)?;
-            let Some(old) = old else {
-                changed.push(ChangedAsset {
-                    id: output.path.id(),
-                    path: output.path.clone(),
-                    old: None,
-                    new: Some(output.hash),
-                });
-                puts.push(output);
-                continue;
-            };
-            let differs = old.content != output.hash || old.executable != output.executable;
-            if differs {
-                changed.push(ChangedAsset {
-                    path: output.path.clone(),
-                    id: old.id,
-                    old: Some(old.content),
-                    new: Some(output.hash),
-                });
-            }
-            if differs || self.dependencies_differ(&old, &output)? {
-                puts.push(output);
-            } else if self.record_differs(&old, &output)? {
-                if self.options.tolerant {
-                    // Nothing that a reader sees: it is written along with the next thing that is.
-                    self.tree.deferred.insert(output.path);
-                } else {
-                    puts.push(output);
-                }
-            }
-        }
+        let mut changed = Vec::with_capacity(outputs.len());
+        // In the memory that the outputs have.
+        let mut puts = outputs
+            .into_iter()
+            .filter_map(|output| self.put_of(output, base.as_ref(), &mut changed).transpose())
+            .collect::<Result<Vec<Output>>>()?;
         let mut remove = Vec::new();
         for path in &gone {
             if let Some(old) = self.old(base.as_ref(), path)? {
@@ -89,23 +61,45 @@ impl TreeBuilder {
             return Ok((None, Vec::new()));
         }
         kept.append(&mut self.deferred_puts(&puts, &kept)?);
-        changed.sort_by(|a, b| a.path.cmp(&b.path));
+        if !gone.is_empty() {
+            changed.sort_by(|a, b| a.path.cmp(&b.path));
+        }
         if self.options.tolerant && self.writer.next_generation() > self.writer.reserved() {
             // Readers may see the number before it is committed: after a crash it must not name anything else.
             let through = self.writer.next_generation().0 + limits::GENERATIONS_RESERVED;
             self.writer.reserve(crate::ids::Generation(through))?;
         }
         let before = self.writer.bundle().map(Bundle::generation);
-        let (mut put, fresh) = self.lay_out(puts, sources, progress)?;
+        let new = self.new_contents(&mut puts)?;
+        let mut put: Vec<AssetPut> =
+            puts.into_iter().zip(&new.is_first).map(|(output, first)| put(output, *first)).collect();
         put.append(&mut kept);
-        let read = std::mem::take(sources);
         let changes = Changes { put, remove, put_folders, remove_folders };
-        let beside = !self.options.tolerant && fresh.len() >= BESIDE_MIN && self.writer.flush_appends().is_ok();
-        let bundle = if beside {
-            self.stage_beside(changes, read, progress)?
+        let many = new.contents.len() >= BESIDE_MIN;
+        let preparation = self.writer.preparation();
+        let (prepared, laid) = if many {
+            // Most of the tables does not depend on where contents lie, and while a dictionary is trained there is
+            // nothing else for a second thread to do: it begins once frames are planned, or will never be.
+            std::thread::scope(|scope| {
+                let (planned, wait) = mpsc::sync_channel::<()>(1);
+                let preparing = scope.spawn(move || {
+                    let _ = wait.recv();
+                    preparation.prepare(changes)
+                });
+                let laid = self.lay_out(&new.contents, &sources, move || drop(planned), progress);
+                (preparing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), laid)
+            })
         } else {
-            drop(read);
-            self.writer.stage(changes)?
+            let laid = self.lay_out(&new.contents, &sources, || (), progress);
+            (preparation.prepare(changes), laid)
+        };
+        let (laid, prepared) = (laid?, prepared?);
+        let fresh: Vec<(ContentHash, u64)> = new.contents.iter().map(|content| (content.hash, content.len)).collect();
+        let beside = !self.options.tolerant && many && self.writer.flush_appends().is_ok();
+        let bundle = if beside {
+            self.stage_beside(prepared, laid, new, sources, progress)?
+        } else {
+            self.writer.stage_prepared(prepared, laid)?
         };
         if Some(bundle.generation()) == before {
             return Ok((None, Vec::new()));
@@ -121,23 +115,58 @@ impl TreeBuilder {
     /// making tables is the work of one thread.
     fn stage_beside(
         &mut self,
-        changes: Changes,
-        read: HashMap<AssetPath, Source>,
+        prepared: Prepared,
+        laid: Vec<Laid>,
+        new: New,
+        sources: Vec<Source<'_>>,
         progress: &dyn Progress,
     ) -> Result<Bundle> {
         let frames = self.writer.put_frames();
         let (storage, committer) = (self.writer.storage(), self.writer.committer());
         let (threads, writer) = (self.threads, &mut self.writer);
         let (staged, checked) = std::thread::scope(|scope| {
-            scope.spawn(move || drop(read));
+            scope.spawn(move || drop((new, sources)));
             scope.spawn(move || committer.flush_ahead());
             let checking = scope.spawn(|| check_frames(&*storage, &frames, threads, progress));
-            let staged = writer.stage(changes);
+            let staged = writer.stage_prepared(prepared, laid);
             (staged, checking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         });
         let staged = staged?;
         checked.inspect_err(|error| self.broken = Some(error.clone()))?;
         Ok(staged)
+    }
+
+    /// The output if it must be put; what a reader sees of it goes to `changed`.
+    fn put_of(
+        &mut self,
+        output: Output,
+        base: Option<&HashMap<AssetPath, AssetRecord>>,
+        changed: &mut Vec<ChangedAsset>,
+    ) -> Result<Option<Output>> {
+        self.tree.set_record(&output.path, output.record.as_deref().cloned());
+        let old = self.old(base, &output.path)?;
+        let differs = old.as_ref().is_none_or(|old| old.content != output.hash || old.executable != output.executable);
+        if differs {
+            changed.push(ChangedAsset {
+                path: output.path.clone(),
+                id: output.id,
+                old: old.as_ref().map(|old| old.content),
+                new: Some(output.hash),
+            });
+        }
+        let Some(old) = old else { return Ok(Some(output)) };
+        if differs || self.dependencies_differ(&old, &output)? {
+            return Ok(Some(output));
+        }
+        if !self.record_differs(&old, &output)? {
+            return Ok(None);
+        }
+        if self.options.tolerant {
+            // Nothing that a reader sees: it is written along with the next thing that is.
+            self.tree.deferred.insert(output.path);
+            return Ok(None);
+        }
+        Ok(Some(output))
     }
 
     fn old(&self, base: Option<&HashMap<AssetPath, AssetRecord>>, path: &AssetPath) -> Result<Option<AssetRecord>> {
@@ -157,7 +186,7 @@ impl TreeBuilder {
 
     fn record_differs(&self, old: &AssetRecord, output: &Output) -> Result<bool> {
         let Some(bundle) = self.bundle() else { return Ok(true) };
-        Ok(bundle.build_record(old.id)? != output.record)
+        Ok(bundle.build_record(old.id)?.as_ref() != output.record.as_deref())
     }
 
     /// Puts of assets that may refer to what appeared or is gone, with their dependencies as they are now.
@@ -227,50 +256,59 @@ impl TreeBuilder {
         }))
     }
 
-    /// Writes the contents that the bundle has not, and answers the puts, and each new content with its length.
-    #[allow(clippy::type_complexity)]
-    fn lay_out(
-        &mut self,
-        mut outputs: Vec<Output>,
-        sources: &mut HashMap<AssetPath, Source>,
-        progress: &dyn Progress,
-    ) -> Result<(Vec<AssetPut>, Vec<(ContentHash, u64)>)> {
-        outputs.sort_by(|a, b| a.path.cmp(&b.path));
-        let number: HashMap<&AssetPath, u32> =
-            outputs.iter().enumerate().map(|(number, output)| (&output.path, number as u32)).collect();
-        let edges: Vec<Vec<u32>> = parallel::map(
-            self.threads,
-            &outputs,
-            || (),
-            |(), _, output| output.dependencies.iter().filter_map(|path| number.get(path).copied()).collect(),
-        );
-        let paths: Vec<&AssetPath> = outputs.iter().map(|output| &output.path).collect();
-        let order = plan::order(&paths, &edges);
-        drop((number, edges, paths));
+    /// The contents that the bundle has not, in layout order. Takes their bytes out of `outputs`, which are in path
+    /// order.
+    fn new_contents(&self, outputs: &mut [Output]) -> Result<New> {
+        let uses: Vec<(&AssetPath, &[AssetPath])> =
+            outputs.iter().map(|output| (&output.path, output.dependencies.as_slice())).collect();
+        let order = plan::order(self.threads, &uses);
         let mut seen: HashSet<ContentHash> = HashSet::with_capacity(outputs.len());
-        let mut fresh = Vec::with_capacity(outputs.len());
+        let mut new = New { contents: Vec::with_capacity(outputs.len()), is_first: vec![false; outputs.len()] };
         for at in order {
-            let output = &outputs[at as usize];
+            let output = &mut outputs[at as usize];
             let known = match self.bundle() {
                 Some(bundle) => bundle.content(&output.hash)?.is_some(),
                 None => false,
             };
             if !known && seen.insert(output.hash) {
-                fresh.push(at as usize);
+                new.is_first[at as usize] = true;
+                new.contents.push(Content {
+                    path: output.path.clone(),
+                    hash: output.hash,
+                    len: output.len,
+                    bytes: output.bytes.take(),
+                    source: output.source,
+                });
             }
         }
+        Ok(new)
+    }
+
+    /// Writes new contents, and answers where each lies. Calls `planned` when it is known which frames there will be.
+    fn lay_out(
+        &mut self,
+        new: &[Content],
+        sources: &[Source<'_>],
+        planned: impl FnOnce(),
+        progress: &dyn Progress,
+    ) -> Result<Vec<Laid>> {
         if self.bundle().is_some() {
-            for &at in &fresh {
-                self.learn_dictionary(&outputs[at].path)?;
+            for content in new {
+                self.learn_dictionary(&content.path)?;
             }
         }
-        let contents: Vec<(AssetPath, u64)> =
-            fresh.iter().map(|&at| (outputs[at].path.clone(), outputs[at].len)).collect();
-        let reader =
-            Reader { fs: &*self.fs, clock: &*self.clock, root: &self.root, wary: false, keep: AtomicU64::new(0) };
-        let read = fresh.iter().map(|&at| sources.get(&outputs[at].path)).collect();
-        let unsure = fresh.iter().map(|_| AtomicBool::new(false)).collect();
-        let bytes = Fresh { outputs: &outputs, fresh: &fresh, sources: read, reader: &reader, unsure };
+        let contents: Vec<(AssetPath, u64)> = new.iter().map(|content| (content.path.clone(), content.len)).collect();
+        let below = open_folder(&*self.fs, &self.root, new.len());
+        let reader = Reader {
+            fs: &*self.fs,
+            clock: &*self.clock,
+            root: &self.root,
+            below: below.as_deref(),
+            wary: false,
+            keep: AtomicU64::new(0),
+        };
+        let unsure = contents.iter().map(|_| AtomicBool::new(false)).collect();
+        let bytes = Fresh { contents: new, sources, reader: &reader, unsure };
         let train = self.writer.bundle().is_none();
         let mut layer = Layer {
             writer: &mut self.writer,
@@ -280,29 +318,9 @@ impl TreeBuilder {
             train,
             progress,
         };
-        let pieces = layer.lay_out(&contents, &bytes)?;
+        let pieces = layer.lay_out(&contents, &bytes, planned)?;
         bytes.check(self.threads)?;
-        let mut placed: Vec<Option<Vec<(u32, u32, u32)>>> = vec![None; outputs.len()];
-        for (&at, pieces) in fresh.iter().zip(pieces) {
-            placed[at] = Some(pieces);
-        }
-        let new = fresh.iter().map(|&at| (outputs[at].hash, outputs[at].len)).collect();
-        let puts = outputs
-            .drain(..)
-            .enumerate()
-            .map(|(at, output)| AssetPut {
-                kind: output.path.kind(),
-                path: output.path,
-                executable: output.executable,
-                content: match placed[at].take() {
-                    Some(pieces) => ContentPut::New { hash: output.hash, len: output.len, pieces },
-                    None => ContentPut::Existing(output.hash),
-                },
-                dependencies: output.dependencies,
-                build: output.record,
-            })
-            .collect();
-        Ok((puts, new))
+        Ok(new.iter().map(|content| content.hash).zip(pieces).collect())
     }
 
     /// Finds the dictionary that small files like this one have in the bundle: that of its last version.
@@ -392,35 +410,65 @@ fn check_frames(storage: &dyn ReadAt, frames: &[FrameRef], threads: usize, progr
     checked.into_iter().collect()
 }
 
+/// The put of an output, whose content is laid out for it if it is the `first` that has it.
+fn put(output: Output, first: bool) -> AssetPut {
+    let Output { path, kind, executable, hash, len, dependencies, record, .. } = output;
+    let content = if first { ContentPut::New { hash, len, pieces: Vec::new() } } else { ContentPut::Existing(hash) };
+    AssetPut { path, kind, executable, content, dependencies, build: record.map(|record| *record) }
+}
+
 /// The new contents of a build.
+struct New {
+    /// In layout order.
+    contents: Vec<Content>,
+    /// For each output whether its content is among them because of it.
+    is_first: Vec<bool>,
+}
+
+/// A content that the bundle has not.
+struct Content {
+    /// The asset that it is laid out for: the first that has it.
+    path: AssetPath,
+    hash: ContentHash,
+    len: u64,
+    /// The bytes; `None` when they are those of the source file.
+    bytes: Option<Vec<u8>>,
+    /// Which source it is made of.
+    source: usize,
+}
+
+/// The bytes of new contents.
 struct Fresh<'a> {
-    outputs: &'a [Output],
-    /// Which outputs they are.
-    fresh: &'a [usize],
-    /// What each was made of.
-    sources: Vec<Option<&'a Source>>,
+    contents: &'a [Content],
+    sources: &'a [Source<'a>],
     reader: &'a Reader<'a>,
     /// Which were read again without it being certain that they are what they were.
     unsure: Vec<AtomicBool>,
 }
 
 impl Fresh<'_> {
-    fn source(&self, number: usize) -> Result<&Source> {
-        self.sources[number].ok_or_else(|| changed(&self.outputs[self.fresh[number]].path, "its source was not read"))
+    fn source(&self, number: usize) -> Result<&Source<'_>> {
+        let content = &self.contents[number];
+        self.sources.get(content.source).ok_or_else(|| changed(&content.path, "its source was not read"))
     }
 
     /// What was not kept was read a second time: it must have been what it was the first.
     fn check(&self, threads: usize) -> Result<()> {
         let unsure = |number: &usize| self.unsure[*number].load(Ordering::Relaxed);
-        let again: Vec<usize> = (0..self.fresh.len()).filter(unsure).collect();
-        let checked = parallel::map(threads, &again, Arena::default, |arena, _, &number| {
-            let source = self.source(number)?;
-            match self.reader.is_same(source, arena) {
-                Ok(true) => Ok(()),
-                Ok(false) => Err(changed(&source.file.path, "it changed while it was packed; pack again")),
-                Err(failure) => Err(changed(&source.file.path, &failure.cause)),
-            }
-        });
+        let again: Vec<usize> = (0..self.contents.len()).filter(unsure).collect();
+        let checked = parallel::map(
+            threads,
+            &again,
+            || (),
+            |(), _, &number| {
+                let source = self.source(number)?;
+                match self.reader.is_same(source) {
+                    Ok(true) => Ok(()),
+                    Ok(false) => Err(changed(&source.file.path, "it changed while it was packed; pack again")),
+                    Err(failure) => Err(changed(&source.file.path, &failure.cause)),
+                }
+            },
+        );
         checked.into_iter().collect()
     }
 }
@@ -431,10 +479,10 @@ fn changed(path: &AssetPath, cause: &str) -> Error {
 
 impl Bytes for Fresh<'_> {
     fn borrow(&self, number: usize) -> Option<&[u8]> {
-        let output = &self.outputs[self.fresh[number]];
-        match &output.bytes {
+        let content = &self.contents[number];
+        match &content.bytes {
             Some(bytes) => Some(bytes),
-            None => self.sources[number]?.bytes.as_deref(),
+            None => self.sources.get(content.source)?.bytes.as_deref(),
         }
     }
 

@@ -67,8 +67,8 @@ impl Scanner<'_> {
             Err(error) => return refuse(None, &format!("that leads nowhere ({error})")),
         };
         let Ok(inside) = target.strip_prefix(self.real_root) else { return refuse(None, "out of the tree") };
-        let Some(inside) = inside.to_str() else { return refuse(None, "to a name that is not UTF-8") };
-        if TreeConfig::default().ignores(inside, false) || self.exclude.excludes(inside) {
+        let Some(inside) = super::place_of(inside) else { return refuse(None, "to a name that is not UTF-8") };
+        if TreeConfig::default().ignores(&inside, false) || self.exclude.excludes(&inside) {
             return refuse(None, "to what is never packed");
         }
         let stat = match self.fs.stat(&target, true) {

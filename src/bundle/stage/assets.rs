@@ -357,7 +357,7 @@ impl<'w> Stage<'w> {
             let hash = put.content.hash();
             hashes.push(self.content_put(std::mem::replace(&mut put.content, ContentPut::Existing(hash))));
         }
-        self.finish_contents()?;
+        self.count_contents()?;
         let mut last: (String, u32) = (String::new(), 0);
         for ((Put { number, put }, (dependencies, missing)), hash) in puts.into_iter().zip(lists).zip(hashes) {
             let AssetPut { path, kind, executable, build, .. } = put;

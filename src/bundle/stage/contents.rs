@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::{ContentPut, Stage};
+use super::{ContentPut, Laid, Stage};
 use crate::bundle::placement::{decode_extent, encode_extent};
 use crate::bundle::records::{ContentName, ContentRow, Extent, FrameRow, INLINE_EXTENTS_MAX, PREFIX_BYTES, key};
 use crate::bundle::tree;
@@ -21,6 +21,17 @@ pub(super) struct Contents {
     users: BTreeMap<u32, (i64, bool)>,
     /// New contents that another one of the same prefix preceded.
     secondary: HashSet<[u8; 32]>,
+    /// Contents to be written, in the order of their hashes.
+    new: Vec<New>,
+}
+
+/// A content that the base has not.
+struct New {
+    hash: [u8; 32],
+    secondary: bool,
+    references: u32,
+    len: u64,
+    pieces: Pieces,
 }
 
 enum Change {
@@ -53,8 +64,8 @@ impl Stage<'_> {
         self.contents.changes.push((hash.0, Change::Drop));
     }
 
-    /// Writes the records of contents whose references changed.
-    pub(super) fn finish_contents(&mut self) -> Result<()> {
+    /// Counts the references of contents: writes the records of old ones where they changed, and finds the new ones.
+    pub(super) fn count_contents(&mut self) -> Result<()> {
         let mut changes = std::mem::take(&mut self.contents.changes);
         changes.sort_by_key(|(hash, _)| *hash);
         let mut gone = HashSet::new();
@@ -105,6 +116,7 @@ impl Stage<'_> {
             }
         }
         let mut taken: Option<[u8; PREFIX_BYTES]> = None;
+        self.contents.new.reserve(new.len());
         for (hash, references, len, pieces) in new {
             let prefix = prefix_of(&hash);
             let there = match self.base {
@@ -116,27 +128,39 @@ impl Stage<'_> {
             if secondary {
                 self.contents.secondary.insert(hash);
             }
-            self.content_new(&hash, secondary, references, len, &pieces)?;
+            self.contents.new.push(New { hash, secondary, references, len, pieces });
         }
         Ok(())
     }
 
-    fn content_new(
-        &mut self,
-        hash: &[u8; 32],
-        secondary: bool,
-        references: u32,
-        len: u64,
-        pieces: &[(u32, u32, u32)],
-    ) -> Result<()> {
-        let refuse = |why: String| Error::Unsupported { what: format!("the content {}", ContentHash(*hash)), why };
+    /// Writes the records of new contents; `laid` says where those lie that were not laid out before.
+    pub(super) fn finish_contents(&mut self, mut laid: Vec<Laid>, pending: &BTreeMap<u32, FrameRow>) -> Result<()> {
+        laid.sort_unstable_by_key(|(hash, _)| hash.0);
+        let mut laid = laid.into_iter().peekable();
+        let mut value = Vec::with_capacity(64);
+        for mut content in std::mem::take(&mut self.contents.new) {
+            while laid.next_if(|(hash, _)| hash.0 < content.hash).is_some() {}
+            if content.pieces.is_empty()
+                && let Some((_, pieces)) = laid.next_if(|(hash, _)| hash.0 == content.hash)
+            {
+                content.pieces = pieces;
+            }
+            self.content_new(&content, pending, &mut value)?;
+        }
+        Ok(())
+    }
+
+    fn content_new(&mut self, new: &New, pending: &BTreeMap<u32, FrameRow>, value: &mut Vec<u8>) -> Result<()> {
+        let New { hash, secondary, references, len, pieces } = new;
+        let (len, hash) = (*len, ContentHash(*hash));
+        let refuse = |why: String| Error::Unsupported { what: format!("the content {hash}"), why };
         let sum: u64 = pieces.iter().map(|(_, _, len)| u64::from(*len)).sum();
         if sum != len || len > limits::ASSET_BYTES_MAX {
             return Err(refuse(format!("its pieces have {sum} bytes together, not {len}")));
         }
         let several = pieces.len() > 1;
         for (number, from, len) in pieces {
-            let row = self.frame(*number)?.ok_or_else(|| refuse(format!("frame {number} was never put")))?;
+            let row = self.frame(*number, pending)?.ok_or_else(|| refuse(format!("frame {number} was never put")))?;
             if *len == 0 || from.checked_add(*len).is_none_or(|end| end > row.frame.decoded_len) {
                 return Err(refuse(format!("it reaches past the end of frame {number}")));
             }
@@ -150,13 +174,13 @@ impl Stage<'_> {
             let mut at = 0;
             for extent in extents {
                 let batch = &mut self.batches[usize::from(tree::EXTENTS.number) - 1];
-                batch.put(&key::extent(&ContentHash(*hash), at), &encode_extent(&extent));
+                batch.put(&key::extent(&hash, at), &encode_extent(&extent));
                 at += u64::from(extent.len);
             }
         }
-        let mut value = Vec::with_capacity(32);
-        ContentRow { secondary, references, len, extents: inline }.encode(&mut value);
-        self.batch(&tree::CONTENTS).put(hash, &value);
+        value.clear();
+        ContentRow { secondary: *secondary, references: *references, len, extents: inline }.encode(value);
+        self.batch(&tree::CONTENTS).put(&hash.0, value);
         let counters = &mut self.root.counters;
         counters.content_bytes = counters.content_bytes.saturating_add(len);
         Ok(())
@@ -194,8 +218,8 @@ impl Stage<'_> {
         Ok(if secondary { ContentName::Whole(hash.0) } else { ContentName::Prefix(prefix_of(&hash.0)) })
     }
 
-    fn frame(&self, number: u32) -> Result<Option<FrameRow>> {
-        match (self.pending.get(&number), self.base) {
+    fn frame(&self, number: u32, pending: &BTreeMap<u32, FrameRow>) -> Result<Option<FrameRow>> {
+        match (pending.get(&number), self.base) {
             (Some(row), _) => Ok(Some(*row)),
             (None, Some(base)) => base.frame_row(number),
             (None, None) => Ok(None),
@@ -203,7 +227,7 @@ impl Stage<'_> {
     }
 
     /// Writes the records of frames whose users changed, and answers those that were pending.
-    pub(super) fn finish_frames(&mut self) -> Result<Vec<u32>> {
+    pub(super) fn finish_frames(&mut self, all: &BTreeMap<u32, FrameRow>) -> Result<Vec<u32>> {
         let mut used = Vec::new();
         let mut value = Vec::new();
         for (number, (delta, several)) in std::mem::take(&mut self.contents.users) {
@@ -211,7 +235,7 @@ impl Stage<'_> {
                 Some(base) => base.frame_row(number)?,
                 None => None,
             };
-            let pending = self.pending.get(&number).copied();
+            let pending = all.get(&number).copied();
             let Some(row) = old.or(pending) else { continue };
             let users = i64::from(old.map_or(0, |row| row.users)) + delta;
             let Ok(users) = u32::try_from(users) else {

@@ -1,5 +1,7 @@
 //! The operating system's files.
 
+#[cfg(unix)]
+mod below;
 mod direct;
 #[cfg(target_os = "linux")]
 mod lease;
@@ -51,20 +53,12 @@ impl FileSystem for OsFileSystem {
     }
 
     fn read_into(&self, path: &Path, into: &mut [u8]) -> io::Result<(usize, FileStat)> {
-        let mut file = File::open(path)?;
-        let mut len = 0;
-        loop {
-            match io::Read::read(&mut file, &mut into[len..]) {
-                Ok(read) => len += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            }
-            let stat = stat_file(&file)?;
-            // Its length says whether another read would find more, or there is no room for it.
-            if len as u64 >= stat.len || len == into.len() {
-                return Ok((len, stat));
-            }
-        }
+        read_and_stat(File::open(path)?, into)
+    }
+
+    #[cfg(unix)]
+    fn below<'a>(&'a self, folder: &Path) -> io::Result<Box<dyn super::Below + 'a>> {
+        Ok(Box::new(below::OpenFolder::open(folder)?))
     }
 
     fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
@@ -160,6 +154,23 @@ impl FileSystem for OsFileSystem {
     #[cfg(target_os = "linux")]
     fn is_being_written(&self, path: &Path) -> io::Result<bool> {
         lease::is_being_written(path)
+    }
+}
+
+/// Fills `into` with the first bytes of a file, and then looks at it.
+fn read_and_stat(mut file: File, into: &mut [u8]) -> io::Result<(usize, FileStat)> {
+    let mut len = 0;
+    loop {
+        match io::Read::read(&mut file, &mut into[len..]) {
+            Ok(read) => len += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        }
+        let stat = stat_file(&file)?;
+        // Its length says whether another read would find more, or there is no room for it.
+        if len as u64 >= stat.len || len == into.len() {
+            return Ok((len, stat));
+        }
     }
 }
 

@@ -174,3 +174,25 @@ fn a_mapping_is_put_into_memory_and_locked_as_far_as_it_goes() {
     assert!(mapped.lock(len..usize::MAX).1.is_ok(), "nothing is always locked");
     assert!(mapped.bytes().iter().all(|byte| *byte == 7));
 }
+
+#[test]
+fn files_below_a_folder_are_read_like_files_at_their_paths() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("tree");
+    fs::create_dir_all(root.join("deep/er")).unwrap();
+    fs::write(root.join("deep/er/file.txt"), b"0123456789").unwrap();
+    let below = OsFileSystem.below(&root).unwrap();
+    let mut room = [0; 16];
+    let (len, stat) = below.read_into("deep/er/file.txt", &mut room).unwrap();
+    assert_eq!(
+        (&room[..len], stat),
+        (&b"0123456789"[..], OsFileSystem.stat(&root.join("deep/er/file.txt"), true).unwrap())
+    );
+    below.read_exact_at("deep/er/file.txt", 4, &mut room[..3]).unwrap();
+    assert_eq!(&room[..3], b"456");
+    let kind = |read: io::Result<()>| read.unwrap_err().kind();
+    assert_eq!(kind(below.read_exact_at("deep/er/file.txt", 8, &mut room[..3])), io::ErrorKind::UnexpectedEof);
+    assert_eq!(kind(below.read_into("deep/none", &mut room).map(drop)), io::ErrorKind::NotFound);
+    assert!(OsFileSystem.below(&root.join("deep/er/file.txt")).is_err() || cfg!(not(unix)));
+    assert!(OsFileSystem.below(&root.join("none")).is_err() || cfg!(not(unix)));
+}
