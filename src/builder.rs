@@ -227,10 +227,11 @@ impl RuntimeBuilder {
                 (bundle, Some(Arc::new(workshop)), Some(built), root.display().to_string())
             }
         };
-        let drivers = machine.drivers(&self.config, threads)?;
+        let heaps = machine.heaps(&self.config);
+        let drivers = machine.drivers(&self.config, &heaps, threads)?;
         let tables = bundle.prepare_tables(&self.config.tables)?;
         let config = self.config;
-        let budget = machine.budget(&config);
+        let budget = machine.budget(&config, heaps);
         let generations = Generations::new(bundle);
         let table = Arc::new(ResidentTable::new(&generations, self.random.next_u64()));
         let shared = Arc::new(Shared {

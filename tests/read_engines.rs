@@ -439,6 +439,7 @@ conformance!(
     a_file_that_is_replaced_while_it_is_read_gives_its_own_bytes,
     a_file_that_shrinks_while_it_is_read_gives_its_bytes_or_says_so,
     direct_reads_of_any_range_give_its_bytes,
+    reads_into_a_heap_are_right_before_and_after_the_ring_has_registered_it,
     claims_are_filled_in_place_and_count_when_their_holder_says_so,
     one_range_goes_to_several_places,
     segments_that_make_no_sense_are_refused_and_come_back,

@@ -46,9 +46,9 @@ impl Machine {
         pools.map(|(node, (count, cpus))| Pool::new(&name(node), count, &cpus, threads)).collect()
     }
 
-    /// The budget, with a heap in each node's memory. Any of them may have all of it: they are address space only, and
+    /// A heap in each node's memory, or none. Any of them may have all of the budget: they are address space only, and
     /// what is charged is bounded by the budget.
-    pub(super) fn budget(&self, config: &RuntimeConfig) -> Arc<Budget> {
+    pub(super) fn heaps(&self, config: &RuntimeConfig) -> Vec<Arc<Heap>> {
         // Where a range of addresses takes memory at once there is none: every asset is an allocation of its own.
         let bytes = if cfg!(unix) { usize::try_from(config.resident_bytes_max()).ok() } else { None };
         let heap = |node: &Node| {
@@ -58,8 +58,12 @@ impl Machine {
         };
         // All of them or none: they stand in the order of the nodes.
         let heaps: Option<Vec<_>> = self.topology.nodes.iter().map(heap).collect();
-        let (budget, reserve) = (config.budget_bytes, config.io_reserve_bytes());
-        Budget::with_heaps(budget, reserve, &config.kind_budget_bytes, heaps.unwrap_or_default())
+        heaps.unwrap_or_default()
+    }
+
+    /// The budget, which takes resident memory from these heaps.
+    pub(super) fn budget(&self, config: &RuntimeConfig, heaps: Vec<Arc<Heap>>) -> Arc<Budget> {
+        Budget::with_heaps(config.budget_bytes, config.io_reserve_bytes(), &config.kind_budget_bytes, heaps)
     }
 
     /// Threads for work that computes: what is asked for, or one for each processor that may be kept busy.
@@ -71,12 +75,24 @@ impl Machine {
     ///
     /// # Errors
     /// [`Error::Config`] for a processor that cannot be had; otherwise what starting an engine returned.
-    pub(super) fn drivers(&self, config: &RuntimeConfig, threads: &dyn Threads) -> Result<Vec<Arc<Driver<ReadToken>>>> {
+    pub(super) fn drivers(
+        &self,
+        config: &RuntimeConfig,
+        heaps: &[Arc<Heap>],
+        threads: &dyn Threads,
+    ) -> Result<Vec<Arc<Driver<ReadToken>>>> {
         check_cpus(config, &self.topology)?;
-        self.topology.nodes.iter().map(|node| self.driver(node, config, threads)).collect()
+        let nodes = self.topology.nodes.iter().enumerate();
+        nodes.map(|(place, node)| self.driver(node, config, heaps.get(place).cloned(), threads)).collect()
     }
 
-    fn driver(&self, node: &Node, config: &RuntimeConfig, threads: &dyn Threads) -> Result<Arc<Driver<ReadToken>>> {
+    fn driver(
+        &self,
+        node: &Node,
+        config: &RuntimeConfig,
+        heap: Option<Arc<Heap>>,
+        threads: &dyn Threads,
+    ) -> Result<Arc<Driver<ReadToken>>> {
         // With one node all memory is near; the call would only divide the mapping.
         let several = self.topology.nodes.len() + self.topology.memory_only.len() > 1;
         let bind = |start, len| if several { numa::prefer(start, len, node.number) } else { Ok(()) };
@@ -91,6 +107,7 @@ impl Machine {
             depth: config.queue_depth,
             engine: config.engine,
             pool: pool.ok(),
+            heap,
             adaptive_depth: config.io.adaptive_depth,
             sqpoll: config.io.sqpoll,
             threads: 0,

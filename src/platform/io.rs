@@ -35,7 +35,7 @@ use self::op::Op;
 pub use self::op::{Access, ReadDone, ReadOp, SEGMENTS_MAX, WriteAction, WriteOp, is_cancelled};
 use self::positioned::Positioned;
 use super::affinity::CpuSet;
-use super::memory::BufferPool;
+use super::memory::{BufferPool, Heap};
 use super::threads::{Pool, Threads, join_from_outside};
 use crate::config::Engine;
 use crate::error::{Error, Result};
@@ -60,6 +60,8 @@ pub struct DriverConfig {
     pub engine: Engine,
     /// Memory to read into, which the ring registers as far as it may.
     pub pool: Option<Arc<BufferPool>>,
+    /// Memory that many reads end up in, which the ring registers after the pool, as it is made ready, as far as it may.
+    pub heap: Option<Arc<Heap>>,
     /// Whether to have fewer operations with the device than `depth` where more gain nothing.
     pub adaptive_depth: bool,
     /// Threads of the positioned engine; 0 for 16. Never more than `depth`.
@@ -77,6 +79,7 @@ impl Default for DriverConfig {
             depth: 64,
             engine: Engine::Auto,
             pool: None,
+            heap: None,
             adaptive_depth: false,
             threads: 0,
             sqpoll: None,

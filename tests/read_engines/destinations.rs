@@ -8,7 +8,7 @@ use flyloft::config::Engine;
 use flyloft::platform::fill::FillBuffer;
 use flyloft::platform::fs::{FileSystem, OsFileSystem};
 use flyloft::platform::io::{Access, Driver, DriverConfig, ReadDone, ReadOp, WriteAction, WriteOp, is_cancelled};
-use flyloft::platform::memory::{AlignedBuffer, BufferPool, IoBuffer, Segment};
+use flyloft::platform::memory::{AlignedBuffer, BufferPool, Heap, IoBuffer, Segment};
 use flyloft::platform::random::{Random, SeededRandom};
 use flyloft::platform::threads::OsThreads;
 use flyloft::storage::ReadAt;
@@ -103,6 +103,34 @@ pub fn direct_reads_of_any_range_give_its_bytes(engine: Engine) {
     if rig.pool.stats().registered_bytes > 0 {
         assert!(stats.fixed > 0, "{stats:?}");
     }
+}
+
+pub fn reads_into_a_heap_are_right_before_and_after_the_ring_has_registered_it(engine: Engine) {
+    let scene = Scene::new();
+    let heap = Heap::new(16 << 20).unwrap();
+    let config =
+        DriverConfig { name: "heap".into(), depth: DEPTH, engine, heap: Some(Arc::clone(&heap)), ..Default::default() };
+    let rig = Rig::with(config);
+    // Blocks that lie across two slabs are among them, and stay where they are: the next ones are others.
+    let block = 300_000;
+    let mut kept = Vec::new();
+    for round in 0..8 {
+        let ops = (0..5).map(|number| {
+            let (offset, buffer) = ((round * 5 + number) * BLOCK, heap.take(block + 2 * BLOCK, BLOCK).unwrap());
+            read(&scene.file, offset, buffer, block, number)
+        });
+        rig.run(ops.collect(), |done| {
+            done.result.as_ref().unwrap();
+            let offset = (round * 5 + done.token) * BLOCK;
+            assert!(done.bytes() == &scene.content[offset..offset + block], "round {round}, read {}", done.token);
+            kept.push(done);
+        });
+        // As the runtime has it done, ahead of use.
+        heap.warm();
+    }
+    let (stats, heap) = (rig.driver.stats(), heap.stats());
+    assert!(heap.registered_bytes <= heap.warmed_bytes, "{heap:?}");
+    assert_eq!(stats.fixed > 0, heap.registered_bytes > 0, "{stats:?} {heap:?}");
 }
 
 pub fn claims_are_filled_in_place_and_count_when_their_holder_says_so(engine: Engine) {

@@ -24,6 +24,7 @@ use crate::platform::clock::{Clock, SystemClock};
 mod files;
 mod inbox;
 mod probe;
+mod registered;
 mod request;
 mod ring;
 mod setup;
@@ -104,6 +105,7 @@ pub(super) async fn run<T: Send + 'static>(mut ring: Ring<T>, mut depth: Depth, 
             let Some(op) = queued.pop_front() else { break };
             ring.accept(op, &mut outcome);
         }
+        ring.register_more();
         count(&counters.batches, ring.hand_over(&mut outcome));
         // Before completions make room: whoever keeps it full refills it when they come.
         let saturated = !queued.is_empty() || ring.occupied() >= depth.now();

@@ -48,6 +48,9 @@ pub struct HeapStats {
     pub warmed_bytes: u64,
     /// Blocks that were asked for when none fitted.
     pub misses: u64,
+    /// Bytes that a ring has registered, from the range's start on.
+    #[serde(default)]
+    pub registered_bytes: u64,
 }
 
 impl std::iter::Sum for HeapStats {
@@ -57,6 +60,7 @@ impl std::iter::Sum for HeapStats {
             lent_bytes: sum.lent_bytes + one.lent_bytes,
             warmed_bytes: sum.warmed_bytes + one.warmed_bytes,
             misses: sum.misses + one.misses,
+            registered_bytes: sum.registered_bytes + one.registered_bytes,
         })
     }
 }
@@ -84,6 +88,8 @@ pub struct Heap {
     warm_to: AtomicUsize,
     /// Somebody was told to make memory ready and has not done it yet.
     warming: AtomicBool,
+    /// Slabs, from the first on, that a ring has registered.
+    registered: AtomicUsize,
     range: Arena,
 }
 
@@ -125,6 +131,7 @@ impl Heap {
             used_to: 0.into(),
             warm_to: 0.into(),
             warming: false.into(),
+            registered: 0.into(),
             range,
         }))
     }
@@ -195,6 +202,39 @@ impl Heap {
         self.warming.store(false, Ordering::Relaxed);
     }
 
+    /// Slabs that it consists of, each of which can be registered with a ring by itself.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+    pub(crate) fn slabs(&self) -> usize {
+        self.range.len() / RANGE_ALIGN
+    }
+
+    /// Slabs, from the first on, that were made ready: registering others would take memory that nobody uses.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+    pub(crate) fn ready_slabs(&self) -> usize {
+        self.warm_to.load(Ordering::Relaxed) / RANGE_ALIGN
+    }
+
+    /// Where a slab starts, and how long it is.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+    pub(crate) fn slab(&self, number: usize) -> (NonNull<u8>, usize) {
+        debug_assert!(number < self.slabs(), "there is no such slab");
+        (self.range.start().map_addr(|start| start.saturating_add(number * RANGE_ALIGN)), RANGE_ALIGN)
+    }
+
+    /// The slab that all of these bytes lie in.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+    pub(crate) fn slab_of(&self, start: *const u8, len: usize) -> Option<usize> {
+        let from = (start as usize).checked_sub(self.range.start().as_ptr() as usize)?;
+        let slab = from / RANGE_ALIGN;
+        (len > 0 && slab < self.slabs() && (from + len - 1) / RANGE_ALIGN == slab).then_some(slab)
+    }
+
+    /// Notes how many slabs a ring has registered.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+    pub(crate) fn set_registered(&self, slabs: usize) {
+        self.registered.store(slabs, Ordering::Relaxed);
+    }
+
     /// What it is and lends.
     pub fn stats(&self) -> HeapStats {
         HeapStats {
@@ -202,6 +242,7 @@ impl Heap {
             lent_bytes: self.lent_bytes.load(Ordering::Relaxed),
             warmed_bytes: self.warm_to.load(Ordering::Relaxed) as u64,
             misses: self.misses.load(Ordering::Relaxed),
+            registered_bytes: (self.registered.load(Ordering::Relaxed) * RANGE_ALIGN) as u64,
         }
     }
 }

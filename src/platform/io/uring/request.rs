@@ -2,14 +2,14 @@
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr::NonNull;
-use std::sync::Arc;
 
 use io_uring::{opcode, squeue, types};
 
+use super::registered::Registered;
 use super::ring::{Descriptor, Entry};
 use crate::platform::io::op::{Op, SEGMENTS_MAX, What};
 use crate::platform::io::plan::{Plan, Widths};
-use crate::platform::memory::{BufferPool, IoBuffer, Segment};
+use crate::platform::memory::{IoBuffer, Segment};
 
 /// Where gaps are read to. Nobody looks at it.
 pub(super) const DISCARD_BYTES: usize = 64 << 10;
@@ -34,12 +34,8 @@ pub(super) fn plan<T>(op: &mut Op<T>) -> Option<(RawFd, Plan)> {
     Some((file?.as_raw_fd(), plan))
 }
 
-/// The kernel's form of what is left of `entry`, and whether it names registered memory: so many chunks of a pool.
-pub(super) fn request<T>(
-    entry: &mut Entry<T>,
-    registered: Option<(&Arc<BufferPool>, usize)>,
-    discard: NonNull<u8>,
-) -> (squeue::Entry, bool) {
+/// The kernel's form of what is left of `entry`, and whether it names registered memory.
+pub(super) fn request<T>(entry: &mut Entry<T>, registered: &Registered, discard: NonNull<u8>) -> (squeue::Entry, bool) {
     let (fd, flags) = match entry.file {
         Descriptor::Raw(fd) => (types::Fd(fd), squeue::Flags::empty()),
         // A number in the ring's table stands where a descriptor would; the flag says so.
@@ -55,12 +51,7 @@ pub(super) fn request<T>(
         What::Read(_) => false,
     };
     let offset = entry.plan.start + entry.moved as u64;
-    let chunk = match (&entry.op.buffer, registered) {
-        (IoBuffer::Pooled(buffer), Some((pool, chunks))) if Arc::ptr_eq(buffer.pool(), pool) => {
-            u16::try_from(buffer.chunk()).ok().filter(|chunk| usize::from(*chunk) < chunks)
-        }
-        _ => None,
-    };
+    let mut number = None;
     let sqe = match (&entry.plan.widths, &mut entry.op.buffer) {
         (Widths::Each(widths), IoBuffer::Scatter(segments)) => {
             entry.pieces = pieces(segments, widths, entry.moved, discard);
@@ -72,15 +63,16 @@ pub(super) fn request<T>(
             let rest = single.room_mut().get_mut(entry.moved..width).unwrap_or_default();
             let len = rest.len().min(STEP_BYTES_MAX) as u32;
             let start = rest.as_mut_ptr();
-            match (writes, chunk) {
-                (false, Some(chunk)) => opcode::ReadFixed::new(fd, start, len, chunk).offset(offset).build(),
+            number = registered.number(single, start, len as usize);
+            match (writes, number) {
+                (false, Some(number)) => opcode::ReadFixed::new(fd, start, len, number).offset(offset).build(),
                 (false, None) => opcode::Read::new(fd, start, len).offset(offset).build(),
-                (true, Some(chunk)) => opcode::WriteFixed::new(fd, start, len, chunk).offset(offset).build(),
+                (true, Some(number)) => opcode::WriteFixed::new(fd, start, len, number).offset(offset).build(),
                 (true, None) => opcode::Write::new(fd, start, len).offset(offset).build(),
             }
         }
     };
-    (sqe.flags(flags), chunk.is_some())
+    (sqe.flags(flags), number.is_some())
 }
 
 /// The places of a scattered read after the first `moved` bytes.

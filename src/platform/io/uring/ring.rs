@@ -13,6 +13,7 @@ use io_uring::{EnterFlags, IoUring, opcode, squeue, types};
 use tokio::io::unix::AsyncFd;
 
 use super::files::Files;
+use super::registered::Registered;
 use super::request::{DISCARD_BYTES, plan, request};
 use super::setup;
 use crate::platform::io::account::{Counters, count};
@@ -21,7 +22,7 @@ use crate::platform::io::op::{Access, Op, What, cancelled};
 use crate::platform::io::plan::Plan;
 use crate::platform::io::positioned::panicked;
 use crate::platform::io::{DriverConfig, ReadDone};
-use crate::platform::memory::{AlignedBuffer, BufferPool};
+use crate::platform::memory::AlignedBuffer;
 use crate::storage::ReadAt;
 
 /// How often the kernel may say "again" to one read before a thread does it instead.
@@ -111,8 +112,8 @@ pub(in crate::platform::io) struct Ring<T> {
     /// Counts completions up; readable when there are new ones.
     events: AsyncFd<File>,
     files: Files,
-    /// Kept while the ring may write to it; so many chunks of it are registered.
-    pool: Option<(Arc<BufferPool>, usize)>,
+    /// Kept while the ring may write to it.
+    registered: Registered,
     /// By user data. An entry leaves only through its completion, or when the kernel provably never saw it.
     slab: Vec<Option<Entry<T>>>,
     free: Vec<usize>,
@@ -150,14 +151,14 @@ impl<T> Ring<T> {
         uring.submitter().register_eventfd(eventfd.as_raw_fd())?;
         let events = setup::watch(File::from(eventfd))?;
         let files = Files::new(&uring);
-        let pool = config.pool.as_ref().map(|pool| (Arc::clone(pool), setup::register_pool(&uring, pool)));
+        let registered = Registered::new(&uring, config);
         let discarded = AlignedBuffer::new_zeroed(DISCARD_BYTES, crate::limits::BLOCK_BYTES);
         let mut discarded = discarded.ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self {
             uring,
             events,
             files,
-            pool,
+            registered,
             slab: (0..depth).map(|_| None).collect(),
             free: (0..depth).rev().collect(),
             limits: vec![types::Timespec::new(); depth].into_boxed_slice(),
@@ -218,8 +219,7 @@ impl<T> Ring<T> {
     #[allow(unsafe_code)]
     fn queue(&mut self, index: usize, outcome: &mut Outcome<T>) {
         let Some(entry) = self.slab[index].as_mut() else { return };
-        let registered = self.pool.as_ref().map(|(pool, chunks)| (pool, *chunks));
-        let (sqe, fixed) = request(entry, registered, self.discard);
+        let (sqe, fixed) = request(entry, &self.registered, self.discard);
         outcome.fixed += u64::from(fixed);
         let sqe = sqe.user_data(index as u64);
         let limit = entry.op.limit;
@@ -244,6 +244,11 @@ impl<T> Ring<T> {
                 Err(_) => self.later.push_back(index),
             }
         }
+    }
+
+    /// Registers memory that was made ready since the last time, a part at a time.
+    pub(super) fn register_more(&mut self) {
+        self.registered.grow(&self.uring);
     }
 
     /// Asks the kernel to end the operations that are meant.
@@ -524,7 +529,7 @@ impl<T> Drop for Ring<T> {
             {
                 tracing::error!(%error, "io_uring cannot be waited for; its buffers are leaked");
                 #[allow(clippy::disallowed_methods)] // Freeing what the kernel may still write to is worse.
-                std::mem::forget((std::mem::take(&mut self.slab), self.pool.take()));
+                std::mem::forget((std::mem::take(&mut self.slab), std::mem::take(&mut self.registered)));
                 return;
             }
             while let Some((user_data, _)) = self.next_completion() {

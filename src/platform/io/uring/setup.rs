@@ -9,8 +9,6 @@ use io_uring::IoUring;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::platform::memory::BufferPool;
-
 /// Entries of the completion queue for each of the submission queue: a read may bring the end of its time limit and of
 /// a cancellation with it.
 const COMPLETIONS_PER_ENTRY: u32 = 2;
@@ -41,24 +39,6 @@ pub(super) fn build(depth: usize, sqpoll: Option<Duration>) -> io::Result<IoUrin
         Err(error) if refused(&error) => IoUring::builder().build(entries),
         other => other,
     }
-}
-
-/// Registers as many chunks of the pool as the limit on locked memory allows, from the first on, and answers how many.
-#[allow(unsafe_code)]
-pub(super) fn register_pool(uring: &IoUring, pool: &BufferPool) -> usize {
-    let all: Vec<libc::iovec> =
-        pool.chunks().map(|(start, len)| libc::iovec { iov_base: start.as_ptr().cast(), iov_len: len }).collect();
-    let mut count = all.len();
-    while count > 0 {
-        // SAFETY: the chunks live as long as the pool, which whoever owns the ring keeps until the ring is closed.
-        match unsafe { uring.submitter().register_buffers(&all[..count]) } {
-            Ok(()) => break,
-            // The limit, most likely: fewer may fit.
-            Err(_) => count /= 2,
-        }
-    }
-    pool.set_registered(count);
-    count
 }
 
 #[allow(unsafe_code)]
