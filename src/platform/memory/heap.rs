@@ -202,39 +202,6 @@ impl Heap {
         self.warming.store(false, Ordering::Relaxed);
     }
 
-    /// Slabs that it consists of, each of which can be registered with a ring by itself.
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
-    pub(crate) fn slabs(&self) -> usize {
-        self.range.len() / RANGE_ALIGN
-    }
-
-    /// Slabs, from the first on, that were made ready: registering others would take memory that nobody uses.
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
-    pub(crate) fn ready_slabs(&self) -> usize {
-        self.warm_to.load(Ordering::Relaxed) / RANGE_ALIGN
-    }
-
-    /// Where a slab starts, and how long it is.
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
-    pub(crate) fn slab(&self, number: usize) -> (NonNull<u8>, usize) {
-        debug_assert!(number < self.slabs(), "there is no such slab");
-        (self.range.start().map_addr(|start| start.saturating_add(number * RANGE_ALIGN)), RANGE_ALIGN)
-    }
-
-    /// The slab that all of these bytes lie in.
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
-    pub(crate) fn slab_of(&self, start: *const u8, len: usize) -> Option<usize> {
-        let from = (start as usize).checked_sub(self.range.start().as_ptr() as usize)?;
-        let slab = from / RANGE_ALIGN;
-        (len > 0 && slab < self.slabs() && (from + len - 1) / RANGE_ALIGN == slab).then_some(slab)
-    }
-
-    /// Notes how many slabs a ring has registered.
-    #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
-    pub(crate) fn set_registered(&self, slabs: usize) {
-        self.registered.store(slabs, Ordering::Relaxed);
-    }
-
     /// What it is and lends.
     pub fn stats(&self) -> HeapStats {
         HeapStats {
@@ -244,6 +211,38 @@ impl Heap {
             misses: self.misses.load(Ordering::Relaxed),
             registered_bytes: (self.registered.load(Ordering::Relaxed) * RANGE_ALIGN) as u64,
         }
+    }
+}
+
+/// What a ring asks.
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+impl Heap {
+    /// Slabs that it consists of, each of which can be registered with a ring by itself.
+    pub(crate) fn slabs(&self) -> usize {
+        self.range.len() / RANGE_ALIGN
+    }
+
+    /// Slabs, from the first on, that were made ready: registering others would take memory that nobody uses.
+    pub(crate) fn ready_slabs(&self) -> usize {
+        self.warm_to.load(Ordering::Relaxed) / RANGE_ALIGN
+    }
+
+    /// Where a slab starts, and how long it is.
+    pub(crate) fn slab(&self, number: usize) -> (NonNull<u8>, usize) {
+        debug_assert!(number < self.slabs(), "there is no such slab");
+        (self.range.start().map_addr(|start| start.saturating_add(number * RANGE_ALIGN)), RANGE_ALIGN)
+    }
+
+    /// The slab that all of these bytes lie in.
+    pub(crate) fn slab_of(&self, start: *const u8, len: usize) -> Option<usize> {
+        let from = (start as usize).checked_sub(self.range.start().as_ptr() as usize)?;
+        let slab = from / RANGE_ALIGN;
+        (len > 0 && slab < self.slabs() && (from + len - 1) / RANGE_ALIGN == slab).then_some(slab)
+    }
+
+    /// Notes how many slabs a ring has registered.
+    pub(crate) fn set_registered(&self, slabs: usize) {
+        self.registered.store(slabs, Ordering::Relaxed);
     }
 }
 
