@@ -16,8 +16,8 @@ use super::arena::ArenaStats;
 use super::contents::ContentReader;
 use super::frames::{Dictionaries, Encoders};
 use super::scan::Exclude;
-use super::stats;
 use super::transform::TransformRegistry;
+use super::{parallel, stats};
 use crate::bundle::{Bundle, BundleWriter, Committer, Params};
 use crate::config::Layout;
 use crate::error::{Error, Result};
@@ -59,8 +59,8 @@ impl Default for BuildOptions {
 impl BuildOptions {
     pub(super) fn threads(&self) -> usize {
         match self.threads {
-            0 => std::thread::available_parallelism().map_or(1, |count| count.get().min(64)),
-            threads => threads.min(64),
+            0 => parallel::cores(),
+            threads => threads.min(parallel::THREADS_MAX),
         }
     }
 }

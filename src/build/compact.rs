@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use super::builder::{self, Progress};
 use super::contents::ContentReader;
 use super::frames::{Bytes, Dictionaries, Encoders, Layer};
-use super::parallel::lock;
+use super::parallel::{self, lock};
 use super::{pack, plan};
 use crate::bundle::{AssetPut, AssetRecord, Bundle, BundleWriter, Changes, ContentPut, Params};
 use crate::error::{Error, Result};
@@ -73,7 +73,7 @@ fn rewrite(
         uses.sort_unstable();
         dependencies.push(uses);
     }
-    let threads = std::thread::available_parallelism().map_or(1, |count| count.get().min(64));
+    let threads = parallel::cores();
     let fresh = fresh(threads, &assets, &dependencies);
     let contents: Vec<(AssetPath, u64)> = fresh.iter().map(|&at| (assets[at].path.clone(), assets[at].len)).collect();
     let bytes = Old { bundle: old, assets: &assets, fresh: &fresh, readers: Mutex::default() };

@@ -14,6 +14,14 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Threads for a build at most.
+pub(super) const THREADS_MAX: usize = 64;
+
+/// Threads for work that computes where nobody says how many: one for each core.
+pub(super) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |count| count.get().min(THREADS_MAX))
+}
+
 /// Calls `work` for each item on up to `threads` threads; each thread has a state of its own, made by `state`.
 pub(super) fn map<T: Sync, S, R: Send>(
     threads: usize,
