@@ -237,7 +237,9 @@ impl State {
             Box::new(move || {
                 let result = caught(|| workshop.commit(&bundle)).unwrap_or_else(|cause| Err(Error::Failed { cause }));
                 let generation = bundle.generation();
-                if let Err(error) = shared.prepare_tables(&bundle) {
+                if result.is_ok()
+                    && let Err(error) = shared.prepare_tables(&bundle)
+                {
                     tracing::warn!(%generation, %error, "the tables of contents are not prepared");
                 }
                 // A rebuilder that died meanwhile commits with its next generation, or at shutdown.
