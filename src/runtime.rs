@@ -3,6 +3,7 @@
 //! Everything here is a thin face over the resident table (hits) and the ledger (misses). Its futures are not tied to
 //! an executor: they wake by the waker they were polled with.
 
+pub mod explain;
 mod load;
 mod many;
 mod reader;
@@ -17,6 +18,7 @@ use parking_lot::Mutex;
 use ractor::{Actor, ActorRef};
 
 pub use crate::actors::{ActorReport, ActorState};
+pub use explain::Explanation;
 pub use load::{Load, Request};
 pub use many::{Completions, LoadMany};
 pub use reader::{AssetReader, Chunks};
