@@ -12,6 +12,7 @@ pub mod asset;
 pub mod budget;
 pub mod content;
 pub mod generations;
+pub mod history;
 pub mod ledger;
 pub mod reaper;
 pub mod table;
@@ -20,6 +21,7 @@ pub use asset::{Asset, Name};
 pub use budget::{Budget, BudgetStats, Charge, IoCharge, Shortfall};
 pub use content::{Chunk, Content, ContentBuilder};
 pub use generations::{Generations, Live};
+pub use history::History;
 pub use ledger::{
     Answer, Ask, Change, Joined, Key, Lease, Ledger, LedgerStats, Located, Merge, Ticket, Wakers, Want, Working,
 };

@@ -2,8 +2,12 @@
 #![cfg(all(feature = "cli", feature = "serve"))]
 
 mod common;
+#[path = "cli/explaining.rs"]
+mod explaining;
 #[path = "cli/serving.rs"]
 mod serving;
+#[path = "cli/watching.rs"]
+mod watching;
 
 use std::fs;
 use std::io::Read;
