@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::why::{Why, Whys};
 use super::{Built, CompactReport, NoProgress, Progress, TreeBuilder};
 use crate::bundle::{Bundle, Committer};
 use crate::error::Result;
+use crate::ids::AssetPath;
 use crate::platform::threads::Pool;
 
 type Open = Box<dyn Fn() -> Result<TreeBuilder> + Send + Sync>;
@@ -33,6 +35,8 @@ pub struct Workshop {
     compact: Compact,
     /// `None` when a panic or a failed write left it in doubt: it is opened again from what is on disk.
     builder: Mutex<Option<TreeBuilder>>,
+    /// Of the builder that was opened last.
+    whys: Mutex<Arc<Whys>>,
     pool: Arc<Pool>,
 }
 
@@ -42,8 +46,22 @@ impl Workshop {
     /// # Errors
     /// Whatever `open` returns.
     pub fn new(root: &Path, store: &Path, pool: Arc<Pool>, open: Open, compact: Compact) -> Result<Self> {
-        let builder = Mutex::new(Some(open()?));
-        Ok(Self { root: root.to_owned(), store: store.to_owned(), open, compact, builder, pool })
+        let builder = open()?;
+        let whys = Mutex::new(builder.whys());
+        let builder = Mutex::new(Some(builder));
+        Ok(Self { root: root.to_owned(), store: store.to_owned(), open, compact, builder, whys, pool })
+    }
+
+    fn opened(&self) -> Result<TreeBuilder> {
+        let builder = (self.open)()?;
+        *self.whys.lock() = builder.whys();
+        Ok(builder)
+    }
+
+    /// Why the asset was built the last time in this run, as far as it is remembered. Never waits for a build.
+    pub fn why(&self, path: &AssetPath) -> Option<Why> {
+        let whys = Arc::clone(&self.whys.lock());
+        whys.get(path)
     }
 
     /// The tree.
@@ -70,7 +88,7 @@ impl Workshop {
         // Taken out while it works: should it panic, the slot stays empty.
         let mut builder = match slot.take() {
             Some(builder) => builder,
-            None => (self.open)()?,
+            None => self.opened()?,
         };
         let built = if task.everything { builder.scan(progress) } else { builder.update(&task.paths) };
         *slot = builder.is_sound().then_some(builder);
@@ -126,7 +144,7 @@ impl Workshop {
             newest.map_or(Ok(()), |newest| builder.committer().commit(&newest))?;
         }
         let compacted = (self.compact)();
-        let mut builder = (self.open)()?;
+        let mut builder = self.opened()?;
         let report = compacted?;
         tracing::info!(before = report.before_bytes, after = report.after_bytes, "compacted");
         let mut built = builder.scan(&NoProgress)?;
