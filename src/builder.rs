@@ -32,7 +32,7 @@ use crate::telemetry::{Events, Metrics};
 /// The name of the bundle in a store.
 pub const STORE_BUNDLE: &str = "tree.loft";
 /// The name of the remembered stats in a store.
-const STORE_STATS: &str = "stats";
+pub const STORE_STATS: &str = "stats";
 
 enum Source {
     Directory(PathBuf),

@@ -12,6 +12,7 @@ use std::ops::Range;
 
 use crate::bundle::BuildStep;
 use crate::error::Error;
+use crate::event::BuildFailure;
 use crate::ids::AssetPath;
 
 use super::Because;
@@ -43,6 +44,12 @@ impl Mistake {
     pub fn into_error(self) -> Error {
         let at = self.line.zip(self.column).map_or(String::new(), |(line, column)| format!(":{line}:{column}"));
         Error::config(format!("{FILE_NAME}{at}"), self.message)
+    }
+
+    /// It as the failure of the file.
+    pub fn into_failure(self) -> BuildFailure {
+        let (path, transform) = (FILE_NAME.into(), "config".into());
+        BuildFailure { path, line: self.line, column: self.column, transform, cause: self.message }
     }
 
     /// A mistake about the whole text.

@@ -5,10 +5,11 @@ mod facts;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::facts::{AssetFacts, BuildFacts, Users};
+pub use self::facts::{AssetFacts, BuildFacts, StepFacts, Users};
 
 use super::{Runtime, Snapshot};
 use crate::actors::Shared;
+use crate::build::{Because, Why};
 use crate::bundle::Bundle;
 use crate::error::Result;
 use crate::event::BuildFailure;
@@ -28,6 +29,10 @@ pub struct Explanation {
     pub used_by: Users,
     /// Where its bytes are; `None` when a bundle was asked that nobody serves.
     pub residency: Option<Residency>,
+    /// Why it was built the last time while the runtime ran; for a labelled part, why its source was.
+    pub built: Option<Why>,
+    /// Why it would be built if the tree were built now: known where a store was compared with its tree.
+    pub pending: Vec<Because>,
     /// When it changed last, as far back as the runtime remembers.
     pub last_change: Option<LastChange>,
     /// Why it does not build, while it does not: what is served is its last good version.
@@ -111,6 +116,8 @@ impl Explanation {
             asset: AssetFacts::of(bundle, path)?,
             used_by: Users::of(bundle, path)?,
             residency: None,
+            built: None,
+            pending: Vec::new(),
             last_change: None,
             failure: None,
         })
@@ -137,6 +144,10 @@ impl Runtime {
         let mut explained = snapshot.offload(move |bundle| Explanation::of_bundle(bundle, &wanted)).await?;
         let shared = self.shared();
         explained.residency = Some(residency(shared, &snapshot, &explained));
+        explained.built = shared.workshop.as_ref().and_then(|workshop| {
+            let source = || path.source_and_label().and_then(|(source, _)| workshop.why(&source));
+            workshop.why(&path).or_else(source)
+        });
         explained.last_change = shared.history.change(path.id()).map(|change| {
             let (generation, old, new) = (change.generation, change.old, change.new);
             LastChange { generation, old, new }
@@ -149,7 +160,7 @@ impl Runtime {
 /// The failure of the file itself, or of the file that it is a labelled part of.
 fn failure(shared: &Shared, path: &AssetPath) -> Option<BuildFailure> {
     let failures = shared.failures.lock();
-    let source = || path.as_str().split_once('#').and_then(|(source, _)| failures.get(source));
+    let source = || path.source_and_label().and_then(|(source, _)| failures.get(source.as_str()));
     failures.get(path.as_str()).or_else(source).cloned()
 }
 

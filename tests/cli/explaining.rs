@@ -61,6 +61,12 @@ fn a_served_folder_says_where_the_bytes_are_and_why_something_fails() {
     assert_eq!((&css["generation"], &css["last_change"]["generation"]), (&2.into(), &2.into()));
     assert_eq!(css["last_change"]["new"], css["asset"]["content"]);
     assert_eq!(css["residency"]["state"], "resident");
+    assert_eq!(
+        (&css["built"]["generation"], &css["built"]["because"]["reason"]),
+        (&2.into(), &"source_changed".into())
+    );
+    let said = flyloft(&["explain", text(&root), "css/site.css", "--store", text(&store)]).done();
+    assert!(said.contains("  rebuilt   in generation 2: its source changed"), "{said}");
 
     // One that never built has a cause and nothing else; one that stopped building has its last good version too.
     let (status, bad) = explain("bad.json");
@@ -82,4 +88,37 @@ fn a_served_folder_says_where_the_bytes_are_and_why_something_fails() {
     fs::write(store.join("serving.json"), format!("{{\"pid\":{pid},\"url\":\"{url}\",\"address\":\"127.0.0.1:9\"}}"))
         .unwrap();
     assert_eq!(explain("css/site.css").1["server"], Value::Null);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_that_nobody_serves_says_what_building_it_would_do_and_why() {
+    let tree = stage();
+    tree.write("flyloft.toml", b"[[transform]]\nglob = '*.json'\nname = 'minify-json'\n");
+    tree.write("a.json", b"{ }");
+    let (root, store) = (tree.root(), tree.store());
+    let serving = Serving::start(&[text(&root), "--store", text(&store)]);
+    assert_eq!(serving.stop("-TERM").0, Some(0));
+    let pending = |path: &str| {
+        let document = flyloft(&["explain", text(&root), path, "--store", text(&store), "--json"]).json();
+        let reasons = document["pending"].as_array().unwrap().iter();
+        reasons.map(|because| because["reason"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(pending("a.json"), [] as [&str; 0]);
+    assert_eq!(pending("css/site.css"), [] as [&str; 0]);
+    tree.write("a.json", b"{ \"a\": 1 }");
+    tree.write("new.txt", b"new");
+    tree.remove("run.sh");
+    tree.write("flyloft.toml", b"ignore = 'css/'\n");
+    assert_eq!(pending("a.json"), ["source_changed", "transform_changed"]);
+    assert_eq!(pending("new.txt"), ["new"]);
+    assert_eq!(pending("run.sh"), ["source_gone"]);
+    assert_eq!(pending("css/site.css"), ["source_gone"]);
+    let said = flyloft(&["explain", text(&root), "run.sh", "--store", text(&store)]).done();
+    assert!(said.contains("nobody serves it now") && said.contains("  pending   its source is gone\n"), "{said}");
+    // Rules that cannot be read are no rules to compare by.
+    tree.write("flyloft.toml", b"ignored = 'css/'\n");
+    let document = flyloft(&["explain", text(&root), "a.json", "--store", text(&store), "--json"]).json();
+    assert_eq!((&document["failure"]["path"], &document["failure"]["line"]), (&"flyloft.toml".into(), &1.into()));
+    assert_eq!(document["pending"].as_array().unwrap().len(), 0);
 }

@@ -5,12 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use flyloft::build::ADDRESS_FILE;
 use flyloft::platform::fs::{FileSystem, OsFileSystem};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The file's name, in the store.
-const FILE: &str = "serving.json";
 /// How long a server on this machine may take to accept a connection, and to answer.
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -38,7 +37,7 @@ impl Announced {
         let Some(store) = store else { return Self { left: None } };
         let address = reachable(address);
         let serving = Serving { pid: std::process::id(), url: format!("http://{address}/"), address };
-        let file = Path::new(store).join(FILE);
+        let file = Path::new(store).join(ADDRESS_FILE);
         let written = serde_json::to_vec(&serving).map_err(io::Error::from);
         match written.and_then(|bytes| OsFileSystem.write_atomic(&file, &bytes)) {
             Ok(()) => Self { left: Some((file, serving)) },
@@ -78,7 +77,7 @@ fn read(file: &Path) -> Option<Serving> {
 /// The server that the store at `store` names and that does serve it. One that was killed left its address behind, and
 /// another program may have its port by now: what answers there is asked which store it serves.
 pub fn find(store: &Path) -> Option<Serving> {
-    let serving = read(&store.join(FILE))?;
+    let serving = read(&store.join(ADDRESS_FILE))?;
     let status: Value = serde_json::from_slice(&serving.get("/status").ok()?.1).ok()?;
     let same = |named: &str| {
         let real = |path: &Path| OsFileSystem.canonicalize(path).ok();

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use flyloft::AssetPath;
-use flyloft::builder::{STORE_BUNDLE, default_store};
+use flyloft::build::transform::TransformRegistry;
+use flyloft::build::{ADDRESS_FILE, Comparison};
+use flyloft::builder::{STORE_BUNDLE, STORE_STATS, default_store};
 use flyloft::bundle::Bundle;
 use flyloft::platform::fs::{FileSystem, OsFileSystem};
 use flyloft::runtime::Explanation;
@@ -94,7 +96,13 @@ fn of_folder(call: &Call, path: &AssetPath) -> Result<Told> {
         let why = format!("nothing was built from it yet in {store}; `flyloft watch {folder}` builds it");
         return Err(Failure::unusable(format_args!("{folder}: {why}")));
     }
-    told(&open::bundle(&file)?, path)
+    let bundle = open::bundle(&file)?;
+    let mut told = told(&bundle, path)?;
+    let outputs = [&*file, &store.join(STORE_STATS), &store.join(ADDRESS_FILE)];
+    let tree = Comparison::new(&OsFileSystem, &root, &outputs, &TransformRegistry::with_builtins())?;
+    told.explained.pending = tree.pending(&bundle, path)?;
+    told.explained.failure = tree.mistake;
+    Ok(told)
 }
 
 /// Asks the program that serves the store, if one does.

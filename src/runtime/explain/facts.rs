@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::{BuildRecord, Bundle, Piece};
+use crate::bundle::{BuildInput, BuildRecord, BuildStep, Bundle, Piece};
 use crate::error::Result;
 use crate::ids::{AssetId, AssetKind, AssetPath, ContentHash};
 
@@ -48,14 +48,29 @@ pub struct Users {
 /// How an asset was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildFacts {
-    /// The transform.
+    /// The source file: another one where this was made beside it, as a labelled part.
+    pub source: AssetPath,
+    /// The hash of the source file that it was made of.
+    pub hash: ContentHash,
+    /// The transforms, each on what the one before made.
+    pub steps: Vec<StepFacts>,
+    /// Files that were read besides the source.
+    pub read: Users,
+    /// Files that were looked for and not there.
+    pub absent: Users,
+    /// Folders that were listed; empty for the top of the tree.
+    pub listed: Vec<String>,
+    /// Labels of what was made beside it.
+    pub labels: Vec<String>,
+}
+
+/// One transform.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepFacts {
+    /// Its name.
     pub transform: String,
     /// Its version.
     pub version: u32,
-    /// The hash of the source file that it was made of.
-    pub source: ContentHash,
-    /// What else was looked at: read, or looked for in vain.
-    pub inputs: Users,
 }
 
 impl AssetFacts {
@@ -85,7 +100,7 @@ impl AssetFacts {
             stored_bytes: pieces.iter().map(stored).sum(),
             uses: Users::new(dependencies.into_iter().map(|dependency| dependency.path)),
             missing,
-            build: bundle.build_record(record.id)?.map(BuildFacts::of),
+            build: BuildFacts::of(bundle, path)?,
         }))
     }
 }
@@ -114,8 +129,38 @@ impl Users {
 }
 
 impl BuildFacts {
-    fn of(record: BuildRecord) -> BuildFacts {
-        let BuildRecord { transform, version, source, inputs, .. } = record;
-        BuildFacts { transform, version, source, inputs: Users::new(inputs.into_iter().map(|(path, _)| path)) }
+    /// How the asset at `path` was made: by its own record, or by that of the source that it was made beside.
+    fn of(bundle: &Bundle, path: &AssetPath) -> Result<Option<BuildFacts>> {
+        if let Some(record) = bundle.build_record(path.id())? {
+            return Ok(Some(Self::new(path.clone(), record)));
+        }
+        let Some((source, label)) = path.source_and_label() else { return Ok(None) };
+        let record = bundle.build_record(source.id())?;
+        let record = record.filter(|record| record.labels.iter().any(|made| made == label));
+        Ok(record.map(|record| Self::new(source, record)))
+    }
+
+    fn new(source: AssetPath, record: BuildRecord) -> BuildFacts {
+        let (mut read, mut absent, mut listed) = (Vec::new(), Vec::new(), Vec::new());
+        for input in record.inputs {
+            match input {
+                BuildInput::Read { path, hash: Some(_) } | BuildInput::Exists { path, exists: true } => read.push(path),
+                BuildInput::Read { path, hash: None } | BuildInput::Exists { path, exists: false } => absent.push(path),
+                BuildInput::Listed { folder, .. } => listed.push(folder.map_or(String::new(), |path| path.to_string())),
+            }
+        }
+        listed.truncate(NAMED_MAX);
+        let mut labels = record.labels;
+        labels.truncate(NAMED_MAX);
+        let step = |step: BuildStep| StepFacts { transform: step.transform, version: step.version };
+        BuildFacts {
+            source,
+            hash: record.source,
+            steps: record.steps.into_iter().map(step).collect(),
+            read: Users::new(read.into_iter()),
+            absent: Users::new(absent.into_iter()),
+            listed,
+            labels,
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! An explanation as people read it: one line for each thing that is known.
 
+use std::time::Duration;
+
+use flyloft::build::{Because, Why};
 use flyloft::event::BuildFailure;
 use flyloft::runtime::Explanation;
 use flyloft::runtime::explain::{AssetFacts, BuildFacts, LastChange, Residency, Users};
-use std::time::Duration;
 
 use crate::failure::Result;
 use crate::output::Output;
@@ -14,7 +16,8 @@ const NAMED_MAX: usize = 4;
 
 /// Writes it, `by` saying who knows.
 pub fn write(explained: &Explanation, by: &str, output: &mut Output) -> Result<()> {
-    let Explanation { path, generation, asset, used_by, residency, last_change, failure, .. } = explained;
+    let Explanation { path, generation, asset, used_by, residency, last_change, failure, built: built_last, pending } =
+        explained;
     output.line(format_args!("{path}: generation {generation}, {by}"))?;
     let mut line = |name: &str, text: String| output.line(format_args!("  {name:<9} {text}"));
     match asset {
@@ -35,6 +38,12 @@ pub fn write(explained: &Explanation, by: &str, output: &mut Output) -> Result<(
     }
     if used_by.count > 0 {
         line("used by", listed(used_by))?;
+    }
+    if let Some(why) = built_last {
+        line("rebuilt", rebuilt(why))?;
+    }
+    for reason in pending {
+        line("pending", because(reason))?;
     }
     if let Some(change) = last_change {
         line("changed", changed(change))?;
@@ -61,12 +70,50 @@ fn about(asset: &AssetFacts) -> String {
 }
 
 fn built(build: &BuildFacts) -> String {
-    let BuildFacts { transform, version, inputs, .. } = build;
-    let from = match inputs.count {
-        0 => String::new(),
-        _ => format!(" and {}", listed(inputs)),
+    let BuildFacts { source, steps, read, absent, listed: folders, labels, .. } = build;
+    let steps: Vec<String> = steps.iter().map(|step| format!("{} {}", step.transform, step.version)).collect();
+    let mut text = format!("by {} from {source}", steps.join(", then "));
+    if read.count > 0 {
+        text += &format!(" and {}", listed(read));
+    }
+    if absent.count > 0 {
+        text += &format!("; looked for {} in vain", listed(absent));
+    }
+    if !folders.is_empty() {
+        let names: Vec<String> = folders.iter().map(|folder| format!("{folder}/")).collect();
+        text += &format!("; listed {}", names.join(", "));
+    }
+    if !labels.is_empty() {
+        text += &format!("; made {} beside it", size::counted(labels.len() as u64, "labelled part"));
+    }
+    text
+}
+
+/// Why it was built, or would be.
+fn because(because: &Because) -> String {
+    match because {
+        Because::New => "it was not there before, or did not build".to_owned(),
+        Because::SourceChanged => "its source changed".to_owned(),
+        Because::SourceGone => "its source is gone".to_owned(),
+        Because::InputChanged { path } => format!("{path}, which it is made from, changed"),
+        Because::InputAppeared { path } => format!("{path}, which was looked for, is there now"),
+        Because::InputGone { path } => format!("{path}, which it is made from, is gone"),
+        Because::ListingChanged { folder } => format!("other names stand in {folder}/, which was listed"),
+        Because::TransformChanged => "another transform makes it, or another version".to_owned(),
+        Because::ParametersChanged => "the parameters of its transform changed".to_owned(),
+        Because::Forced => "it failed before, or something may have been missed".to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn rebuilt(why: &Why) -> String {
+    let Why { generation, because: reason, from_action_cache, build_us, .. } = why;
+    let took = match (from_action_cache, build_us) {
+        (true, _) => "; taken from the action cache".to_owned(),
+        (false, 0) => String::new(),
+        (false, us) => format!("; its transforms took {}", size::span(Duration::from_micros(*us))),
     };
-    format!("by {transform}, version {version}, from its source{from}")
+    format!("in generation {generation}: {}{took}", because(reason))
 }
 
 fn listed(users: &Users) -> String {
