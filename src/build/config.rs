@@ -4,6 +4,7 @@
 //! misspelt rule that is silently dropped is worse than one that is refused.
 
 mod glob;
+mod near;
 mod parse;
 
 use std::collections::BTreeMap;
@@ -182,13 +183,19 @@ pub struct TreeConfig {
 }
 
 impl TreeConfig {
+    /// Every mistake in the text of a `flyloft.toml`, in the order of the text: for who shows them.
+    pub fn mistakes(text: &str, registry: &TransformRegistry) -> Vec<Mistake> {
+        parse::tree_config(text, registry).1
+    }
+
     /// Reads the text of a `flyloft.toml`, whose rules may name the transforms of `registry` with parameters that these
     /// take.
     ///
     /// # Errors
     /// The first mistake.
     pub fn parse(text: &str, registry: &TransformRegistry) -> Result<Self, Mistake> {
-        parse::tree_config(text, registry)
+        let (config, mistakes) = parse::tree_config(text, registry);
+        mistakes.into_iter().next().map_or(Ok(config), Err)
     }
 
     /// Whether the file or folder at this path, relative to the tree and `/`-separated, is ignored: it or a folder

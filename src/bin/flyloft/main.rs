@@ -15,6 +15,7 @@ mod info;
 mod live;
 mod load;
 mod ls;
+mod mistakes;
 mod open;
 mod output;
 mod pack;
@@ -89,6 +90,7 @@ fn main() -> ExitCode {
     match ended {
         Ok(Answer::Yes) | Err(Failure::Closed) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(1),
+        Err(Failure::Shown) => ExitCode::from(2),
         Err(Failure::Told { no, line }) => {
             failure::tell(&line);
             ExitCode::from(if no { 1 } else { 2 })

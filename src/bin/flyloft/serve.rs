@@ -1,6 +1,6 @@
 //! `serve`: a tree or a bundle over HTTP, reloaded as it changes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use flyloft::Event;
@@ -10,7 +10,7 @@ use flyloft::serve::Listener;
 use crate::announced::Announced;
 use crate::failure::{Answer, Result};
 use crate::live::{self, say};
-use crate::{open, size};
+use crate::{mistakes, open, size};
 
 /// Serve a folder or a bundle over HTTP
 #[derive(Args)]
@@ -50,11 +50,12 @@ async fn serve(call: &Call) -> Result<Answer> {
     })?;
     let announced = Announced::leave(status.store.as_deref(), listener.address());
     for failure in &status.failures {
-        report(&Event::BuildFailed(failure.clone()));
+        report(&Event::BuildFailed(failure.clone()), &call.source);
     }
+    let source = call.source.clone();
     let reporter = tokio::spawn(async move {
         while let Some(event) = events.recv().await {
-            report(&event);
+            report(&event, &source);
         }
     });
     let served = listener.serve(runtime.clone(), asked_to_stop).await;
@@ -67,8 +68,9 @@ async fn serve(call: &Call) -> Result<Answer> {
 }
 
 /// One line per event. A reader that went away does not stop the server.
-fn report(event: &Event) {
+fn report(event: &Event, source: &Path) {
     if let Some(line) = live::line(event, false) {
         drop(say(line));
     }
+    mistakes::shows_of(event, source);
 }

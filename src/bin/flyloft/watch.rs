@@ -18,7 +18,7 @@ use crate::announced::Announced;
 use crate::failure::{Answer, Failure, Result};
 use crate::live::{self, say};
 use crate::output::Output;
-use crate::{open, size};
+use crate::{mistakes, open, size};
 
 /// Rebuild a folder as it changes and say each generation in a line; run a command after each
 #[derive(Args)]
@@ -191,7 +191,9 @@ fn report(call: &Call, event: &Event) -> Result<()> {
     if call.json {
         return document(event);
     }
-    live::line(event, true).map_or(Ok(()), say)
+    live::line(event, true).map_or(Ok(()), say)?;
+    mistakes::shows_of(event, &call.folder);
+    Ok(())
 }
 
 fn tell(call: &Call, ended: &Ended) -> Result<()> {
