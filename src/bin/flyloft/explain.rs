@@ -5,13 +5,13 @@ mod text;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use flyloft::AssetPath;
 use flyloft::build::transform::TransformRegistry;
 use flyloft::build::{ADDRESS_FILE, Comparison};
-use flyloft::builder::{STORE_BUNDLE, STORE_STATS, default_store};
+use flyloft::builder::{STORE_BUNDLE, STORE_STATS};
 use flyloft::bundle::Bundle;
 use flyloft::platform::fs::{FileSystem, OsFileSystem};
 use flyloft::runtime::Explanation;
+use flyloft::{AssetPath, Error};
 use serde::Serialize;
 
 use crate::announced;
@@ -50,7 +50,11 @@ struct Told {
 
 pub fn run(call: &Call) -> Result<Answer> {
     let path = AssetPath::new(&call.path)?;
-    let told = if call.source.is_dir() { of_folder(call, &path)? } else { of_bundle(call, &path)? };
+    let told = if call.source.is_dir() {
+        of_folder(call, &path)?
+    } else {
+        told(&open::bundle_of(&call.source, call.store.as_deref())?, &path)?
+    };
     let found = told.explained.asset.is_some() || told.explained.failure.is_some();
     let mut output = Output::new();
     if call.json {
@@ -67,38 +71,21 @@ pub fn run(call: &Call) -> Result<Answer> {
     Ok(if found { Answer::Yes } else { Answer::No })
 }
 
-fn of_bundle(call: &Call, path: &AssetPath) -> Result<Told> {
-    if call.store.is_some() {
-        return Err(Failure::unusable("--store: a bundle is its own; leave it out or name a folder"));
-    }
-    let bundle = open::bundle(&call.source)?;
-    told(&bundle, path)
-}
-
 fn told(bundle: &Bundle, path: &AssetPath) -> Result<Told> {
     let explained = Explanation::of_bundle(bundle, path)?;
     Ok(Told { server: None, bundle: Some(bundle.info().file.clone()), explained })
 }
 
 fn of_folder(call: &Call, path: &AssetPath) -> Result<Told> {
-    let root = OsFileSystem.canonicalize(&call.source);
-    let root = root.map_err(|error| flyloft::Error::io("open", &call.source, error))?;
-    let store = match &call.store {
-        Some(store) => store.clone(),
-        None => default_store(&root)?,
-    };
+    let store = open::store(&call.source, call.store.as_deref())?;
     if let Some(explained) = ask(&store, path)? {
         return Ok(explained);
     }
-    let file = store.join(STORE_BUNDLE);
-    if !file.exists() {
-        let (folder, store) = (call.source.display(), store.display());
-        let why = format!("nothing was built from it yet in {store}; `flyloft watch {folder}` builds it");
-        return Err(Failure::unusable(format_args!("{folder}: {why}")));
-    }
-    let bundle = open::bundle(&file)?;
+    let bundle = open::bundle_of(&call.source, Some(&store))?;
     let mut told = told(&bundle, path)?;
-    let outputs = [&*file, &store.join(STORE_STATS), &store.join(ADDRESS_FILE)];
+    let root = OsFileSystem.canonicalize(&call.source);
+    let root = root.map_err(|error| Error::io("open", &call.source, error))?;
+    let outputs = [&*store.join(STORE_BUNDLE), &store.join(STORE_STATS), &store.join(ADDRESS_FILE)];
     let tree = Comparison::new(&OsFileSystem, &root, &outputs, &TransformRegistry::with_builtins())?;
     told.explained.pending = tree.pending(&bundle, path)?;
     told.explained.failure = tree.mistake;
