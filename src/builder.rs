@@ -239,6 +239,8 @@ impl RuntimeBuilder {
                 Reaper::start(threads, &budget).map_err(|error| Error::io("start the thread", "reaper", error))?,
             ),
             ledger: Ledger::new(Arc::clone(&table), config.open_requests_max),
+            values: Arc::default(),
+            handle: core.handle(),
             table,
             addresses: Addresses::new(drivers.len()),
             clock: self.clock,
@@ -335,6 +337,8 @@ fn connect(shared: &Arc<Shared>) {
     shared.budget.on_release(Box::new(move || dispatcher.hint(DispatcherMessage::RoomMade)));
     let dispatcher = shared.addresses.dispatcher.clone();
     shared.budget.on_io_release(Box::new(move || dispatcher.hint(DispatcherMessage::Credit)));
+    let values = Arc::clone(&shared.values);
+    shared.budget.on_value_release(Box::new(move || values.room_made()));
     // Versions that only an ended generation could see go when it ends.
     let (table, generations) = (Arc::downgrade(&shared.table), Arc::downgrade(&shared.generations));
     shared.generations.on_end(Box::new(move || {

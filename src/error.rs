@@ -127,6 +127,16 @@ pub enum Error {
         /// Why.
         cause: String,
     },
+    /// Bytes that cannot be decoded as what they are asked for.
+    #[error("{path}: cannot be decoded as {type_name}: {cause}")]
+    Decode {
+        /// The asset.
+        path: AssetPath,
+        /// The type that was asked for.
+        type_name: &'static str,
+        /// Why: what the decoder returned, or its panic.
+        cause: String,
+    },
     /// A configuration value that cannot be used.
     #[error("{field}: {why}")]
     Config {

@@ -8,6 +8,7 @@ mod many;
 mod reader;
 mod snapshot;
 mod status;
+mod typed;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -22,6 +23,7 @@ pub use many::{Completions, LoadMany};
 pub use reader::{AssetReader, Chunks};
 pub use snapshot::Snapshot;
 pub use status::{EngineStatus, Health, ShutdownReport, Stats, Status};
+pub use typed::{Decode, DecodeContext, DecodeError, Json, LoadAs, Postcard, Typed};
 
 use crate::actors::Shared;
 use crate::actors::supervision::supervisor::{self, Supervisor};
@@ -155,6 +157,36 @@ impl Runtime {
     /// Dropping the future cancels the load, unless someone else waits for it too.
     pub fn load(&self, path: impl AsRef<str>) -> Load {
         self.request(path).send()
+    }
+
+    /// Loads the asset at medium priority and decodes it: once for each content, whoever asks. Answered at once when the
+    /// value is there. Dropping the future cancels it, unless someone else waits for it too.
+    ///
+    /// ```
+    /// # async fn example(runtime: &flyloft::Runtime) -> flyloft::Result<()> {
+    /// let page = runtime.load_as::<String>("pages/index.html").await?;
+    /// println!("{} lines of generation {}", page.lines().count(), page.generation());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn load_as<T: Decode>(&self, path: impl AsRef<str>) -> LoadAs<T> {
+        match self.get_as(path.as_ref()) {
+            Some(typed) => LoadAs::ready(typed),
+            None => LoadAs::after(Arc::clone(self.shared()), self.load(path)),
+        }
+    }
+
+    /// The decoded asset, if it is resident in the current generation and was decoded as this type: no lock, no
+    /// allocation, no waiting.
+    ///
+    /// ```
+    /// # fn example(runtime: &flyloft::Runtime) {
+    /// let title = runtime.get_as::<serde_json::Value>("site.json").map(|site| site["title"].to_string());
+    /// # }
+    /// ```
+    #[inline]
+    pub fn get_as<T: Decode>(&self, path: impl AsRef<str>) -> Option<Typed<T>> {
+        typed::resident(self.shared(), AssetId::of_path(path.as_ref()), self.shared().table.current())
     }
 
     /// A load with a priority, a deadline or dependencies.

@@ -41,7 +41,7 @@ pub(super) use self::version::Node;
 pub struct Candidate {
     /// Which asset.
     pub id: AssetId,
-    /// What its content is charged, in bytes.
+    /// What its content is charged, in bytes, with the values beside it that nobody holds.
     pub weight: u64,
     /// Its kind.
     pub kind: AssetKind,
@@ -322,7 +322,7 @@ impl ResidentTable {
 
     /// Frees what nobody can see any more.
     fn free(&self, gone: Gone) -> u64 {
-        let known = |asset: &Asset| (asset.hash(), asset.content().weight_bytes());
+        let known = |asset: &Asset| (asset.hash(), asset.content().evictable_bytes());
         let contents: Vec<(ContentHash, u64)> = gone.versions.iter().map(known).collect();
         hold::let_go(gone.versions);
         drop(gone.slots);
