@@ -43,8 +43,8 @@ use crate::platform::numa::Nodes;
 use crate::platform::random::Random;
 use crate::platform::threads::{Pool, Threads};
 use crate::platform::watch::Watch;
-use crate::residency::{Budget, Generations, Ledger, Reaper, ResidentTable, Values};
-use crate::telemetry::{Events, Metrics};
+use crate::residency::{Budget, Followers, Generations, Ledger, Reaper, ResidentTable, Values};
+use crate::telemetry::{Events, Metrics, Reloads};
 
 /// Where each actor can be reached. Published by the supervisors.
 #[derive(Clone)]
@@ -105,6 +105,10 @@ pub struct Shared {
     pub budget: Arc<Budget>,
     /// What was decoded from what is resident, by type.
     pub values: Arc<Values>,
+    /// Who follows an asset through reloads.
+    pub followers: Followers,
+    /// Publications on their way to callbacks.
+    pub reloads: Reloads,
     /// The actors' thread, for tasks that are no actor's.
     pub handle: Handle,
     /// What is resident.

@@ -25,9 +25,9 @@ use crate::platform::random::{Random, SystemRandom};
 use crate::platform::threads::{Core, OsThreads, Pool, Threads};
 use crate::platform::topology::Topology;
 use crate::platform::watch::{OsWatch, Watch};
-use crate::residency::{Generations, Ledger, Reaper, ResidentTable};
+use crate::residency::{Followers, Generations, Ledger, Reaper, ResidentTable};
 use crate::runtime::Runtime;
-use crate::telemetry::{Events, Metrics};
+use crate::telemetry::{Events, Metrics, Reloads};
 
 /// The name of the bundle in a store.
 const STORE_BUNDLE: &str = "tree.loft";
@@ -240,6 +240,8 @@ impl RuntimeBuilder {
             ),
             ledger: Ledger::new(Arc::clone(&table), config.open_requests_max),
             values: Arc::default(),
+            followers: Followers::default(),
+            reloads: Reloads::default(),
             handle: core.handle(),
             table,
             addresses: Addresses::new(drivers.len()),

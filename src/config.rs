@@ -215,6 +215,9 @@ pub struct RuntimeConfig {
     pub watch: bool,
     /// When a change set is complete.
     pub settle: SettleConfig,
+    /// How long a publication waits for values that a program watches to be decoded; those that take longer are replaced
+    /// after it. At most 10 s. Default 20 ms.
+    pub watched_wait: Duration,
     /// The layout of a store's bundle. Default [`Layout::Access`].
     pub layout: Layout,
     /// The folder of the served tree's store; `None` for one in the user's cache folder. Default `None`.
@@ -244,6 +247,7 @@ impl Default for RuntimeConfig {
             prefetch_dependencies: true,
             watch: false,
             settle: SettleConfig::default(),
+            watched_wait: Duration::from_millis(20),
             layout: Layout::default(),
             store: None,
             open_requests_max: limits::OPEN_REQUESTS_MAX,
@@ -324,6 +328,9 @@ impl RuntimeConfig {
         if self.settle.lock_max > Duration::from_secs(600) {
             return Err(Error::config("settle.lock_max", "it is longer than 600 s"));
         }
+        if self.watched_wait > Duration::from_secs(10) {
+            return Err(Error::config("watched_wait", "it is longer than 10 s"));
+        }
         if self.memory_wait.is_zero() {
             return Err(Error::config("memory_wait", "it is zero: no load could ever wait for an eviction"));
         }
@@ -362,6 +369,7 @@ mod tests {
         check("settle.quiet", |config| config.settle.quiet = Duration::from_secs(1));
         check("settle.open_max", |config| config.settle.open_max = Duration::from_secs(61));
         check("settle.lock_max", |config| config.settle.lock_max = Duration::from_secs(601));
+        check("watched_wait", |config| config.watched_wait = Duration::from_secs(11));
         check("memory_wait", |config| config.memory_wait = Duration::ZERO);
         check("deadline", |config| config.deadline = Some(Duration::ZERO));
     }

@@ -12,6 +12,7 @@
 pub mod asset;
 pub mod budget;
 pub mod content;
+pub mod followers;
 pub mod generations;
 pub mod ledger;
 pub mod reaper;
@@ -21,6 +22,7 @@ pub mod typed;
 pub use asset::{Asset, Name};
 pub use budget::{Budget, BudgetStats, Charge, IoCharge, Shortfall};
 pub use content::{Chunk, Content, ContentBuilder};
+pub use followers::Followers;
 pub use generations::{Generations, Live};
 pub use ledger::{
     Answer, Ask, Change, Joined, Key, Lease, Ledger, LedgerStats, Located, Merge, Ticket, Wakers, Want, Working,

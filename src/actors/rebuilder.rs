@@ -19,6 +19,7 @@ use crate::event::{BuildFailure, ChangedAsset, Event, Published, ReloadTimings};
 use crate::ids::{AssetId, Generation};
 use crate::messages::work::caught;
 use crate::messages::{CacheManagerMessage, ChangeSet, Publication, RebuilderMessage, Staged};
+use crate::residency::followers::Became;
 use crate::residency::{Asset, Content, Name};
 
 /// How long the cache manager may take to publish before it is asked again.
@@ -211,6 +212,7 @@ impl State {
         let generation = bundle.generation();
         tracing::info!(parent: &staged.span, %generation, changed = built.changed.len(), ?timings, "published");
         let event = Published { old, generation, changed: built.changed.clone(), timings };
+        self.shared.reloads.tell(&event);
         self.shared.events.send(Event::Published(event));
     }
 
@@ -289,6 +291,8 @@ fn prepare(shared: &Shared, built: &Built) -> Vec<(AssetId, Option<Asset>)> {
     for (index, changed) in built.changed.iter().enumerate() {
         if let Some(candidate) = shared.table.candidate(changed.id) {
             hot.push((candidate.last_used, index));
+        } else if shared.followers.follows(changed.id) {
+            hot.push((0, index));
         }
     }
     hot.sort_unstable_by(|one, other| other.cmp(one));
@@ -302,6 +306,15 @@ fn prepare(shared: &Shared, built: &Built) -> Vec<(AssetId, Option<Asset>)> {
             }
         }
     }
+    let became = built.changed.iter().zip(&changes).map(|(changed, (id, asset))| {
+        let became = match (changed.new, asset) {
+            (None, _) => Became::Gone,
+            (Some(_), Some(asset)) => Became::Resident(asset.clone()),
+            (Some(_), None) => Became::Elsewhere,
+        };
+        (*id, became)
+    });
+    shared.followers.prepare(bundle.generation(), became, shared.config.watched_wait);
     changes
 }
 
