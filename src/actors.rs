@@ -36,7 +36,7 @@ use crate::event::{BuildFailure, Event};
 use crate::ids::{AssetId, AssetKind, AssetPath};
 use crate::messages::work::ReadToken;
 use crate::messages::{Address, CacheManagerMessage, DecompressorMessage, DispatcherMessage, EvictorMessage};
-use crate::messages::{FileWatcherMessage, IoWorkerMessage, PredictorMessage, RebuilderMessage, Staged};
+use crate::messages::{FileWatcherMessage, IoWorkerMessage, PredictorMessage, RebuilderMessage, Rollback, Staged};
 use crate::platform::clock::Clock;
 use crate::platform::io::Driver;
 use crate::platform::numa::Nodes;
@@ -133,6 +133,8 @@ pub struct Shared {
     pub tables: Mutex<PreparedTables>,
     /// What is built and not yet published, oldest first.
     pub staged: Mutex<VecDeque<Staged>>,
+    /// Generations that are to be gone back to, the first asked for first.
+    pub rollbacks: Mutex<VecDeque<Rollback>>,
     /// A build failed half way: the next one looks at everything.
     pub incomplete: AtomicBool,
     /// How threads are started.

@@ -103,6 +103,13 @@ impl RuntimeBuilder {
         self
     }
 
+    /// How many generations stay loadable besides the one that readers see, for [`Runtime::snapshot_of`] and
+    /// [`Runtime::rollback`]. Default none.
+    pub fn retain_generations(mut self, generations: usize) -> Self {
+        self.config.retain_generations = generations;
+        self
+    }
+
     /// The folder of the store. Default: one for the tree in the user's cache folder.
     pub fn store(mut self, folder: impl AsRef<Path>) -> Self {
         self.config.store = Some(folder.as_ref().to_owned());
@@ -233,6 +240,7 @@ impl RuntimeBuilder {
         let config = self.config;
         let budget = machine.budget(&config, heaps);
         let generations = Generations::new(bundle);
+        generations.retain(config.retain_generations);
         let table = Arc::new(ResidentTable::new(&generations, self.random.next_u64()));
         let shared = Arc::new(Shared {
             reaper: Arc::new(
@@ -260,6 +268,7 @@ impl RuntimeBuilder {
             metrics: Arc::new(Metrics::default()),
             failures: Mutex::new(failures(built.as_ref())),
             staged: Mutex::default(),
+            rollbacks: Mutex::default(),
             tables: Mutex::new(tables),
             residents: Mutex::default(),
             incomplete: AtomicBool::new(false),

@@ -215,6 +215,9 @@ pub struct RuntimeConfig {
     pub watch: bool,
     /// When a change set is complete.
     pub settle: SettleConfig,
+    /// How many generations stay loadable besides the one that readers see, and can be gone back to; at most 256. What is
+    /// resident of them alone is evicted as anything else is. Default 0.
+    pub retain_generations: usize,
     /// How long a publication waits for values that a program watches to be decoded; those that take longer are replaced
     /// after it. At most 10 s. Default 20 ms.
     pub watched_wait: Duration,
@@ -247,6 +250,7 @@ impl Default for RuntimeConfig {
             prefetch_dependencies: true,
             watch: false,
             settle: SettleConfig::default(),
+            retain_generations: 0,
             watched_wait: Duration::from_millis(20),
             layout: Layout::default(),
             store: None,
@@ -328,6 +332,7 @@ impl RuntimeConfig {
         if self.settle.lock_max > Duration::from_secs(600) {
             return Err(Error::config("settle.lock_max", "it is longer than 600 s"));
         }
+        within("retain_generations", self.retain_generations, 0, limits::GENERATIONS_RETAINED_MAX)?;
         if self.watched_wait > Duration::from_secs(10) {
             return Err(Error::config("watched_wait", "it is longer than 10 s"));
         }
@@ -369,6 +374,7 @@ mod tests {
         check("settle.quiet", |config| config.settle.quiet = Duration::from_secs(1));
         check("settle.open_max", |config| config.settle.open_max = Duration::from_secs(61));
         check("settle.lock_max", |config| config.settle.lock_max = Duration::from_secs(601));
+        check("retain_generations", |config| config.retain_generations = 257);
         check("watched_wait", |config| config.watched_wait = Duration::from_secs(11));
         check("memory_wait", |config| config.memory_wait = Duration::ZERO);
         check("deadline", |config| config.deadline = Some(Duration::ZERO));

@@ -38,6 +38,14 @@ pub enum Error {
         /// Where it was looked for.
         generation: Generation,
     },
+    /// A generation that is not kept, or cannot be gone back to any more.
+    #[error("generation {generation} is not to be had: {why}")]
+    NotRetained {
+        /// Which.
+        generation: Generation,
+        /// Why not, and which are kept.
+        why: String,
+    },
     /// Bytes that do not match what the table of contents says, or a structure that contradicts itself.
     #[error("{file}: corrupt: {what}; run `flyloft verify` to see what is damaged, then pack it again")]
     Corrupt {

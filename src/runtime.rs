@@ -7,6 +7,7 @@ mod callback;
 mod load;
 mod many;
 mod reader;
+mod rollback;
 mod snapshot;
 mod status;
 mod typed;

@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::builder::Held;
 use super::{Built, CompactReport, NoProgress, Progress, TreeBuilder};
 use crate::bundle::{Bundle, Committer};
 use crate::error::Result;
+use crate::limits;
 use crate::platform::threads::Pool;
 
 type Open = Box<dyn Fn() -> Result<TreeBuilder> + Send + Sync>;
@@ -33,6 +35,8 @@ pub struct Workshop {
     compact: Compact,
     /// `None` when a panic or a failed write left it in doubt: it is opened again from what is on disk.
     builder: Mutex<Option<TreeBuilder>>,
+    /// What was gone back from, for the builder that is opened next.
+    held: Mutex<Held>,
     pool: Arc<Pool>,
 }
 
@@ -43,7 +47,8 @@ impl Workshop {
     /// Whatever `open` returns.
     pub fn new(root: &Path, store: &Path, pool: Arc<Pool>, open: Open, compact: Compact) -> Result<Self> {
         let builder = Mutex::new(Some(open()?));
-        Ok(Self { root: root.to_owned(), store: store.to_owned(), open, compact, builder, pool })
+        let held = Mutex::default();
+        Ok(Self { root: root.to_owned(), store: store.to_owned(), open, compact, builder, held, pool })
     }
 
     /// The tree.
@@ -66,15 +71,35 @@ impl Workshop {
     /// # Errors
     /// What the builder returns. The next task should then look at everything.
     pub fn build(&self, task: &Task, progress: &dyn Progress) -> Result<Built> {
+        self.work(|builder| if task.everything { builder.scan(progress) } else { builder.update(&task.paths) })
+    }
+
+    /// Stages a generation with the tree of `to`, an earlier one of this bundle; readers see `published`. Files of the
+    /// tree count again when they change. Blocks.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotRetained`] when the bundle was compacted since; those of writing.
+    pub fn rollback(&self, published: &Bundle, to: &Bundle) -> Result<Built> {
+        self.work(|builder| builder.rollback(published, to))
+    }
+
+    fn work(&self, work: impl FnOnce(&mut TreeBuilder) -> Result<Built>) -> Result<Built> {
         let mut slot = self.builder.lock();
         // Taken out while it works: should it panic, the slot stays empty.
         let mut builder = match slot.take() {
             Some(builder) => builder,
-            None => (self.open)()?,
+            None => self.opened()?,
         };
-        let built = if task.everything { builder.scan(progress) } else { builder.update(&task.paths) };
+        let built = work(&mut builder);
+        self.held.lock().clone_from(builder.held());
         *slot = builder.is_sound().then_some(builder);
         built
+    }
+
+    fn opened(&self) -> Result<TreeBuilder> {
+        let mut builder = (self.open)()?;
+        builder.hold(self.held.lock().clone());
+        Ok(builder)
     }
 
     /// Builds quietly.
@@ -109,9 +134,11 @@ impl Workshop {
         self.builder.lock().as_mut().map_or(Ok(()), TreeBuilder::save_stats)
     }
 
-    /// Whether the bundle holds more dead bytes than live ones.
-    pub fn wants_compaction(&self) -> bool {
-        self.builder.lock().as_ref().is_some_and(TreeBuilder::wants_compaction)
+    /// Whether the bundle holds more dead bytes than live ones; so many times more, while some of them are of
+    /// generations that are `retained` and cannot be gone back to when it is compacted.
+    pub fn wants_compaction(&self, retained: bool) -> bool {
+        let times = if retained { limits::COMPACT_RETAINED_TIMES } else { 1 };
+        self.builder.lock().as_ref().is_some_and(|builder| builder.wants_compaction(times))
     }
 
     /// Compacts the bundle and looks at the whole tree again; what comes of it is a generation of the new file, which
@@ -126,7 +153,7 @@ impl Workshop {
             newest.map_or(Ok(()), |newest| builder.committer().commit(&newest))?;
         }
         let compacted = (self.compact)();
-        let mut builder = (self.open)()?;
+        let mut builder = self.opened()?;
         let report = compacted?;
         tracing::info!(before = report.before_bytes, after = report.after_bytes, "compacted");
         let mut built = builder.scan(&NoProgress)?;

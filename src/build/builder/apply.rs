@@ -26,6 +26,7 @@ impl TreeBuilder {
     }
 
     pub(super) fn apply(&mut self, mut delta: Delta, started: Instant, progress: &dyn Progress) -> Result<Built> {
+        self.tree.held.keep(&mut delta);
         let mut failed: Vec<Failed> = Vec::new();
         for failure in delta.failures.drain(..) {
             let path = AssetPath::new(&failure.path).ok();
@@ -54,6 +55,9 @@ impl TreeBuilder {
                     let source: Source<'_> = source;
                     let path = &source.file.path;
                     let old = know(tree, &source);
+                    if tree.held.holds(path, Some(source.hash)) {
+                        return;
+                    }
                     let differs = candidate.was != Some(source.hash);
                     let flipped = old.is_none_or(|old| old.executable != source.file.stat.executable);
                     if differs && !first {

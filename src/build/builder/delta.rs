@@ -234,7 +234,8 @@ impl TreeBuilder {
     /// at again.
     fn config_differs(&self, base: &HashMap<AssetPath, AssetRecord>, config_fails: bool) -> Result<bool> {
         let path = AssetPath::new(config::FILE_NAME)?;
-        Ok(!config_fails && base.get(&path).map(|record| record.content) != self.tree.config_hash)
+        let differs = base.get(&path).map(|record| record.content) != self.tree.config_hash;
+        Ok(!config_fails && differs && !self.tree.held.is_held(&path, self.tree.config_hash))
     }
 
     /// Begins a whole scan: what is known of files becomes what is remembered of them.
@@ -255,6 +256,7 @@ impl TreeBuilder {
         self.tree.remembered = old.remembered;
         self.tree.failures = old.failures;
         self.tree.told = old.told;
+        self.tree.held = old.held;
         self.tree.links = links.into_iter().map(|link| (link.path, link.target)).collect();
         self.tree.scanned = true;
     }

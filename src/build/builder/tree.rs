@@ -5,6 +5,7 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::rollback::Held;
 use crate::build::config::TreeConfig;
 use crate::build::scan::{SourceFile, Twins};
 use crate::build::stats::{Remembered, Stamp};
@@ -61,6 +62,8 @@ pub(super) struct Tree {
     pub redo: BTreeSet<AssetPath>,
     /// Assets whose build record alone differs from the bundle's: written with the next generation.
     pub deferred: BTreeSet<AssetPath>,
+    /// What was gone back from, and does not undo that as long as it stays as it is.
+    pub held: Held,
     /// Warnings that were told.
     pub told: HashSet<String>,
 }
