@@ -412,9 +412,7 @@ impl BundleWriter {
     /// # Errors
     /// [`Error::NotRetained`] when `old` is of another bundle, as it is after the bundle was compacted; those of writing.
     pub fn stage_again(&mut self, old: &Bundle) -> Result<Bundle> {
-        let of_this =
-            |current: &&Bundle| current.inner.info.uuid == old.inner.info.uuid && old.inner.view.end <= self.end();
-        let Some(current) = self.current.as_ref().filter(of_this) else {
+        let Some(current) = self.current.as_ref().filter(|_| self.has_pages_of(old)) else {
             let why = "the bundle was compacted since".into();
             return Err(Error::NotRetained { generation: old.generation(), why });
         };
@@ -437,6 +435,17 @@ impl BundleWriter {
         let mut pages = PageSink::new(self.end());
         let at = pages.add(&root.encode());
         self.complete(stage::Staged { root, at, pages, used: Vec::new() })
+    }
+
+    /// Whether the pages of `old` stand where it says in this very file. A compacted bundle may have the same uuid: it is
+    /// as if freshly packed. A root page that is where it was names pages that are where they were.
+    fn has_pages_of(&self, old: &Bundle) -> bool {
+        let view = &old.inner.view;
+        if Arc::ptr_eq(&view.pages, &self.pages) {
+            return true;
+        }
+        view.end <= self.buffer_at
+            && View::new(Arc::clone(&self.pages), self.buffer_at).is_ok_and(|own| own.page(&old.inner.at).is_ok())
     }
 
     /// Writes the pages of a staged generation, and stands on it from then on.

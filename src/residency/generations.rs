@@ -233,6 +233,17 @@ impl Generations {
         self.census.living.lock().keys().next().copied().unwrap_or(number).min(number)
     }
 
+    /// The oldest generation that anyone holds for another reason than that it is kept.
+    pub fn oldest_wanted(&self) -> Generation {
+        let retained = self.retained.lock();
+        let alone: Vec<Generation> =
+            retained.kept.iter().filter(|live| Arc::strong_count(live) == 1).map(|live| live.generation).collect();
+        drop(retained);
+        let number = self.number();
+        let living = self.census.living.lock();
+        living.keys().find(|generation| !alone.contains(generation)).copied().unwrap_or(number).min(number)
+    }
+
     /// How many generations are held, the current one included.
     pub fn live_count(&self) -> usize {
         self.census.living.lock().len()

@@ -101,6 +101,8 @@ struct Writer {
     changed: BTreeMap<Generation, Vec<AssetId>>,
     /// No generation before this one is live: nothing is admitted for it.
     oldest: Generation,
+    /// What ended up to here, and was wanted by nobody then, was let go of.
+    let_go: Generation,
     /// The number of contents at which dead entries are looked for.
     sweep_at: usize,
 }
@@ -127,6 +129,7 @@ impl ResidentTable {
                 changes: HashMap::default(),
                 changed: BTreeMap::new(),
                 oldest: Generation(0),
+                let_go: Generation(0),
                 sweep_at: SWEEP_MIN,
             }),
             contents: DashMap::default(),
@@ -249,6 +252,27 @@ impl ResidentTable {
                             writer.changes.remove(&id);
                         }
                     }
+                }
+            }
+        });
+        self.let_go(gone, PATIENCE.1)
+    }
+
+    /// Takes out what ended up to `wanted` and nobody has a handle to: of generations that are kept and that nobody reads.
+    /// It is loaded again when somebody does. Gives the bytes that come free.
+    pub fn let_go_of_ended(&self, wanted: Generation) -> u64 {
+        let mut gone = Gone::default();
+        self.writing(|writing, writer| {
+            let from = writer.let_go.next();
+            if wanted < from {
+                return;
+            }
+            writer.let_go = wanted;
+            let ids: Vec<AssetId> = writer.changed.range(from..=wanted).flat_map(|(_, ids)| ids).copied().collect();
+            for id in ids {
+                for id in [id, id.stored()] {
+                    let ended = |version: Linked<'_, Node>| version.death() <= wanted && !is_held(version);
+                    self.unlink(writing, writer, id, ended, &mut gone);
                 }
             }
         });
