@@ -206,13 +206,13 @@ async fn a_callback_is_told_of_every_reload_on_a_thread_of_its_own_until_it_is_d
     tree.write("a.txt", b"0");
     let (runtime, mut events) = serve(&tree).await;
     let told: Arc<Mutex<Vec<Published>>> = Arc::default();
-    let (tell, mut done) = tokio::sync::mpsc::unbounded_channel();
+    let (tell, mut done) = tokio::sync::mpsc::channel(64);
     let seen = Arc::clone(&told);
     let callback = runtime
         .on_reload(move |published| {
             assert_eq!(std::thread::current().name(), Some("flyloft-reload"));
             seen.lock().unwrap().push(published.clone());
-            tell.send(()).unwrap();
+            tell.blocking_send(()).unwrap();
             panic!("it is caught");
         })
         .unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::{Health, Inner, Runtime, Snapshot};
 use crate::error::{Error, Result};
@@ -83,7 +83,8 @@ async fn answer(
     generation: Generation,
     mut told: oneshot::Receiver<Result<Generation>>,
 ) -> Result<Generation> {
-    let began = Instant::now();
+    let clock = Arc::clone(&inner.shared.clock);
+    let began = clock.now();
     loop {
         match timeout(LOOK, &mut told).await {
             Ok(Ok(answer)) => return answer,
@@ -93,8 +94,9 @@ async fn answer(
         }
         let shared = &inner.shared;
         let parked = PARTS.iter().find(|part| shared.roster.is_parked(part));
+        let in_time = clock.now().saturating_duration_since(began) < ROLLBACK_MAX;
         let refusal = match (inner.health(), parked) {
-            (Health::Running, None) if began.elapsed() < ROLLBACK_MAX => None,
+            (Health::Running, None) if in_time => None,
             (Health::Running, None) => {
                 Some(Error::Deadline { what: format!("generation {generation}"), after: ROLLBACK_MAX })
             }

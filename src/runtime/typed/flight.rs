@@ -114,22 +114,21 @@ async fn room(shared: &Arc<Shared>, asset: &Asset, bytes: u64) -> Result<Charge>
     if bytes > limit_bytes {
         return Err(Error::TooLarge { what: what(), needed_bytes: bytes, limit_bytes });
     }
-    let deadline = tokio::time::Instant::now() + shared.config.memory_wait;
+    let deadline = shared.clock.now() + shared.config.memory_wait;
     loop {
         let released = shared.values.room();
         let shortfall = match shared.budget.charge_value_or_wait(kind, bytes) {
             Ok(charge) => return Ok(charge),
             Err(shortfall) => shortfall,
         };
-        let now = tokio::time::Instant::now();
-        if now >= deadline {
+        let left = deadline.saturating_duration_since(shared.clock.now());
+        if left.is_zero() {
             let pinned = shared.table.largest_pinned(8);
             let (budget_bytes, waited) = (limit_bytes, shared.config.memory_wait);
             return Err(Error::Pinned { what: what(), needed_bytes: bytes, budget_bytes, waited, pinned });
         }
         shared.make_room(shortfall.missing_bytes.max(1), shortfall.kind);
-        let until = deadline.min(now + ASK_AGAIN);
         // Past it the evictor is asked again: it may have been killed with the question.
-        drop(tokio::time::timeout_at(until, released).await);
+        drop(tokio::time::timeout(left.min(ASK_AGAIN), released).await);
     }
 }
