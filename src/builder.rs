@@ -43,7 +43,9 @@ enum Source {
 pub struct RuntimeBuilder {
     source: Option<Source>,
     config: RuntimeConfig,
-    transforms: Vec<Arc<dyn Transform>>,
+    registry: TransformRegistry,
+    /// The first transform that was refused: told when it starts.
+    refused: Option<Error>,
     progress: Option<Arc<dyn Progress + Send>>,
     faults: Option<Arc<dyn Faults>>,
     fs: Arc<dyn FileSystem>,
@@ -59,7 +61,8 @@ impl Default for RuntimeBuilder {
         Self {
             source: None,
             config: RuntimeConfig::default(),
-            transforms: Vec::new(),
+            registry: TransformRegistry::with_builtins(),
+            refused: None,
             progress: None,
             faults: None,
             fs: Arc::new(OsFileSystem),
@@ -128,9 +131,12 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Adds a transform of the program's own, to be chosen by name in flyloft.toml.
-    pub fn transform(mut self, transform: Arc<dyn Transform>) -> Self {
-        self.transforms.push(transform);
+    /// Adds a transform of the program's own, to be chosen by name in flyloft.toml. One whose name is taken, or is none,
+    /// is refused when the runtime starts.
+    pub fn transform<T: Transform>(mut self, transform: T) -> Self {
+        if let Err(error) = self.registry.register(transform) {
+            self.refused.get_or_insert(error);
+        }
         self
     }
 
@@ -211,6 +217,7 @@ impl RuntimeBuilder {
 
     fn prepare(mut self) -> Result<(Arc<Shared>, Core, String)> {
         self.config.validate()?;
+        self.refused.take().map_or(Ok(()), Err)?;
         if cfg!(panic = "abort") {
             tracing::warn!(
                 "built with panic = \"abort\": a panic ends the process, and supervision cannot restart anything"
@@ -298,15 +305,11 @@ impl RuntimeBuilder {
             None => default_store(&absolute)?,
         };
         self.fs.create_dir_all(&store).map_err(|error| Error::io("create", &store, error))?;
-        let mut registry = TransformRegistry::with_builtins();
-        for transform in &self.transforms {
-            registry.register(Arc::clone(transform))?;
-        }
         let options = BuildOptions {
             layout: self.config.layout,
             threads: self.config.build_threads,
             tolerant: true,
-            registry: Arc::new(registry),
+            registry: Arc::new(self.registry.clone()),
             ..BuildOptions::default()
         };
         let (fs, clock, tree) = (Arc::clone(&self.fs), Arc::clone(&self.clock), absolute.clone());
@@ -331,8 +334,7 @@ impl RuntimeBuilder {
         }
         let Some((bundle, _)) = workshop.newest() else {
             let path = root.display().to_string();
-            let cause = "the directory holds nothing that can be served".into();
-            return Err(Error::Build { path, line: None, transform: "scan".into(), cause });
+            return Err(Error::build(path, "scan", "the directory holds nothing that can be served"));
         };
         workshop.commit(&bundle)?;
         workshop.save_stats()?;

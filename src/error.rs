@@ -124,12 +124,14 @@ pub enum Error {
         cause: String,
     },
     /// A source file that does not build.
-    #[error("{path}{}: {transform}: {cause}", Line(*line))]
+    #[error("{path}{}: {transform}: {cause}", Place(*line, *column))]
     Build {
         /// The source file, as an asset path or as the operating system names it.
         path: String,
         /// The line, where known.
         line: Option<u32>,
+        /// The column in that line, where known, in characters from 1.
+        column: Option<u32>,
         /// The step that failed: "scan", "read", a transform's name.
         transform: String,
         /// Why.
@@ -194,6 +196,11 @@ impl Error {
         Self::Io { what: what.into(), path: path.as_ref().to_owned(), source: Arc::new(source) }
     }
 
+    /// A failure to build the file `path` in the step `transform`, at no place in it.
+    pub fn build(path: impl Into<String>, transform: impl Into<String>, cause: impl Into<String>) -> Self {
+        Self::Build { path: path.into(), line: None, column: None, transform: transform.into(), cause: cause.into() }
+    }
+
     /// A configuration error.
     pub fn config(field: impl Into<String>, why: impl Into<String>) -> Self {
         Self::Config { field: field.into(), why: why.into() }
@@ -232,11 +239,14 @@ impl fmt::Display for List<'_> {
     }
 }
 
-struct Line(Option<u32>);
+/// `:LINE:COLUMN` as far as they are known.
+struct Place(Option<u32>, Option<u32>);
 
-impl fmt::Display for Line {
+impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.map_or(Ok(()), |line| write!(f, ":{line}"))
+        let Some(line) = self.0 else { return Ok(()) };
+        write!(f, ":{line}")?;
+        self.1.map_or(Ok(()), |column| write!(f, ":{column}"))
     }
 }
 
@@ -266,8 +276,6 @@ mod tests {
         };
         let text = error.to_string();
         assert!(!text.contains('\n') && text.contains("b.png (15 bytes)") && text.contains("5s"), "{text}");
-        let error =
-            Error::Build { path: "a.json".into(), line: Some(3), transform: "minify-json".into(), cause: "x".into() };
-        assert_eq!(error.to_string(), "a.json:3: minify-json: x");
+        assert_eq!(Error::build("a.json", "minify-json", "x").to_string(), "a.json: minify-json: x");
     }
 }

@@ -109,6 +109,9 @@ pub struct BuildFailure {
     pub path: String,
     /// The line, where known.
     pub line: Option<u32>,
+    /// The column in that line, where known, in characters from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<u32>,
     /// The step that failed: "scan", "read", a transform's name.
     pub transform: String,
     /// Why.
@@ -126,4 +129,11 @@ pub struct DecodeFailure {
     pub generation: Generation,
     /// Why.
     pub cause: String,
+}
+
+impl BuildFailure {
+    /// A failure of the step `transform`, at no place in the file.
+    pub fn new(path: impl Into<String>, transform: impl Into<String>, cause: impl Into<String>) -> Self {
+        Self { path: path.into(), line: None, column: None, transform: transform.into(), cause: cause.into() }
+    }
 }

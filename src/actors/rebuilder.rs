@@ -247,8 +247,7 @@ impl State {
     fn failed(&mut self, error: &Error) {
         tracing::error!(%error, "the tree could not be built; the old generation stays");
         let path = self.workshop.root().display().to_string();
-        let failure =
-            BuildFailure { path: path.clone(), line: None, transform: "build".into(), cause: error.to_string() };
+        let failure = BuildFailure::new(path.clone(), "build", error.to_string());
         self.shared.failures.lock().insert(path, failure.clone());
         self.shared.events.send(Event::BuildFailed(failure));
         // What the failed build did not get to is found by the next, whatever that is about.
@@ -311,7 +310,7 @@ fn build(shared: &Shared, workshop: &Workshop, next: &Next) -> Result<Built> {
     };
     caught(work).unwrap_or_else(|cause| {
         let path = workshop.root().display().to_string();
-        Err(Error::Build { path, line: None, transform: "build".into(), cause })
+        Err(Error::build(path, "build", cause))
     })
 }
 

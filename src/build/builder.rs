@@ -19,6 +19,7 @@ use super::contents::ContentReader;
 use super::frames::{Dictionaries, Encoders};
 use super::scan::Exclude;
 use super::transform::TransformRegistry;
+use super::why::{Why, Whys};
 use super::{parallel, stats};
 use crate::bundle::{Bundle, BundleWriter, Committer, Params};
 use crate::config::Layout;
@@ -122,6 +123,7 @@ pub struct TreeBuilder {
     /// Reads back what small updates wrote.
     checker: Option<ContentReader>,
     tree: Tree,
+    whys: Arc<Whys>,
     /// What was written did not read back: the staged generation must not be built upon.
     broken: Option<Error>,
     /// Held for as long as the writer lives; declared after it, so that it goes after it.
@@ -187,6 +189,7 @@ impl TreeBuilder {
             dictionaries: Dictionaries::default(),
             checker: None,
             tree,
+            whys: Arc::default(),
             broken: None,
             _lock: lock,
         })
@@ -195,6 +198,17 @@ impl TreeBuilder {
     /// The newest staged generation; after opening, the committed one.
     pub fn bundle(&self) -> Option<&Bundle> {
         self.writer.bundle()
+    }
+
+    /// Why the asset was built the last time since this builder was opened; `None` when it was not, or that was in the
+    /// build that made the bundle, or too many others were since.
+    pub fn why(&self, path: &AssetPath) -> Option<Why> {
+        self.whys.get(path)
+    }
+
+    /// What [`TreeBuilder::why`] answers from, for who cannot wait for a build.
+    pub(super) fn whys(&self) -> Arc<Whys> {
+        Arc::clone(&self.whys)
     }
 
     /// Commits what is staged; may be used from another thread.

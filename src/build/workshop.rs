@@ -8,9 +8,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::builder::Held;
+use super::why::{Why, Whys};
 use super::{Built, CompactReport, NoProgress, Progress, TreeBuilder};
 use crate::bundle::{Bundle, Committer};
 use crate::error::Result;
+use crate::ids::AssetPath;
 use crate::limits;
 use crate::platform::threads::Pool;
 
@@ -37,6 +39,8 @@ pub struct Workshop {
     builder: Mutex<Option<TreeBuilder>>,
     /// What was gone back from, for the builder that is opened next.
     held: Mutex<Held>,
+    /// Of the builder that was opened last.
+    whys: Mutex<Arc<Whys>>,
     pool: Arc<Pool>,
 }
 
@@ -46,9 +50,23 @@ impl Workshop {
     /// # Errors
     /// Whatever `open` returns.
     pub fn new(root: &Path, store: &Path, pool: Arc<Pool>, open: Open, compact: Compact) -> Result<Self> {
-        let builder = Mutex::new(Some(open()?));
-        let held = Mutex::default();
-        Ok(Self { root: root.to_owned(), store: store.to_owned(), open, compact, builder, held, pool })
+        let builder = open()?;
+        let whys = Mutex::new(builder.whys());
+        let (builder, held) = (Mutex::new(Some(builder)), Mutex::default());
+        Ok(Self { root: root.to_owned(), store: store.to_owned(), open, compact, builder, held, whys, pool })
+    }
+
+    fn opened(&self) -> Result<TreeBuilder> {
+        let mut builder = (self.open)()?;
+        builder.hold(self.held.lock().clone());
+        *self.whys.lock() = builder.whys();
+        Ok(builder)
+    }
+
+    /// Why the asset was built the last time in this run, as far as it is remembered. Never waits for a build.
+    pub fn why(&self, path: &AssetPath) -> Option<Why> {
+        let whys = Arc::clone(&self.whys.lock());
+        whys.get(path)
     }
 
     /// The tree.
@@ -94,12 +112,6 @@ impl Workshop {
         self.held.lock().clone_from(builder.held());
         *slot = builder.is_sound().then_some(builder);
         built
-    }
-
-    fn opened(&self) -> Result<TreeBuilder> {
-        let mut builder = (self.open)()?;
-        builder.hold(self.held.lock().clone());
-        Ok(builder)
     }
 
     /// Builds quietly.
