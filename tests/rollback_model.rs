@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use flyloft::build::transform::{Context, Input, Labelled, NoParameters, Output, Transform, TransformRegistry};
 use flyloft::build::{self, BuildOptions, Built, NoProgress, Task, TreeBuilder, Workshop};
 use flyloft::bundle::Bundle;
 use flyloft::platform::affinity::CpuSet;
@@ -13,7 +14,33 @@ use flyloft::platform::threads::{OsThreads, Pool};
 use flyloft::{AssetPath, ContentHash, Error, Generation};
 use proptest::prelude::*;
 
-const PATHS: [&str; 6] = ["a.txt", "b.txt", "folder/c.txt", "folder/d.html", "deep/er/e.txt", "f.json"];
+const PATHS: [&str; 7] = ["a.txt", "b.txt", "folder/c.txt", "folder/d.html", "deep/er/e.txt", "f.json", "g.mix"];
+const CONFIG: &[u8] = b"[[transform]]\nglob = '*.mix'\nname = 'mix'\n";
+
+/// Made of its own bytes and those of a.txt, with a part beside it that is of its own bytes alone, and one that comes
+/// and goes.
+struct Mix;
+
+impl Transform for Mix {
+    type Parameters = NoParameters;
+    fn name(&self) -> &str {
+        "mix"
+    }
+    fn version(&self) -> u32 {
+        1
+    }
+    fn run(&self, input: Input<'_>, _: &NoParameters, context: &mut dyn Context) -> flyloft::Result<Output> {
+        let beside = context.read(&AssetPath::new("a.txt")?).unwrap_or_default();
+        let part = |label: &str| Labelled {
+            label: label.into(),
+            kind: None,
+            bytes: input.bytes.to_vec(),
+            dependencies: Vec::new(),
+        };
+        let labelled = if input.bytes.ends_with(b"1") { vec![part("own"), part("odd/1")] } else { vec![part("own")] };
+        Ok(Output { bytes: [input.bytes, &beside].concat(), labelled, dependencies: Vec::new() })
+    }
+}
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -45,14 +72,37 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// What a tree has: edition by path.
 type Files = BTreeMap<&'static str, u8>;
+/// What is served: what is made of each file that is there, by path.
+type Served = BTreeMap<&'static str, BTreeMap<String, Vec<u8>>>;
 
 fn bytes(path: &str, edition: u8) -> Vec<u8> {
     match path {
         "f.json" => format!("{{\"edition\":{edition}}}").into_bytes(),
         // It refers to others, which come and go.
         "folder/d.html" => format!("<img src=\"../a.txt\"><img src=\"c.txt\"> {edition}").into_bytes(),
+        "g.mix" => format!("g{edition}").into_bytes(),
         _ => format!("{path}, edition {edition}").repeat(50).into_bytes(),
     }
+}
+
+/// What is made of a file.
+fn made(path: &'static str, edition: u8, disk: &Files) -> BTreeMap<String, Vec<u8>> {
+    let own = bytes(path, edition);
+    if path != "g.mix" {
+        return BTreeMap::from([(path.to_owned(), own)]);
+    }
+    let beside = disk.get("a.txt").map_or_else(Vec::new, |edition| bytes("a.txt", *edition));
+    let mut made =
+        BTreeMap::from([("g.mix".to_owned(), [&own[..], &beside].concat()), ("g.mix#own".to_owned(), own.clone())]);
+    if edition == 1 {
+        made.insert("g.mix#odd/1".to_owned(), own);
+    }
+    made
+}
+
+/// Every asset that is served.
+fn all(served: &Served) -> BTreeMap<String, Vec<u8>> {
+    served.values().flatten().map(|(path, bytes)| (path.clone(), bytes.clone())).collect()
 }
 
 struct World {
@@ -63,12 +113,12 @@ struct World {
     disk: Files,
     /// The disk as it was looked at last.
     seen: Files,
-    served: Files,
+    served: Served,
     held: BTreeMap<&'static str, Option<u8>>,
     touched: BTreeSet<&'static str>,
     /// Published generations that can be gone back to, and what they have.
-    history: Vec<(Bundle, Files)>,
-    compacted: Vec<(Bundle, Files)>,
+    history: Vec<(Bundle, Served)>,
+    compacted: Vec<(Bundle, Served)>,
 }
 
 impl World {
@@ -78,10 +128,14 @@ impl World {
         std::fs::create_dir_all(&root).unwrap();
         std::fs::create_dir_all(&store).unwrap();
         std::fs::write(root.join("always.txt"), b"always").unwrap();
+        std::fs::write(root.join("flyloft.toml"), CONFIG).unwrap();
         let (tree, bundle) = (root.clone(), store.join("tree.loft"));
         let file = bundle.clone();
         let open = move || {
-            let options = BuildOptions { tolerant: true, threads: 1, ..BuildOptions::default() };
+            let mut registry = TransformRegistry::with_builtins();
+            registry.register(Mix)?;
+            let registry = Arc::new(registry);
+            let options = BuildOptions { tolerant: true, threads: 1, registry, ..BuildOptions::default() };
             TreeBuilder::open(Arc::new(OsFileSystem), Arc::new(SystemClock), &tree, &bundle, None, options)
         };
         let compact = move || build::compact(Arc::new(OsFileSystem), &file, &NoProgress);
@@ -89,7 +143,7 @@ impl World {
         let workshop = Workshop::new(&root, &store, pool, Box::new(open), Box::new(compact)).unwrap();
         let built = workshop.build_quietly(&Task { everything: true, ..Task::default() }).unwrap();
         let published = built.bundle.unwrap();
-        let history = vec![(published.clone(), Files::new())];
+        let history = vec![(published.clone(), Served::new())];
         Self {
             _folder: folder,
             root,
@@ -97,7 +151,7 @@ impl World {
             published,
             disk: Files::new(),
             seen: Files::new(),
-            served: Files::new(),
+            served: Served::new(),
             held: BTreeMap::new(),
             touched: BTreeSet::new(),
             history,
@@ -152,14 +206,22 @@ impl World {
 
     /// What is served when the disk was looked at.
     fn taken_up(&mut self) {
+        let mut counts: BTreeSet<&'static str> = BTreeSet::new();
         for path in PATHS {
             let now = self.disk.get(path).copied();
-            if self.held.get(path).is_some_and(|held| *held == now) {
-                continue;
+            if self.held.get(path).is_none_or(|held| *held != now) {
+                counts.insert(path);
             }
+        }
+        let both = self.served.contains_key("g.mix") && self.disk.contains_key("g.mix");
+        if both && counts.contains("a.txt") && self.disk.get("a.txt") != self.seen.get("a.txt") {
+            // What is made of it is made again, where there is both what is served and what to make it of.
+            counts.insert("g.mix");
+        }
+        for path in counts {
             self.held.remove(path);
-            match now {
-                Some(edition) => drop(self.served.insert(path, edition)),
+            match self.disk.get(path) {
+                Some(edition) => drop(self.served.insert(path, made(path, *edition, &self.disk))),
                 None => drop(self.served.remove(path)),
             }
         }
@@ -184,10 +246,10 @@ impl World {
                 self.held.insert(path, self.seen.get(path).copied());
             }
         }
-        let changed: Vec<&str> = built.changed.iter().map(|change| change.path.as_str()).collect();
-        let mut expected: Vec<&str> =
-            PATHS.into_iter().filter(|path| before.get(path) != self.served.get(path)).collect();
-        expected.sort_unstable();
+        let changed: BTreeSet<String> = built.changed.iter().map(|change| change.path.to_string()).collect();
+        let (before, after) = (all(&before), all(&self.served));
+        let differs = |path: &&String| before.get(*path) != after.get(*path);
+        let expected: BTreeSet<String> = before.keys().chain(after.keys()).filter(differs).cloned().collect();
         assert_eq!(changed, expected);
         self.publish(built);
     }
@@ -203,19 +265,16 @@ impl World {
             .published
             .assets()
             .map(|record| record.map(|record| (record.path, record.content)).unwrap())
-            .filter(|(path, _)| path.as_str() != "always.txt")
+            .filter(|(path, _)| !["always.txt", "flyloft.toml"].contains(&path.as_str()))
             .collect();
-        let expected: BTreeMap<AssetPath, ContentHash> = self
-            .served
-            .iter()
-            .map(|(path, edition)| (AssetPath::new(path).unwrap(), ContentHash::of(&bytes(path, *edition))))
-            .collect();
+        let hash = |(path, bytes): (String, Vec<u8>)| (AssetPath::new(&path).unwrap(), ContentHash::of(&bytes));
+        let expected: BTreeMap<AssetPath, ContentHash> = all(&self.served).into_iter().map(hash).collect();
         assert_eq!(served, expected);
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     #[test]
     fn what_is_served_is_what_was_gone_back_to_and_what_changed_since(

@@ -39,12 +39,20 @@ impl Held {
         self.files.get(path).is_some_and(|then| *then == now)
     }
 
-    /// Takes out of `delta` what is as it was.
-    pub(super) fn keep(&mut self, delta: &mut Delta) {
-        if self.files.is_empty() && self.folders.is_empty() {
-            return;
+    /// These count again: they were built from what changed.
+    pub(super) fn release<'p>(&mut self, paths: impl Iterator<Item = &'p AssetPath>) {
+        for path in paths {
+            self.files.remove(path);
         }
-        delta.gone.retain(|path| !self.holds(path, None));
+    }
+
+    /// Takes out of `delta` what is as it was.
+    fn keep(&mut self, delta: &mut Delta) {
+        delta.gone.retain(|path| {
+            // What is made beside a source comes and goes with it.
+            let source = path.source_and_label().map(|(source, _)| source);
+            !source.is_some_and(|source| self.is_held(&source, None)) && !self.holds(path, None)
+        });
         if delta.base.is_some() {
             delta.put_folders.retain(|path| !self.folders.contains(path));
             delta.remove_folders.retain(|path| !self.folders.contains(path));
@@ -58,6 +66,26 @@ impl Held {
 }
 
 impl TreeBuilder {
+    /// Takes out of `delta` what was gone back from and is as it was then.
+    pub(super) fn keep_held(&mut self, delta: &mut Delta) {
+        let mut held = std::mem::take(&mut self.tree.held);
+        if held.files.is_empty() && held.folders.is_empty() {
+            return;
+        }
+        if delta.base.is_some() {
+            // A file that is not served is not among those that are gone; when it comes back it counts.
+            let candidates: BTreeSet<&AssetPath> =
+                delta.candidates.iter().map(|candidate| &candidate.file.path).collect();
+            let failing: BTreeSet<&str> = delta.failures.iter().map(|failure| failure.path.as_str()).collect();
+            let stands = |path: &AssetPath| {
+                self.tree.files.contains_key(path) || candidates.contains(path) || failing.contains(path.as_str())
+            };
+            held.files.retain(|path, then| then.is_none() || stands(path));
+        }
+        held.keep(delta);
+        self.tree.held = held;
+    }
+
     /// Stages a generation with the tree of `to`, an earlier generation of the same bundle. `published` is what readers
     /// see now: what differs from it is what changed.
     ///
@@ -83,13 +111,12 @@ impl TreeBuilder {
             self.writer.reserve(Generation(through))?;
         }
         let bundle = self.writer.stage_again(to)?;
-        for change in &differs {
-            let path = &change.path;
-            let record = bundle.build_record(change.id)?;
-            self.tree.set_record(path, record);
-            self.tree.deferred.remove(path);
-            let now = self.tree.files.get(path).map(|known| known.source);
-            self.tree.held.files.insert(path.clone(), now);
+        for path in sources_of(&differs, [published, &bundle])? {
+            let record = bundle.build_record(path.id())?;
+            self.tree.set_record(&path, record);
+            self.tree.deferred.remove(&path);
+            let now = self.tree.files.get(&path).map(|known| known.source);
+            self.tree.held.files.insert(path, now);
         }
         self.tree.held.folders.extend(folders);
         let is_new = bundle.generation() != published.generation();
@@ -119,6 +146,24 @@ impl TreeBuilder {
     pub(in crate::build) fn hold(&mut self, held: Held) {
         self.tree.held = held;
     }
+}
+
+/// The source files that these are made of: their own, or that which they are made beside.
+fn sources_of(differs: &[ChangedAsset], of: [&Bundle; 2]) -> Result<BTreeSet<AssetPath>> {
+    let mut sources = BTreeSet::new();
+    for change in differs {
+        let mut beside = None;
+        if let Some((source, label)) = change.path.source_and_label() {
+            for bundle in of {
+                let record = bundle.build_record(source.id())?;
+                if record.is_some_and(|record| record.labels.iter().any(|made| made == label)) {
+                    beside = Some(source.clone());
+                }
+            }
+        }
+        sources.insert(beside.unwrap_or_else(|| change.path.clone()));
+    }
+    Ok(sources)
 }
 
 /// The assets that are not the same in both, in path order.

@@ -224,6 +224,11 @@ impl Tree {
         }
     }
 
+    /// Whether its file is what it was when it was gone back from.
+    pub fn is_held(&self, path: &AssetPath) -> bool {
+        self.held.is_held(path, self.files.get(path).map(|known| known.source))
+    }
+
     /// What stands directly in a folder, in path order.
     pub fn entries(&self, folder: &str) -> Vec<Entry> {
         let prefix = if folder.is_empty() { String::new() } else { format!("{folder}/") };
