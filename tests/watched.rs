@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use common::{Tree, within};
+use flyloft::build::transform::{Context, Input, Labelled, NoParameters, Output, Transform};
 use flyloft::event::Published;
 use flyloft::telemetry::Subscription;
 use flyloft::{ContentHash, Decode, DecodeContext, DecodeError, Error, Event, Json, Runtime, RuntimeConfig};
@@ -135,6 +136,52 @@ async fn a_watched_value_follows_though_actors_die() {
             within(n.changed()).await.unwrap();
         }
     }
+}
+
+/// Cuts a file into its lines, each an asset of its own.
+struct Lines;
+
+impl Transform for Lines {
+    type Parameters = NoParameters;
+    fn name(&self) -> &str {
+        "lines"
+    }
+    fn version(&self) -> u32 {
+        1
+    }
+    fn run(&self, input: Input<'_>, _: &NoParameters, _: &mut dyn Context) -> flyloft::Result<Output> {
+        let line = |(number, bytes): (usize, &[u8])| Labelled {
+            label: format!("line/{number}"),
+            kind: None,
+            bytes: bytes.to_vec(),
+            dependencies: Vec::new(),
+        };
+        let labelled = input.bytes.split(|byte| *byte == b'\n').enumerate().map(line).collect();
+        Ok(Output { labelled, ..input.bytes.to_vec().into() })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_labelled_asset_is_followed_by_itself() {
+    let tree = Tree::new();
+    tree.write("flyloft.toml", b"[[transform]]\nglob = '*.lines'\nname = 'lines'\n");
+    tree.write("a.lines", b"1\n10");
+    let runtime = within(tree.builder().watch(true).transform(Lines).start()).await.unwrap();
+    let first = within(runtime.watched::<Json<u32>>("a.lines#line/0")).await.unwrap();
+    let mut second = within(runtime.watched::<Json<u32>>("a.lines#line/1")).await.unwrap();
+    let held = first.load().typed().clone();
+    tree.replace("a.lines", b"1\n20");
+    within(second.changed()).await.unwrap();
+    assert_eq!((**first.load(), **second.load()), (1, 20));
+    assert!(first.load().typed().is_same(&held), "its bytes are what they were");
+    tree.replace("a.lines", b"1\nx");
+    within(async {
+        while second.error().is_none() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!((**first.load(), **second.load(), first.error().is_none()), (1, 20, true));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
