@@ -7,6 +7,7 @@ use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Value};
 
 use super::glob::{Globs, GlobsBuilder};
+use super::ignore::{Patterns, PatternsBuilder};
 use super::{FILE_NAME, Rule, TreeConfig};
 use crate::build::transform::one_line;
 use crate::error::{Error, Result};
@@ -30,7 +31,7 @@ pub(super) fn tree_config(text: &str) -> Result<TreeConfig> {
     let mut config = TreeConfig::default();
     for (key, value) in table.get_ref() {
         match key.get_ref().as_ref() {
-            "ignore" => config.ignore = parser.globs(value)?,
+            "ignore" => config.ignore = parser.patterns(value)?,
             "transform" => config.rules = parser.rules(value)?,
             "deps" => config.dependencies = parser.dependencies(value)?,
             other => {
@@ -85,6 +86,14 @@ impl Parser<'_> {
 
     fn globs(&self, node: &Node<'_>) -> Result<Globs> {
         let mut builder = GlobsBuilder::default();
+        for (text, place) in self.strings(node, "a glob or an array of globs")? {
+            builder.add(text).map_err(|why| self.error(place.span(), format!("{text:?} is not a glob: {why}")))?;
+        }
+        builder.build().map_err(|why| self.error(node.span(), format!("these globs cannot be used: {why}")))
+    }
+
+    fn patterns(&self, node: &Node<'_>) -> Result<Patterns> {
+        let mut builder = PatternsBuilder::default();
         for (text, place) in self.strings(node, "a glob or an array of globs")? {
             builder.add(text).map_err(|why| self.error(place.span(), format!("{text:?} is not a glob: {why}")))?;
         }
