@@ -272,11 +272,17 @@ impl Scanner<'_> {
 
     /// The ignore files that count in a folder, with its own if it has one.
     fn nearest_in(&self, listing: &Listing, scan: &mut Scan) -> Nearest {
-        let bytes = match self.fs.read(&listing.at.join(IGNORE_FILE_NAME)) {
+        let at = listing.at.join(IGNORE_FILE_NAME);
+        let bytes = match self.fs.stat(&at, true) {
+            Ok(stat) if stat.kind == FileKind::File => self.fs.read(&at),
+            // A folder of that name says nothing.
+            Ok(_) => return listing.nearest.clone(),
+            Err(error) => Err(error),
+        };
+        let bytes = match bytes {
             Ok(bytes) => bytes,
             Err(error) => {
-                // A folder of that name says nothing.
-                if !is_gone(&error) && error.kind() != io::ErrorKind::IsADirectory {
+                if !is_gone(&error) {
                     scan.problem(join(&listing.path, IGNORE_FILE_NAME), cause_of("read it", &error));
                 }
                 return listing.nearest.clone();
