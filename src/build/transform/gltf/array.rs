@@ -70,8 +70,13 @@ impl<'a> Arrays<'a> {
                 self.packed(indices.buffer_view, indices.byte_offset.0, many, width).map_err(|cause| fault(&cause))?;
             let with =
                 self.packed(values.buffer_view, values.byte_offset.0, many, element).map_err(|cause| fault(&cause))?;
+            let mut last = None;
             for (at, with) in at.chunks_exact(width).zip(with.chunks_exact(element)) {
-                let place = bytes.chunks_exact_mut(element).nth(number(at));
+                let at = number(at);
+                if last.replace(at).is_some_and(|last| last >= at) {
+                    return Err(fault("its sparse indices do not increase"));
+                }
+                let place = bytes.chunks_exact_mut(element).nth(at);
                 place.ok_or_else(|| fault("a sparse index is beyond its values"))?.copy_from_slice(with);
             }
         }
