@@ -5,6 +5,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::io::Cursor;
 
+use common::http::Server;
 use common::{Tree, within};
 use flyloft::event::{BuildFailure, Published};
 use flyloft::telemetry::Subscription;
@@ -227,4 +228,45 @@ async fn a_scene_is_split_and_each_part_reloads_by_itself() {
     tree.remove("wall.png");
     let failure = failed(&mut events).await;
     assert!(failure.cause.starts_with("images[0].uri: there is no wall.png"), "{}", failure.cause);
+}
+
+#[test]
+fn http_says_what_a_picture_became_and_what_a_part_is() {
+    let tree = Tree::new();
+    tree.write(
+        "flyloft.toml",
+        b"[[transform]]\nglob = '*.png'\nname = 'image'\nparameters = { format = 'webp', mips = true }\n\
+          [[transform]]\nglob = '*.gltf'\nname = 'gltf'\n\
+          [[transform]]\nglob = '*.wgsl'\nname = 'shader'\nparameters = { output = 'spirv' }\n",
+    );
+    tree.write("wall.png", &encoded(picture(40, 40, 0), ImageFormat::Png));
+    tree.write("scene.gltf", scene("brick").to_string().as_bytes());
+    tree.write("scene.bin", &vertices(0.0));
+    tree.write("sky.wgsl", LIGHT);
+    tree.write("plain.txt", b"text");
+    let server = Server::of(&tree);
+    let expected = [
+        ("/a/wall.png", "image/webp"),
+        ("/a/wall.png%23mip/1", "image/webp"),
+        ("/a/scene.gltf", "model/gltf+json"),
+        ("/a/scene.gltf%23mesh/0", "application/octet-stream"),
+        ("/a/scene.gltf%23material/0", "application/json"),
+        ("/a/sky.wgsl", "application/octet-stream"),
+        ("/a/plain.txt", "text/plain; charset=utf-8"),
+    ];
+    for (path, kind) in expected {
+        // First from the bundle, then from memory; and of a representation that has other bytes too.
+        for round in 0..2 {
+            for (method, headers) in [
+                ("HEAD", &[][..]),
+                ("GET", &[("Range", "bytes=3-5")]),
+                ("GET", &[("Accept-Encoding", "zstd")]),
+                ("GET", &[]),
+            ] {
+                let answer = server.ask(method, path, headers);
+                assert!(matches!(answer.status, 200 | 206), "{method} {path}: {}", answer.status);
+                assert_eq!(answer.header("content-type"), kind, "{method} {path} {headers:?}, round {round}");
+            }
+        }
+    }
 }
