@@ -366,6 +366,8 @@ impl TreeBuilder {
         let (mut put_folders, mut remove_folders) = (BTreeSet::new(), BTreeSet::new());
         let mut looked: BTreeSet<AssetPath> = BTreeSet::new();
         let mut appeared = false;
+        // Files that changed and have other names: a change is told by the name that it was made by.
+        let mut linked: BTreeSet<(u64, u64)> = BTreeSet::new();
         while let Some(place) = places.pop_first() {
             let covered = |done: &AssetPath| place.as_str().strip_prefix(done.as_str()).is_some_and(starts_part);
             if looked.range::<AssetPath, _>(..=&place).next_back().is_some_and(covered) {
@@ -416,6 +418,9 @@ impl TreeBuilder {
                         && known.executable == file.stat.executable
                         && known.at == file.at
                 });
+                if !same && file.stat.links > 1 {
+                    linked.extend(Stamp::of(&file.stat).file());
+                }
                 if !same || force {
                     let was = known.map(|known| known.source);
                     self.tree.twins.insert(&file.path);
@@ -430,6 +435,12 @@ impl TreeBuilder {
             delta.failures.extend(scan.problems);
             delta.places.push(place.as_str().to_owned());
             looked.insert(place);
+            if places.is_empty() && !linked.is_empty() {
+                let is_linked = |known: &Known| known.stamp.file().is_some_and(|file| linked.contains(&file));
+                let names = self.tree.files.iter().filter(|(path, known)| is_linked(known) && !looked.contains(*path));
+                places.extend(names.map(|(path, _)| path.clone()).collect::<Vec<_>>());
+                linked.clear();
+            }
             if places.is_empty() && appeared {
                 // Links that led nowhere may lead to what is new.
                 appeared = false;
