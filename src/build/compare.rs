@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Because;
 use super::builder::names_hash;
 use super::config::{self, Mistake, TreeConfig};
-use super::scan::{Exclude, Scan, Scanner};
+use super::scan::{Exclude, Scan, Scanner, SourceFile};
 use super::transform::{Entry, TransformRegistry};
 use crate::bundle::{BuildInput, Bundle};
 use crate::error::{Error, Result};
@@ -18,24 +18,25 @@ pub struct Comparison<'a> {
     fs: &'a dyn FileSystem,
     root: &'a Path,
     config: TreeConfig,
-    exclude: Exclude,
+    /// What stands in it.
+    scan: Scan,
     /// What is wrong with the tree's `flyloft.toml`: then the bundle's rules are not known to be those of the tree.
     pub mistake: Option<BuildFailure>,
 }
 
 impl<'a> Comparison<'a> {
-    /// Reads the `flyloft.toml` of the tree at `root`, which has no links in it. `outputs` are files that we write
-    /// ourselves.
+    /// Reads the `flyloft.toml` of the tree at `root`, which has no links in it, and lists the tree by `threads` threads.
+    /// `outputs` are files that we write ourselves.
     ///
     /// # Errors
-    /// [`Error::Io`] when it is there and cannot be read.
+    /// [`Error::Io`] when the tree cannot be listed, or the file is there and cannot be read.
     pub fn new(
         fs: &'a dyn FileSystem,
         root: &'a Path,
         outputs: &[&Path],
         registry: &TransformRegistry,
+        threads: usize,
     ) -> Result<Comparison<'a>> {
-        let exclude = Exclude::new(fs, root, outputs.iter().copied());
         let file = root.join(config::FILE_NAME);
         let bytes = match fs.read(&file) {
             Ok(bytes) => bytes,
@@ -50,7 +51,9 @@ impl<'a> Comparison<'a> {
             Ok(config) => (config, None),
             Err(mistake) => (TreeConfig::default(), Some(mistake.into_failure())),
         };
-        Ok(Comparison { fs, root, config, exclude, mistake })
+        let ignoring = config.ignoring(&Exclude::new(fs, root, outputs.iter().copied()));
+        let scan = Scanner { fs, root, real_root: root, ignoring: &ignoring, threads }.tree()?;
+        Ok(Comparison { fs, root, config, scan, mistake })
     }
 
     /// Why the asset at `path` would be built, or go, if the tree were built now: every reason there is. What was made
@@ -99,15 +102,14 @@ impl<'a> Comparison<'a> {
         Ok(path.clone())
     }
 
-    fn scanner(&self) -> Scanner<'_> {
-        let (fs, root, config, exclude) = (self.fs, self.root, &self.config, &self.exclude);
-        Scanner { fs, root, real_root: root, config, exclude, threads: 1 }
+    fn file(&self, path: &AssetPath) -> Option<&SourceFile> {
+        // A scan is in path order.
+        self.scan.files.binary_search_by(|file| file.path.cmp(path)).ok().map(|at| &self.scan.files[at])
     }
 
     /// The hash of the tree's file at `path`; `None` where the tree has none.
     fn hash(&self, path: &AssetPath) -> Result<Option<ContentHash>> {
-        let (_, scan) = self.scanner().place(path);
-        let Some(file) = scan.files.iter().find(|file| file.path == *path) else { return Ok(None) };
+        let Some(file) = self.file(path) else { return Ok(None) };
         let at = file.at.as_deref().map_or_else(|| self.root.join(path.as_str()), Path::to_owned);
         match self.fs.read(&at) {
             Ok(bytes) => Ok(Some(ContentHash::of(&bytes))),
@@ -123,31 +125,26 @@ impl<'a> Comparison<'a> {
                 (Some(_), None) => Some(Because::InputGone { path: path.clone() }),
                 (before, now) => (*before != now).then(|| Because::InputChanged { path: path.clone() }),
             },
-            BuildInput::Exists { path, exists } => {
-                let (_, scan) = self.scanner().place(path);
-                match (exists, scan.files.iter().any(|file| file.path == *path)) {
-                    (false, true) => Some(Because::InputAppeared { path: path.clone() }),
-                    (true, false) => Some(Because::InputGone { path: path.clone() }),
-                    _ => None,
-                }
-            }
+            BuildInput::Exists { path, exists } => match (exists, self.file(path).is_some()) {
+                (false, true) => Some(Because::InputAppeared { path: path.clone() }),
+                (true, false) => Some(Because::InputGone { path: path.clone() }),
+                _ => None,
+            },
             BuildInput::Listed { folder, names } => {
-                let (scan, name) = match folder {
-                    Some(folder) => (self.scanner().place(folder).1, folder.as_str()),
-                    None => (self.scanner().tree()?, ""),
-                };
-                let differs = names_hash(&entries(scan, name)) != *names;
+                let name = folder.as_ref().map_or("", AssetPath::as_str);
+                let differs = names_hash(&self.entries(name)) != *names;
                 differs.then(|| Because::ListingChanged { folder: name.to_owned() })
             }
         })
     }
-}
 
-/// What stands directly in a folder.
-fn entries(scan: Scan, folder: &str) -> Vec<Entry> {
-    let files = scan.files.into_iter().map(|file| Entry { path: file.path, is_folder: false });
-    let folders = scan.folders.into_iter().map(|path| Entry { path, is_folder: true });
-    let mut entries: Vec<Entry> = files.chain(folders).filter(|entry| entry.path.folder() == folder).collect();
-    entries.sort_unstable();
-    entries
+    /// What stands directly in a folder.
+    fn entries(&self, folder: &str) -> Vec<Entry> {
+        let entry = |path: &AssetPath, is_folder| Entry { path: path.clone(), is_folder };
+        let files = self.scan.files.iter().map(|file| entry(&file.path, false));
+        let folders = self.scan.folders.iter().map(|path| entry(path, true));
+        let mut entries: Vec<Entry> = files.chain(folders).filter(|entry| entry.path.folder() == folder).collect();
+        entries.sort_unstable();
+        entries
+    }
 }

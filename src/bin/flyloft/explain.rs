@@ -86,7 +86,8 @@ fn of_folder(call: &Call, path: &AssetPath) -> Result<Told> {
     let root = OsFileSystem.canonicalize(&call.source);
     let root = root.map_err(|error| Error::io("open", &call.source, error))?;
     let outputs = [&*store.join(STORE_BUNDLE), &store.join(STORE_STATS), &store.join(ADDRESS_FILE)];
-    let tree = Comparison::new(&OsFileSystem, &root, &outputs, &TransformRegistry::with_builtins())?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let tree = Comparison::new(&OsFileSystem, &root, &outputs, &TransformRegistry::with_builtins(), threads)?;
     told.explained.pending = tree.pending(&bundle, path)?;
     told.explained.failure = tree.mistake;
     Ok(told)

@@ -7,6 +7,7 @@ use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Value};
 
 use super::glob::{Globs, GlobsBuilder};
+use super::ignore::{Patterns, PatternsBuilder};
 use super::near::{hint, hint_of};
 use super::{Mistake, Rule, Step, TreeConfig, parameters_hash};
 use crate::build::transform::{TransformRegistry, one_line};
@@ -41,7 +42,7 @@ pub(super) fn tree_config(text: &str, registry: &TransformRegistry) -> (TreeConf
     }
     for (key, value) in table.get_ref() {
         match key.get_ref().as_ref() {
-            "ignore" => config.ignore = parser.globs(value).unwrap_or_else(|mistake| parser.note(mistake)),
+            "ignore" => config.ignore = parser.patterns(value).unwrap_or_else(|mistake| parser.note(mistake)),
             "transform" => config.rules = parser.rules(value).unwrap_or_else(|mistake| parser.note(mistake)),
             "deps" => config.dependencies = parser.dependencies(value).unwrap_or_else(|mistake| parser.note(mistake)),
             _ => {
@@ -118,6 +119,14 @@ impl Parser<'_> {
 
     fn globs(&self, node: &Node<'_>) -> Result<Globs> {
         let mut builder = GlobsBuilder::default();
+        for (text, place) in self.strings(node, "a glob or an array of globs")? {
+            builder.add(text).map_err(|why| self.error(place.span(), format!("{text:?} is not a glob: {why}")))?;
+        }
+        builder.build().map_err(|why| self.error(node.span(), format!("these globs cannot be used: {why}")))
+    }
+
+    fn patterns(&self, node: &Node<'_>) -> Result<Patterns> {
+        let mut builder = PatternsBuilder::default();
         for (text, place) in self.strings(node, "a glob or an array of globs")? {
             builder.add(text).map_err(|why| self.error(place.span(), format!("{text:?} is not a glob: {why}")))?;
         }
@@ -209,9 +218,10 @@ impl Parser<'_> {
                 Err(self.error(span, format!("parameters of '{name}': {}{hint}", refused.message)))
             }
             None => {
-                let names = self.registry.names();
-                let (hint, known) = (hint(name, names.iter().copied()), names.join(", "));
-                Err(self.error(place.span(), format!("no transform is named '{name}'; expected one of {known}{hint}")))
+                // One that is only not built in is what was meant.
+                let why = self.registry.unknown(name);
+                let hint = if why.contains("expected") { hint(name, self.registry.names()) } else { String::new() };
+                Err(self.error(place.span(), why + &hint))
             }
         }
     }
