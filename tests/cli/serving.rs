@@ -86,7 +86,9 @@ fn a_folder_is_served_reloaded_and_stopped() {
     assert!(serving.get("/a/css/site.css").contains("plum"));
     tree.replace("data/a.json", b"{ \"a\": ");
     let line = serving.line();
-    assert!(line.starts_with("failed: data/a.json:1: minify-json: ") && line.ends_with("last good version is served"));
+    assert!(
+        line.starts_with("failed: data/a.json:1:7: minify-json: ") && line.ends_with("last good version is served")
+    );
     assert!(serving.get("/a/data/a.json").ends_with("\r\n\r\n{\"a\":1}"));
     tree.replace("data/a.json", b"{ \"a\": 2 }");
     let lines = [serving.line(), serving.line()];

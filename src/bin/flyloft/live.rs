@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flyloft::config::RuntimeConfig;
-use flyloft::event::{ChangedAsset, Published};
-use flyloft::{Event, Runtime};
+use flyloft::event::{BuildFailure, ChangedAsset, Published};
+use flyloft::{AssetPath, Event, Runtime};
 
 use crate::failure::{Failure, Result};
 use crate::output::Output;
@@ -77,15 +77,20 @@ pub fn say(line: impl std::fmt::Display) -> Result<()> {
     output.finish()
 }
 
-/// What an event is in one line; a publication with or without where its time went.
-pub fn line(event: &Event, timings: bool) -> Option<String> {
+/// What an event of `runtime` is in one line; a publication with or without where its time went.
+pub fn line(event: &Event, runtime: &Runtime, timings: bool) -> Option<String> {
     Some(match event {
         Event::Published(published) if timings => reloaded_in_steps(published),
         Event::Published(published) => reloaded(published),
         Event::BuildFailed(failure) => {
-            let line = failure.line.map_or(String::new(), |line| format!(":{line}"));
-            let (path, step, cause) = (&failure.path, &failure.transform, &failure.cause);
-            format!("failed: {path}{line}: {step}: {cause}; its last good version is served")
+            let served = |path: AssetPath| matches!(runtime.snapshot().bundle().find(&path), Ok(Some(_)));
+            let stands = match AssetPath::new(&failure.path).map(served) {
+                Ok(true) => "; its last good version is served",
+                Ok(false) => "; it never built",
+                // The tree as a whole.
+                Err(_) => "; what was good is served",
+            };
+            format!("failed: {}: {}: {}{stands}", place(failure), failure.transform, failure.cause)
         }
         Event::DecodeFailed(failure) => {
             format!("{}: not decoded as {}: {}", failure.path, failure.type_name, failure.cause)
@@ -100,6 +105,13 @@ pub fn line(event: &Event, timings: bool) -> Option<String> {
         Event::Lagged { missed } => format!("{missed} events came too fast to be shown"),
         _ => return None,
     })
+}
+
+/// Where a file does not build, as editors understand it.
+pub fn place(failure: &BuildFailure) -> String {
+    let number = |number: Option<u32>| number.map_or(String::new(), |number| format!(":{number}"));
+    let column = failure.line.and(failure.column);
+    format!("{}{}{}", failure.path, number(failure.line), number(column))
 }
 
 fn reloaded(published: &Published) -> String {

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::failure::{self, Answer, Failure, Result};
 use crate::output::Output;
 use crate::progress::Bar;
-use crate::{mistakes, open, size};
+use crate::{live, mistakes, open, size};
 
 /// Warnings that are shown one by one.
 const WARNINGS_SHOWN: usize = 10;
@@ -114,12 +114,12 @@ fn elapsed(clock: &SystemClock, began: Instant) -> Duration {
 }
 
 fn refused(first: &BuildFailure, others: usize) -> Failure {
-    let line = first.line.map_or(String::new(), |line| format!(":{line}"));
     let others = match others {
         0 => String::new(),
         _ => format!(" (and {others} more)"),
     };
-    Failure::no(format_args!("{}{line}: {}: {}{others}; nothing was written", first.path, first.transform, first.cause))
+    let (place, step, cause) = (live::place(first), &first.transform, &first.cause);
+    Failure::no(format_args!("{place}: {step}: {cause}{others}; nothing was written"))
 }
 
 fn warn(warnings: &[String]) {

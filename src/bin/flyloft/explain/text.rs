@@ -8,6 +8,7 @@ use flyloft::runtime::Explanation;
 use flyloft::runtime::explain::{AssetFacts, BuildFacts, LastChange, Residency, Users};
 
 use crate::failure::Result;
+use crate::live::place;
 use crate::output::Output;
 use crate::size;
 
@@ -134,10 +135,9 @@ fn changed(change: &LastChange) -> String {
 }
 
 fn failed(failure: &BuildFailure, has_good: bool) -> String {
-    let BuildFailure { path, line, transform, cause, .. } = failure;
-    let line = line.map_or(String::new(), |line| format!(":{line}"));
+    let BuildFailure { transform, cause, .. } = failure;
     let good = if has_good { "; its last good version is served" } else { "; it never built" };
-    format!("{path}{line}: {transform}: {cause}{good}")
+    format!("{}: {transform}: {cause}{good}", place(failure))
 }
 
 /// Where its bytes are; nothing where there is no asset.
