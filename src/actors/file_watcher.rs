@@ -271,7 +271,10 @@ impl State {
             self.look = self.period().map(|period| now + period);
             self.ask_for_locks(myself);
         }
-        wake = wake.into_iter().chain(self.look).chain(self.again.values().map(|(at, _)| *at)).min();
+        // While a lock stands nobody looks again.
+        let again = self.again.values().map(|(at, _)| *at).min();
+        let again = again.map(|at| self.settle.locked_until(now).map_or(at, |until| at.max(until)));
+        wake = wake.into_iter().chain(self.look).chain(again).min();
         let Some(wake) = wake else { return };
         // One that rings too early asks again; one that rings in time is enough.
         if self.alarm.is_none_or(|alarm| wake < alarm) {

@@ -13,7 +13,7 @@ use flyloft::event::Published;
 use flyloft::telemetry::Subscription;
 use flyloft::{Event, Runtime, RuntimeBuilder};
 
-use crate::common::{Tree, within};
+use crate::common::{PATIENCE, Tree, within};
 
 /// Windows so wide that whoever replays what an editor does stays within them on a busy machine too.
 pub fn wide() -> SettleConfig {
@@ -65,16 +65,15 @@ impl Watched {
 
     /// The next event that `wanted` picks something of.
     pub async fn next<T>(&mut self, mut wanted: impl FnMut(&Event) -> Option<T>) -> T {
-        within(async {
-            loop {
-                let event = self.events.recv().await.expect("the runtime lives");
-                self.log.push(event.clone());
-                if let Some(found) = wanted(&event) {
-                    return found;
-                }
+        loop {
+            let event = tokio::time::timeout(PATIENCE, self.events.recv()).await;
+            let Ok(event) = event else { panic!("it was not told; what was: {:#?}", self.log) };
+            let event = event.expect("the runtime lives");
+            self.log.push(event.clone());
+            if let Some(found) = wanted(&event) {
+                return found;
             }
-        })
-        .await
+        }
     }
 
     /// What `wanted` picks of an event, be it told already or not yet.
