@@ -3,6 +3,7 @@
 mod apply;
 mod delta;
 mod make;
+mod rollback;
 mod stage;
 mod tree;
 
@@ -11,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub(super) use self::rollback::Held;
 use self::tree::Tree;
 use super::arena::ArenaStats;
 use super::config::Ignoring;
@@ -18,6 +20,7 @@ use super::contents::ContentReader;
 use super::frames::{Dictionaries, Encoders};
 use super::scan::Exclude;
 use super::transform::TransformRegistry;
+use super::why::{Why, Whys};
 use super::{parallel, stats};
 use crate::bundle::{Bundle, BundleWriter, Committer, Params};
 use crate::config::Layout;
@@ -123,6 +126,7 @@ pub struct TreeBuilder {
     /// Reads back what small updates wrote.
     checker: Option<ContentReader>,
     tree: Tree,
+    whys: Arc<Whys>,
     /// What was written did not read back: the staged generation must not be built upon.
     broken: Option<Error>,
     /// Held for as long as the writer lives; declared after it, so that it goes after it.
@@ -189,6 +193,7 @@ impl TreeBuilder {
             dictionaries: Dictionaries::default(),
             checker: None,
             tree,
+            whys: Arc::default(),
             broken: None,
             _lock: lock,
         })
@@ -197,6 +202,17 @@ impl TreeBuilder {
     /// The newest staged generation; after opening, the committed one.
     pub fn bundle(&self) -> Option<&Bundle> {
         self.writer.bundle()
+    }
+
+    /// Why the asset was built the last time since this builder was opened; `None` when it was not, or that was in the
+    /// build that made the bundle, or too many others were since.
+    pub fn why(&self, path: &AssetPath) -> Option<Why> {
+        self.whys.get(path)
+    }
+
+    /// What [`TreeBuilder::why`] answers from, for who cannot wait for a build.
+    pub(super) fn whys(&self) -> Arc<Whys> {
+        Arc::clone(&self.whys)
     }
 
     /// What of the tree is ignored, by the last scan of all of it.
@@ -209,9 +225,10 @@ impl TreeBuilder {
         self.writer.committer()
     }
 
-    /// Whether dead bytes exceed live ones.
-    pub fn wants_compaction(&self) -> bool {
-        self.bundle().is_some_and(|bundle| bundle.info().dead_bytes > bundle.info().live_bytes)
+    /// Whether dead bytes exceed live ones so many times.
+    pub fn wants_compaction(&self, times: u64) -> bool {
+        let exceed = |bundle: &Bundle| bundle.info().dead_bytes > bundle.info().live_bytes.saturating_mul(times);
+        self.bundle().is_some_and(exceed)
     }
 
     /// Everything that does not build now, in path order.

@@ -85,7 +85,7 @@ pub(super) fn place_of(relative: &Path) -> Option<Cow<'_, str>> {
 
 /// A failure of the step "scan".
 pub(super) fn problem(path: impl Into<String>, cause: impl Into<String>) -> BuildFailure {
-    BuildFailure { path: path.into(), line: None, transform: "scan".into(), cause: cause.into() }
+    BuildFailure::new(path, "scan", cause)
 }
 
 /// Looks at a tree.
