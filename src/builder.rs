@@ -273,6 +273,7 @@ impl RuntimeBuilder {
             roster: Arc::new(Roster::default()),
             events: Events::default(),
             metrics: Arc::new(Metrics::default()),
+            blind: Mutex::default(),
             failures: Mutex::new(failures(built.as_ref())),
             staged: Mutex::default(),
             rollbacks: Mutex::default(),

@@ -76,14 +76,6 @@ impl Watched {
         }
     }
 
-    /// What `wanted` picks of an event, be it told already or not yet.
-    pub async fn told<T>(&mut self, mut wanted: impl FnMut(&Event) -> Option<T>) -> T {
-        match self.log.iter().find_map(&mut wanted) {
-            Some(found) => found,
-            None => self.next(wanted).await,
-        }
-    }
-
     pub async fn published(&mut self) -> Published {
         self.next(|event| match event {
             Event::Published(published) => Some(published.clone()),
@@ -140,12 +132,13 @@ impl Watched {
 
     /// Waits until readers see `path` as `bytes`, or not at all.
     pub async fn until_seen(&mut self, path: &str, bytes: Option<&[u8]>) {
-        let seen = within(async {
-            while self.bytes(path).await.as_deref() != bytes {
-                drop(tokio::time::timeout(Duration::from_millis(20), self.events.recv()).await);
+        let until = tokio::time::Instant::now() + PATIENCE;
+        while self.bytes(path).await.as_deref() != bytes {
+            if let Ok(Some(event)) = tokio::time::timeout(Duration::from_millis(20), self.events.recv()).await {
+                self.log.push(event);
             }
-        });
-        seen.await;
+            assert!(tokio::time::Instant::now() < until, "{path} is not what it should be; told was: {:#?}", self.log);
+        }
     }
 
     /// A reader that looks at `path` all the time from now on.
