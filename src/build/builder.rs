@@ -3,6 +3,7 @@
 mod apply;
 mod delta;
 mod make;
+mod rollback;
 mod stage;
 mod tree;
 
@@ -11,8 +12,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub(super) use self::rollback::Held;
 use self::tree::Tree;
 use super::arena::ArenaStats;
+use super::config::Ignoring;
 use super::contents::ContentReader;
 use super::frames::{Dictionaries, Encoders};
 use super::scan::Exclude;
@@ -115,6 +118,8 @@ pub struct TreeBuilder {
     options: BuildOptions,
     threads: usize,
     exclude: Exclude,
+    /// What of the tree is ignored, by the last scan of all of it.
+    ignoring: Arc<Ignoring>,
     writer: BundleWriter,
     encoders: Encoders,
     dictionaries: Dictionaries,
@@ -181,6 +186,7 @@ impl TreeBuilder {
             stats_path: stats.map(Path::to_owned),
             threads: options.threads(),
             options,
+            ignoring: Arc::new(Ignoring::new(Default::default(), exclude.clone())),
             exclude,
             encoders: Encoders::new(writer.layout()),
             writer,
@@ -209,14 +215,20 @@ impl TreeBuilder {
         Arc::clone(&self.whys)
     }
 
+    /// What of the tree is ignored, by the last scan of all of it.
+    pub fn ignoring(&self) -> &Arc<Ignoring> {
+        &self.ignoring
+    }
+
     /// Commits what is staged; may be used from another thread.
     pub fn committer(&self) -> Committer {
         self.writer.committer()
     }
 
-    /// Whether dead bytes exceed live ones.
-    pub fn wants_compaction(&self) -> bool {
-        self.bundle().is_some_and(|bundle| bundle.info().dead_bytes > bundle.info().live_bytes)
+    /// Whether dead bytes exceed live ones so many times.
+    pub fn wants_compaction(&self, times: u64) -> bool {
+        let exceed = |bundle: &Bundle| bundle.info().dead_bytes > bundle.info().live_bytes.saturating_mul(times);
+        self.bundle().is_some_and(exceed)
     }
 
     /// Everything that does not build now, in path order.
