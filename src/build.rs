@@ -5,6 +5,7 @@
 mod arena;
 pub mod builder;
 mod compact;
+mod compare;
 pub mod config;
 mod contents;
 pub mod extract;
@@ -26,8 +27,9 @@ pub mod workshop;
 pub use self::arena::ArenaStats;
 pub use self::builder::{BuildOptions, Built, NoProgress, Progress, TreeBuilder};
 pub use self::compact::{CompactReport, compact};
+pub use self::compare::Comparison;
 pub use self::contents::ContentReader;
 pub use self::pack::{PackReport, pack};
 pub use self::unpack::{UnpackReport, unpack};
 pub use self::why::{Because, Why};
-pub use self::workshop::{Task, Workshop};
+pub use self::workshop::{ADDRESS_FILE, Task, Workshop};

@@ -7,6 +7,8 @@ mod rollback;
 mod stage;
 mod tree;
 
+pub(super) use self::tree::names_hash;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,7 @@ use super::frames::{Dictionaries, Encoders};
 use super::scan::Exclude;
 use super::transform::TransformRegistry;
 use super::why::{Why, Whys};
+use super::workshop::ADDRESS_FILE;
 use super::{parallel, stats};
 use crate::bundle::{Bundle, BundleWriter, Committer, Params};
 use crate::config::Layout;
@@ -171,7 +174,9 @@ impl TreeBuilder {
             let why = format!("{} has the layout {has}; ask for {has}, or pack into a new file", bundle.display());
             return Err(Error::config("layout", why));
         }
-        let exclude = Exclude::new(&*fs, &real_root, [Some(bundle), stats, beside].into_iter().flatten());
+        let address = stats.map(|stats| stats.with_file_name(ADDRESS_FILE));
+        let own = [Some(bundle), stats, beside, address.as_deref()];
+        let exclude = Exclude::new(&*fs, &real_root, own.into_iter().flatten());
         let mut tree = Tree::default();
         if let Some(stats) = stats
             && let Ok(bytes) = fs.read(stats)
@@ -319,6 +324,6 @@ fn open_bundle(storage: Arc<dyn WriteAt>, layout: Layout) -> Result<BundleWriter
 }
 
 /// Whether the operating system says that there is no such file.
-fn is_missing(error: &io::Error) -> bool {
+pub(super) fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
