@@ -2,6 +2,7 @@
 //!
 //! [`TreeBuilder`] is the engine; [`pack`], [`compact`] and [`unpack`] are what the program does with bundles.
 
+mod actions;
 mod arena;
 pub mod builder;
 mod compact;
@@ -23,6 +24,7 @@ mod unpack;
 mod why;
 pub mod workshop;
 
+pub use self::actions::ActionCacheOptions;
 pub use self::arena::ArenaStats;
 pub use self::builder::{BuildOptions, Built, NoProgress, Progress, TreeBuilder};
 pub use self::compact::{CompactReport, compact};

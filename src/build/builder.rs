@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::tree::Tree;
+use super::actions::{ActionCache, ActionCacheOptions};
 use super::arena::ArenaStats;
 use super::contents::ContentReader;
 use super::frames::{Dictionaries, Encoders};
@@ -43,6 +44,9 @@ pub struct BuildOptions {
     /// Bytes of source files kept in memory between reading and encoding; others are read twice. Default 64 MiB: a
     /// second read from the page cache costs less than memory that was not used before.
     pub cache_bytes: u64,
+    /// Where what transforms made is kept by what they made it from, so that going back to an earlier state of the tree,
+    /// or another tree, need not make it again. Default none.
+    pub actions: Option<ActionCacheOptions>,
 }
 
 impl Default for BuildOptions {
@@ -53,6 +57,7 @@ impl Default for BuildOptions {
             tolerant: false,
             registry: Arc::new(TransformRegistry::with_builtins()),
             cache_bytes: 64 << 20,
+            actions: None,
         }
     }
 }
@@ -122,6 +127,7 @@ pub struct TreeBuilder {
     checker: Option<ContentReader>,
     tree: Tree,
     whys: Arc<Whys>,
+    actions: Option<ActionCache>,
     /// What was written did not read back: the staged generation must not be built upon.
     broken: Option<Error>,
     /// Held for as long as the writer lives; declared after it, so that it goes after it.
@@ -166,7 +172,10 @@ impl TreeBuilder {
             let why = format!("{} has the layout {has}; ask for {has}, or pack into a new file", bundle.display());
             return Err(Error::config("layout", why));
         }
-        let exclude = Exclude::new(&*fs, &real_root, [Some(bundle), stats, beside].into_iter().flatten());
+        let kept = options.actions.as_ref().map(|actions| &*actions.folder);
+        let exclude = Exclude::new(&*fs, &real_root, [Some(bundle), stats, beside, kept].into_iter().flatten());
+        let actions = options.actions.as_ref();
+        let actions = actions.map(|actions| ActionCache::new(Arc::clone(&fs), Arc::clone(&clock), actions));
         let mut tree = Tree::default();
         if let Some(stats) = stats
             && let Ok(bytes) = fs.read(stats)
@@ -188,6 +197,7 @@ impl TreeBuilder {
             checker: None,
             tree,
             whys: Arc::default(),
+            actions,
             broken: None,
             _lock: lock,
         })
@@ -275,11 +285,15 @@ impl TreeBuilder {
         self.tree.files.values().map(|known| known.stamp.len).sum()
     }
 
-    /// Writes down what source files look like, so that the next scan need not read them.
+    /// Writes down what source files look like, so that the next scan need not read them, and removes from the action
+    /// cache what is too much.
     ///
     /// # Errors
     /// [`Error::Io`]. Nothing is lost but time.
     pub fn save_stats(&mut self) -> Result<()> {
+        if let Some(actions) = &self.actions {
+            actions.trim();
+        }
         let Some(path) = &self.stats_path else { return Ok(()) };
         let trusted = self.tree.files.iter().filter(|(_, known)| known.trusted);
         let remembered = trusted.map(|(path, known)| {

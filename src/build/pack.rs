@@ -98,6 +98,8 @@ fn run(builder: &mut TreeBuilder, progress: &dyn Progress) -> Result<PackReport>
     let before = builder.bundle().map(|bundle| bundle.info().file_bytes).unwrap_or(0);
     let mut built = builder.scan(progress)?;
     let source_bytes = builder.source_bytes();
+    // Without stats to be saved this only sees to the action cache.
+    builder.save_stats()?;
     let used = (builder.take_tree(), std::mem::take(&mut built.changed));
     if let Some(bundle) = &built.bundle {
         progress.step(0, 1, "write");

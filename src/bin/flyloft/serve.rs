@@ -35,6 +35,9 @@ pub struct Call {
     /// The folder that keeps what is built from a served folder [default: one in your cache folder]
     #[arg(short, long)]
     store: Option<PathBuf>,
+    /// A folder that keeps what transforms made, for other folders and machines too [default: one in the store]
+    #[arg(long, value_name = "DIR")]
+    action_cache: Option<PathBuf>,
 }
 
 pub fn run(call: &Call) -> Result<Answer> {
@@ -81,12 +84,18 @@ async fn start(call: &Call) -> Result<Runtime> {
         if let Some(store) = &call.store {
             builder = builder.store(store);
         }
+        if let Some(folder) = &call.action_cache {
+            builder = builder.action_cache(folder);
+        }
         let started = builder.start().await;
         bar.clear();
         return Ok(started?);
     }
     if call.store.is_some() {
         return Err(Failure::unusable("--store: a bundle is served as it is; leave it out or serve a folder"));
+    }
+    if call.action_cache.is_some() {
+        return Err(Failure::unusable("--action-cache: a bundle is served as it is; leave it out or serve a folder"));
     }
     Ok(builder.bundle(&call.source).start().await?)
 }

@@ -108,7 +108,8 @@ impl TreeBuilder {
         // Build.
         let made = {
             let reader = self.reader();
-            let maker = Maker { tree: &self.tree, reader: &reader, sources: &sources };
+            let actions = self.actions.as_ref();
+            let maker = Maker { tree: &self.tree, actions, reader: &reader, sources: &sources };
             parallel::map(self.threads, &sources, Exists::default, |seen, number, _| maker.make(number, seen))
         };
         // In the memory that they were made in: it is tens of megabytes of a large tree.

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::tree::{Failed, Tree, names_hash};
+use crate::build::actions::{self, ActionCache};
 use crate::build::config::Rule;
 use crate::build::source::{Reader, Source};
-use crate::build::transform::{Context, Entry, Input, Labelled};
+use crate::build::transform::{Context, Entry, Input, Labelled, Output as Made};
 use crate::bundle::{BuildInput, BuildRecord};
 use crate::error::Error;
 use crate::event::BuildFailure;
@@ -50,6 +51,7 @@ pub(super) struct Open {
 /// What is needed to make outputs. Shared by the threads that do.
 pub(super) struct Maker<'a> {
     pub tree: &'a Tree,
+    pub actions: Option<&'a ActionCache>,
     pub reader: &'a Reader<'a>,
     /// Sources that were read in this build, in path order.
     pub sources: &'a [Source<'a>],
@@ -127,12 +129,13 @@ impl Maker<'_> {
             let mut inputs =
                 Inputs { maker: self, own: path, files: BTreeMap::new(), folders: BTreeMap::new(), problem: None };
             let started = self.reader.clock.now();
-            let made = self.transform(source, rule, &mut inputs);
+            let made = self.made(source, rule, &mut inputs, &mut output.from_action_cache);
             output.build_us = (self.reader.clock.now() - started).as_micros() as u64;
             let made = made.map_err(|failure| inputs.failed(path, failure))?;
-            let labels = self.labelled(number, made.labelled, &mut inputs, &mut output);
-            let labels =
-                labels.map_err(|cause| inputs.failed(path, BuildFailure::new(path.as_str(), made.last, cause)))?;
+            let labels = self.labelled(number, made.labelled, &mut inputs, &mut output).map_err(|cause| {
+                let step = rule.names().last().unwrap_or_default();
+                inputs.failed(path, BuildFailure::new(path.as_str(), step, cause))
+            })?;
             let read = inputs.files.iter().filter(|(_, seen)| matches!(seen, Seen::Read(_)));
             output.dependencies.extend(read.map(|(input, _)| input.clone()));
             self.refer(made.dependencies, &mut output);
@@ -257,7 +260,28 @@ impl Maker<'_> {
         Ok(labels.into_iter().collect())
     }
 
-    fn transform(&self, source: &Source<'_>, rule: &Rule, inputs: &mut Inputs<'_>) -> Result<Made, BuildFailure> {
+    /// What a rule makes of a source: from the action cache, or by running its transforms.
+    fn made(
+        &self,
+        source: &Source<'_>,
+        rule: &Rule,
+        inputs: &mut Inputs<'_>,
+        from_action_cache: &mut bool,
+    ) -> Result<Made, BuildFailure> {
+        let is_kept = rule.steps().iter().any(|step| step.transform.cached());
+        let Some(actions) = self.actions.filter(|_| is_kept) else { return self.run(source, rule, inputs) };
+        let key = actions::key(&source.file.path, &source.hash, &rule.recorded());
+        if let Some((made, seen)) = actions.find(&key, |input| !self.tree.is_stale(input)) {
+            *from_action_cache = true;
+            inputs.see(seen);
+            return Ok(made);
+        }
+        let made = self.run(source, rule, inputs)?;
+        actions.store(&key, &inputs.recorded(), &made);
+        Ok(made)
+    }
+
+    fn run(&self, source: &Source<'_>, rule: &Rule, inputs: &mut Inputs<'_>) -> Result<Made, BuildFailure> {
         let path = &source.file.path;
         let again;
         let mut bytes: Cow<'_, [u8]> = match &source.bytes {
@@ -296,7 +320,6 @@ impl Maker<'_> {
             bytes = Cow::Owned(output.bytes);
             made.labelled.extend(output.labelled);
             made.dependencies.extend(output.dependencies);
-            made.last = name.to_owned();
         }
         made.bytes = bytes.into_owned();
         Ok(made)
@@ -332,16 +355,6 @@ impl Output {
     }
 }
 
-/// What the steps of a rule made of one source.
-#[derive(Default)]
-struct Made {
-    bytes: Vec<u8>,
-    labelled: Vec<Labelled>,
-    dependencies: Vec<AssetPath>,
-    /// The name of the last step.
-    last: String,
-}
-
 /// What was seen of a file.
 #[derive(Clone, Copy)]
 enum Seen {
@@ -370,6 +383,19 @@ impl Inputs<'_> {
             .iter()
             .map(|(folder, names)| BuildInput::Listed { folder: AssetPath::new(folder).ok(), names: *names });
         files.chain(folders).collect()
+    }
+
+    /// What earlier runs looked at, as if it had been looked at now.
+    fn see(&mut self, inputs: Vec<BuildInput>) {
+        for input in inputs {
+            match input {
+                BuildInput::Read { path, hash } => drop(self.files.insert(path, Seen::Read(hash))),
+                BuildInput::Exists { path, exists } => drop(self.files.insert(path, Seen::Exists(exists))),
+                BuildInput::Listed { folder, names } => {
+                    self.folders.insert(folder.map_or(String::new(), |folder| folder.to_string()), names);
+                }
+            }
+        }
     }
 
     fn failed(&self, path: &AssetPath, failure: BuildFailure) -> Box<Failed> {

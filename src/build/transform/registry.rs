@@ -30,6 +30,7 @@ type Parameters = Box<dyn Any + Send + Sync>;
 trait Erased: Send + Sync {
     fn name(&self) -> &str;
     fn version(&self) -> u32;
+    fn cached(&self) -> bool;
     fn parse(&self, table: Spanned<DeTable<'_>>) -> Result<Parameters, Refused>;
     /// `parameters` are what [`Erased::parse`] of the same transform answered.
     fn run(&self, input: Input<'_>, parameters: &(dyn Any + Send + Sync), context: &mut dyn Context) -> Result<Output>;
@@ -42,6 +43,10 @@ impl<T: Transform> Erased for T {
 
     fn version(&self) -> u32 {
         Transform::version(self)
+    }
+
+    fn cached(&self) -> bool {
+        Transform::cached(self)
     }
 
     fn parse(&self, table: Spanned<DeTable<'_>>) -> Result<Parameters, Refused> {
@@ -79,6 +84,11 @@ impl Bound {
 
     pub fn version(&self) -> u32 {
         self.transform.version()
+    }
+
+    /// Whether what it makes is worth a place in the action cache.
+    pub fn cached(&self) -> bool {
+        self.transform.cached()
     }
 
     pub fn run(&self, input: Input<'_>, context: &mut dyn Context) -> Result<Output> {
