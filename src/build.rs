@@ -17,6 +17,7 @@ mod parallel;
 pub mod plan;
 pub mod scan;
 mod source;
+mod spill;
 mod split;
 pub mod stats;
 pub mod transform;

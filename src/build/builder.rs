@@ -44,6 +44,10 @@ pub struct BuildOptions {
     /// Bytes of source files kept in memory between reading and encoding; others are read twice. Default 64 MiB: a
     /// second read from the page cache costs less than memory that was not used before.
     pub cache_bytes: u64,
+    /// Bytes of what transforms made that are kept in memory until they are written; beyond, they wait in a file beside the
+    /// bundle. Default 256 MiB. Together with `cache_bytes`, 256 MiB of large sources and what each thread is at, this is
+    /// what a build holds in memory of a tree, whatever its size.
+    pub outputs_bytes: u64,
     /// Where what transforms made is kept by what they made it from, so that going back to an earlier state of the tree,
     /// or another tree, need not make it again. Default none.
     pub actions: Option<ActionCacheOptions>,
@@ -57,6 +61,7 @@ impl Default for BuildOptions {
             tolerant: false,
             registry: Arc::new(TransformRegistry::with_builtins()),
             cache_bytes: 64 << 20,
+            outputs_bytes: 256 << 20,
             actions: None,
         }
     }
@@ -99,6 +104,8 @@ pub struct Built {
     /// Dependencies on nothing, links that are not followed: of the files that were read this time. What a scan finds
     /// again is told once.
     pub warnings: Vec<String>,
+    /// Bytes of what transforms made that had to wait in a file.
+    pub spilled_bytes: u64,
     /// What arenas held while it was built.
     pub arenas: ArenaStats,
     /// Microseconds of looking, reading and transforming.
@@ -117,6 +124,7 @@ pub struct TreeBuilder {
     root: PathBuf,
     real_root: PathBuf,
     stats_path: Option<PathBuf>,
+    spill_path: PathBuf,
     options: BuildOptions,
     threads: usize,
     exclude: Exclude,
@@ -188,6 +196,7 @@ impl TreeBuilder {
             root: root.to_owned(),
             real_root,
             stats_path: stats.map(Path::to_owned),
+            spill_path: spill_path(bundle),
             threads: options.threads(),
             options,
             exclude,
@@ -318,6 +327,14 @@ fn open_bundle(storage: Arc<dyn WriteAt>, layout: Layout) -> Result<BundleWriter
         Ok(_) => BundleWriter::open(storage),
         Err(error) => Err(Error::io("look at", storage.name(), error)),
     }
+}
+
+/// A temporary file of the bundle: not packed, where it stands in the tree.
+fn spill_path(bundle: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(bundle.file_name().unwrap_or_default());
+    name.push(".spill.tmp");
+    bundle.with_file_name(name)
 }
 
 /// Whether the operating system says that there is no such file.

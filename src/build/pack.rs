@@ -25,6 +25,8 @@ pub struct PackReport {
     pub file_bytes: u64,
     /// Bytes that this packing appended; all of them for a new bundle.
     pub appended_bytes: u64,
+    /// Bytes of what transforms made that had to wait in a file.
+    pub spilled_bytes: u64,
     /// What arenas held while it was built.
     pub arenas: ArenaStats,
     /// Whether the bundle was up to date and not touched.
@@ -119,6 +121,7 @@ fn run(builder: &mut TreeBuilder, progress: &dyn Progress) -> Result<PackReport>
         source_bytes,
         file_bytes: info.file_bytes,
         appended_bytes: info.file_bytes - before.min(info.file_bytes),
+        spilled_bytes: built.spilled_bytes,
         arenas: built.arenas,
         unchanged: built.bundle.is_none(),
         failures: built.failures,

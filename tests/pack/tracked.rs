@@ -434,3 +434,23 @@ fn each_distinct_input_is_built_once_however_often_branches_are_switched() {
     open("third.loft").scan(&NoProgress).unwrap();
     assert_eq!(script.ran(), ["asks.do", "lists.do", "own.do", "reads.do"]);
 }
+
+#[test]
+fn what_transforms_make_waits_in_a_file_beyond_what_memory_is_for() {
+    let tree = Tree::new();
+    tree.write("flyloft.toml", CONFIG);
+    for number in 0..40 {
+        let line = format!("{number} {}", "x".repeat(200));
+        tree.write(&format!("{number}.do"), vec![line.as_str(); 100].join("\n").as_bytes());
+    }
+    let script = Script::default();
+    let strict = BuildOptions { tolerant: false, ..options(&script) };
+    let whole = tree.pack_with("whole.loft", strict.clone()).unwrap();
+    assert_eq!(whole.spilled_bytes, 0);
+    let small = BuildOptions { outputs_bytes: 100_000, ..strict };
+    let spilled = tree.pack_with("spilled.loft", small).unwrap().spilled_bytes;
+    assert!((700_000..whole.source_bytes - 80_000).contains(&spilled), "{spilled} of {}", whole.source_bytes);
+    assert!(tree.bytes("whole.loft") == tree.bytes("spilled.loft"));
+    let left: Vec<_> = std::fs::read_dir(tree.folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 3, "{left:?}");
+}

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
@@ -12,6 +13,7 @@ use super::{BuildOptions, Built, TreeBuilder};
 use crate::build::arena::{Arena, Arenas, Lent};
 use crate::build::config::TreeConfig;
 use crate::build::source::{BEING_WRITTEN, Reader, Source, open_folder};
+use crate::build::spill::Spill;
 use crate::build::stats::Stamp;
 use crate::build::{Because, Progress, Why, graph, parallel};
 use crate::bundle::{BuildInput, BuildRecord, Bundle};
@@ -106,10 +108,11 @@ impl TreeBuilder {
         debug_assert!(sources.is_sorted_by(|a, b| a.file.path <= b.file.path), "a tree is scanned in path order");
 
         // Build.
+        let spill = Spill::new(Arc::clone(&self.fs), self.spill_path.clone(), self.options.outputs_bytes);
         let made = {
             let reader = self.reader();
-            let actions = self.actions.as_ref();
-            let maker = Maker { tree: &self.tree, actions, reader: &reader, sources: &sources };
+            let (tree, bundle, actions) = (&self.tree, self.bundle(), self.actions.as_ref());
+            let maker = Maker { tree, bundle, actions, spill: &spill, reader: &reader, sources: &sources };
             parallel::map(self.threads, &sources, Exists::default, |seen, number, _| maker.make(number, seen))
         };
         // In the memory that they were made in: it is tens of megabytes of a large tree.
@@ -146,7 +149,7 @@ impl TreeBuilder {
             // What was built because of something else no longer fails either.
             places.extend(outputs.iter().map(|output| output.path.as_str().to_owned()));
         }
-        let (bundle, changed) = match self.stage(outputs, sources, &appeared, delta, progress) {
+        let (bundle, changed) = match self.stage(outputs, (sources, &spill), &appeared, delta, progress) {
             Ok(staged) => staged,
             Err(error) => {
                 // The bundle is as it was; what it should have become is looked at again the next time.
@@ -164,6 +167,7 @@ impl TreeBuilder {
             failures: self.failures(),
             healed,
             warnings: self.tree.news(warnings, whole),
+            spilled_bytes: spill.spilled_bytes(),
             arenas: first_arenas.stats() + later_arenas.stats(),
             build_us: (built_at - started).as_micros() as u64,
             stage_us: (self.clock.now() - built_at).as_micros() as u64,

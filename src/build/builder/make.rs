@@ -8,8 +8,9 @@ use super::tree::{Failed, Tree, names_hash};
 use crate::build::actions::{self, ActionCache};
 use crate::build::config::Rule;
 use crate::build::source::{Reader, Source};
+use crate::build::spill::{Body, Spill};
 use crate::build::transform::{Context, Entry, Input, Labelled, Output as Made};
-use crate::bundle::{BuildInput, BuildRecord};
+use crate::bundle::{BuildInput, BuildRecord, Bundle};
 use crate::error::Error;
 use crate::event::BuildFailure;
 use crate::ids::{AssetId, AssetKind, AssetPath, ContentHash};
@@ -25,8 +26,7 @@ pub(super) struct Output {
     pub executable: bool,
     pub hash: ContentHash,
     pub len: u64,
-    /// The bytes; `None` when they are those of the source file, which is read again.
-    pub bytes: Option<Vec<u8>>,
+    pub body: Body,
     /// In path order.
     pub dependencies: Vec<AssetPath>,
     pub record: Option<Box<BuildRecord>>,
@@ -51,7 +51,9 @@ pub(super) struct Open {
 /// What is needed to make outputs. Shared by the threads that do.
 pub(super) struct Maker<'a> {
     pub tree: &'a Tree,
+    pub bundle: Option<&'a Bundle>,
     pub actions: Option<&'a ActionCache>,
+    pub spill: &'a Spill,
     pub reader: &'a Reader<'a>,
     /// Sources that were read in this build, in path order.
     pub sources: &'a [Source<'a>],
@@ -115,7 +117,7 @@ impl Maker<'_> {
             executable: source.file.stat.executable,
             hash: source.hash,
             len: source.file.stat.len,
-            bytes: None,
+            body: Body::Source,
             dependencies: Vec::new(),
             record: None,
             warnings: Vec::new(),
@@ -139,9 +141,9 @@ impl Maker<'_> {
             let read = inputs.files.iter().filter(|(_, seen)| matches!(seen, Seen::Read(_)));
             output.dependencies.extend(read.map(|(input, _)| input.clone()));
             self.refer(made.dependencies, &mut output);
-            output.hash = ContentHash::of(&made.bytes);
-            output.len = made.bytes.len() as u64;
-            output.bytes = Some(made.bytes);
+            let kept = self.keep(made.bytes);
+            (output.hash, output.len, output.body) =
+                kept.map_err(|cause| inputs.failed(path, BuildFailure::new(path.as_str(), "keep", cause)))?;
             output.record = Some(Box::new(BuildRecord {
                 steps: rule.recorded(),
                 source: source.hash,
@@ -152,6 +154,14 @@ impl Maker<'_> {
         output.dependencies.sort_unstable();
         output.dependencies.dedup();
         Ok(output)
+    }
+
+    /// Keeps what was made until it is written, with its hash and length. What the bundle has already is not kept.
+    fn keep(&self, bytes: Vec<u8>) -> Result<(ContentHash, u64, Body), String> {
+        let (hash, len) = (ContentHash::of(&bytes), bytes.len() as u64);
+        let stored = self.bundle.is_some_and(|bundle| bundle.content(&hash).is_ok_and(|content| content.is_some()));
+        let body = if stored { Body::Stored } else { self.spill.keep(bytes).map_err(|error| error.to_string())? };
+        Ok((hash, len, body))
     }
 
     /// What the file names and what `[deps]` says, in no order, and a warning for each that does not exist.
@@ -232,15 +242,16 @@ impl Maker<'_> {
                 }
                 at = AssetPath::new(place.folder()).ok();
             }
+            let (hash, len, body) = self.keep(bytes)?;
             let mut made = Output {
                 id: path.id(),
                 kind: kind.unwrap_or_else(|| path.kind()),
                 path,
                 source: number,
                 executable: false,
-                hash: ContentHash::of(&bytes),
-                len: bytes.len() as u64,
-                bytes: Some(bytes),
+                hash,
+                len,
+                body,
                 dependencies: Vec::new(),
                 record: None,
                 warnings: Vec::new(),
@@ -283,6 +294,7 @@ impl Maker<'_> {
 
     fn run(&self, source: &Source<'_>, rule: &Rule, inputs: &mut Inputs<'_>) -> Result<Made, BuildFailure> {
         let path = &source.file.path;
+        let _large = self.spill.admit(source.file.stat.len);
         let again;
         let mut bytes: Cow<'_, [u8]> = match &source.bytes {
             Some(bytes) => Cow::Borrowed(&bytes[..]),
