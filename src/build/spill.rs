@@ -171,7 +171,7 @@ mod tests {
                 scope.spawn(move || {
                     for _ in 0..50 {
                         // The largest are larger than all that may be there at once: they go alone.
-                        let bytes = number * 50 << 20;
+                        let bytes = number * (50 << 20);
                         let large = spill.admit(bytes).unwrap();
                         most.fetch_max(now.fetch_add(large.bytes, Ordering::SeqCst) + large.bytes, Ordering::SeqCst);
                         std::thread::yield_now();

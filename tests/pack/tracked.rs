@@ -216,15 +216,27 @@ fn labelled_outputs_are_assets_that_change_and_go_by_themselves() {
     tree.write("scene.do", b"x\npart mesh/0 one\npart mesh/1 two\npart skin three tex.png");
     tree.write("tex.png", b"png");
     tree.write("user.do", b"use scene.do#mesh/0\nuse scene.do#none");
+    tree.write("level.xml", b"<level model='scene.do#mesh/1' other='scene.do#none'/>");
     let (mut builder, built, script) = serve(&tree);
     assert_eq!(built.warnings, ["user.do: depends on 'scene.do#none', which does not exist"]);
     let bundle = built.bundle.unwrap();
-    let all = ["flyloft.toml", "scene.do", "scene.do#mesh/0", "scene.do#mesh/1", "scene.do#skin", "tex.png", "user.do"];
+    let all = [
+        "flyloft.toml",
+        "level.xml",
+        "scene.do",
+        "scene.do#mesh/0",
+        "scene.do#mesh/1",
+        "scene.do#skin",
+        "tex.png",
+        "user.do",
+    ];
     assert_eq!(assets(&bundle), all);
     assert_eq!(content(&bundle, "scene.do#mesh/1").unwrap(), b"two");
     assert_eq!(dependencies(&bundle, "scene.do#skin"), [("tex.png".to_owned(), true)]);
     let uses = [("scene.do#mesh/0".to_owned(), true), ("scene.do#none".to_owned(), false)];
     assert_eq!(dependencies(&bundle, "user.do"), uses);
+    let level = [("scene.do".to_owned(), true), ("scene.do#mesh/1".to_owned(), true)];
+    assert_eq!(dependencies(&bundle, "level.xml"), level);
     assert_eq!(bundle.build_record(path("scene.do").id()).unwrap().unwrap().labels, ["mesh/0", "mesh/1", "skin"]);
 
     // Only what differs is published.
@@ -238,6 +250,8 @@ fn labelled_outputs_are_assets_that_change_and_go_by_themselves() {
     let uses = [("scene.do#mesh/0".to_owned(), false), ("scene.do#none".to_owned(), true)];
     assert_eq!(dependencies(&bundle, "user.do"), uses);
     assert_eq!(dependencies(&bundle, "scene.do#skin"), []);
+    let level = ["scene.do", "scene.do#mesh/1", "scene.do#none"].map(|name| (name.to_owned(), true));
+    assert_eq!(dependencies(&bundle, "level.xml"), level);
 
     // What fails keeps all of its last good version.
     tree.write("scene.do", b"y\npart skin four\nfail");
@@ -256,7 +270,9 @@ fn labelled_outputs_are_assets_that_change_and_go_by_themselves() {
     tree.remove("scene.do");
     let built = tree.update(&mut builder, &["scene.do"]);
     assert_eq!(changed(&built), ["scene.do", "scene.do#skin"]);
-    assert_eq!(assets(&built.bundle.unwrap()), ["flyloft.toml", "tex.png", "user.do"]);
+    let bundle = built.bundle.unwrap();
+    assert_eq!(assets(&bundle), ["flyloft.toml", "level.xml", "tex.png", "user.do"]);
+    assert_eq!(dependencies(&bundle, "level.xml"), []);
 }
 
 #[test]
@@ -330,6 +346,10 @@ fn a_cycle_through_labelled_outputs_is_one_unit() {
     assert!(built.bundle.is_none(), "{:?}", built.changed);
     assert_eq!(built.failures.iter().map(|failure| failure.path.as_str()).collect::<Vec<_>>(), ["a.do", "b.do"]);
     assert!(built.failures[0].cause.contains("waits for 'b.do'"), "{:?}", built.failures);
+    // However long ago the other one failed.
+    tree.write("a.do", b"part p 3 b.do");
+    let built = tree.update(&mut builder, &["a.do"]);
+    assert!(built.bundle.is_none() && built.failures.len() == 2, "{:?}", built.changed);
     tree.write("b.do", b"use a.do#p\nnew");
     let built = tree.update(&mut builder, &["b.do"]);
     assert_eq!(changed(&built), ["a.do#p", "b.do"]);

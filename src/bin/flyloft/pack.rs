@@ -118,12 +118,11 @@ fn elapsed(clock: &SystemClock, began: Instant) -> Duration {
 }
 
 fn refused(first: &BuildFailure, others: usize) -> Failure {
-    let line = first.line.map_or(String::new(), |line| format!(":{line}"));
     let others = match others {
         0 => String::new(),
         _ => format!(" (and {others} more)"),
     };
-    Failure::no(format_args!("{}{line}: {}: {}{others}; nothing was written", first.path, first.transform, first.cause))
+    Failure::no(format_args!("{first}{others}; nothing was written"))
 }
 
 fn warn(warnings: &[String]) {

@@ -142,11 +142,7 @@ fn report(event: &Event) {
 fn line(event: &Event) -> Option<String> {
     Some(match event {
         Event::Published(published) => reloaded(published),
-        Event::BuildFailed(failure) => {
-            let line = failure.line.map_or(String::new(), |line| format!(":{line}"));
-            let (path, step, cause) = (&failure.path, &failure.transform, &failure.cause);
-            format!("failed: {path}{line}: {step}: {cause}; its last good version is served")
-        }
+        Event::BuildFailed(failure) => format!("failed: {failure}; its last good version is served"),
         Event::Healed { path } => format!("healed: {path} builds again"),
         Event::Warning { what } => format!("warning: {what}"),
         Event::Rescanned { why } => format!("looked at the whole tree again: {why}"),

@@ -6,7 +6,7 @@ use crate::platform::fs::FileSystem;
 
 /// The files that we write ourselves, with the temporary files beside them and what is below those that are folders, by
 /// their places in the tree.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(in crate::build) struct Exclude {
     /// Folder (empty for the top) and name.
     files: Vec<(String, String)>,
