@@ -1,8 +1,14 @@
 //! Functions from source bytes to built bytes: registered by name, versioned, chosen by glob in `flyloft.toml`.
 
+#[cfg(feature = "gltf")]
+mod gltf;
 mod identity;
+#[cfg(feature = "image")]
+mod image;
 mod minify_json;
 mod registry;
+#[cfg(feature = "shaders")]
+mod shader;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -10,10 +16,18 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 use crate::ids::{AssetKind, AssetPath};
 
+#[cfg(feature = "gltf")]
+pub use self::gltf::Gltf;
+#[cfg(feature = "image")]
+pub use self::image::{
+    Color as ImageColor, Filter as ImageFilter, Flip as ImageFlip, Format as ImageFormat, Image, ImageParameters,
+};
 pub use identity::Identity;
 pub use minify_json::MinifyJson;
 pub(super) use registry::Bound;
 pub use registry::TransformRegistry;
+#[cfg(feature = "shaders")]
+pub use shader::{Language as ShaderLanguage, Shader, ShaderParameters, Stage as ShaderStage, Target as ShaderTarget};
 
 /// What a transform works on.
 #[derive(Clone, Copy, Debug)]

@@ -143,6 +143,9 @@ fn line(event: &Event) -> Option<String> {
     Some(match event {
         Event::Published(published) => reloaded(published),
         Event::BuildFailed(failure) => format!("failed: {failure}; its last good version is served"),
+        Event::DecodeFailed(failure) => {
+            format!("{}: not decoded as {}: {}", failure.path, failure.type_name, failure.cause)
+        }
         Event::Healed { path } => format!("healed: {path} builds again"),
         Event::Warning { what } => format!("warning: {what}"),
         Event::Rescanned { why } => format!("looked at the whole tree again: {why}"),

@@ -14,6 +14,9 @@ use toml::de::DeTable;
 use super::{Context, Identity, Input, MinifyJson, Output, Transform, one_line};
 use crate::error::{Error, Result};
 
+/// Built-in transforms that are there with a feature of this crate alone, each with the feature.
+const FEATURES: [(&str, &str); 3] = [("gltf", "gltf"), ("image", "image"), ("shader", "shaders")];
+
 /// Longest name of a transform, in bytes.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -114,7 +117,7 @@ impl TransformRegistry {
         Self::default()
     }
 
-    /// The built-in ones.
+    /// The built-in ones, as far as the features of this crate go.
     pub fn with_builtins() -> Self {
         let mut registry = Self::new();
         registry.builtins().expect("the built-in names are valid and differ");
@@ -124,6 +127,12 @@ impl TransformRegistry {
     fn builtins(&mut self) -> Result<()> {
         self.register(Identity)?;
         self.register(MinifyJson)?;
+        #[cfg(feature = "gltf")]
+        self.register(super::Gltf)?;
+        #[cfg(feature = "image")]
+        self.register(super::Image)?;
+        #[cfg(feature = "shaders")]
+        self.register(super::Shader)?;
         Ok(())
     }
 
@@ -186,6 +195,17 @@ impl TransformRegistry {
         names
     }
 
+    /// Why a rule cannot name this one, of which there is none.
+    pub(in crate::build) fn unknown(&self, name: &str) -> String {
+        match FEATURES.iter().find(|(known, _)| *known == name) {
+            Some((_, feature)) => format!(
+                "the transform '{name}' is not built in: build with the feature '{feature}', or with 'transforms' for \
+                 all of them"
+            ),
+            None => format!("no transform is named '{name}'; expected one of {}", self.names().join(", ")),
+        }
+    }
+
     /// The transform of this name with the parameters of a table; `None` when there is none of the name.
     pub(in crate::build) fn bind(
         &self,
@@ -235,6 +255,22 @@ mod tests {
         assert_eq!(error, "a.txt: identity: its parameters are of another type");
         let error = registry.call("identical", input, &NoParameters {}, &mut NoFiles).unwrap_err().to_string();
         assert_eq!(error, "transform: no transform is named 'identical'");
+    }
+
+    #[test]
+    fn what_a_feature_would_bring_is_told_with_the_feature() {
+        let mut registry = TransformRegistry::new();
+        let expected = "the transform 'shader' is not built in: build with the feature 'shaders', or with 'transforms' \
+                        for all of them";
+        assert_eq!(registry.unknown("shader"), expected);
+        registry.register(Identity).unwrap();
+        assert_eq!(registry.unknown("shaders"), "no transform is named 'shaders'; expected one of identity");
+        let builtin = TransformRegistry::with_builtins();
+        for (name, feature) in FEATURES {
+            let enabled = [cfg!(feature = "gltf"), cfg!(feature = "image"), cfg!(feature = "shaders")];
+            let at = FEATURES.iter().position(|known| *known == (name, feature)).unwrap();
+            assert_eq!(builtin.contains(name), enabled[at], "{name}");
+        }
     }
 
     #[test]
