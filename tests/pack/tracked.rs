@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use flyloft::build::transform::{Context, Input, Labelled, NoParameters, Output, Transform, TransformRegistry};
 use flyloft::build::{ActionCacheOptions, Because, BuildOptions, Built, NoProgress, TreeBuilder, compact};
@@ -473,4 +474,41 @@ fn what_transforms_make_waits_in_a_file_beyond_what_memory_is_for() {
     assert!(tree.bytes("whole.loft") == tree.bytes("spilled.loft"));
     let left: Vec<_> = std::fs::read_dir(tree.folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 3, "{left:?}");
+}
+
+/// Ends when as many run at the same time as there are threads, and says whether they did.
+#[derive(Clone, Default)]
+struct Meet {
+    running: Arc<(Mutex<usize>, Condvar)>,
+}
+
+impl Transform for Meet {
+    type Parameters = NoParameters;
+    fn name(&self) -> &str {
+        "meet"
+    }
+    fn version(&self) -> u32 {
+        1
+    }
+    fn run(&self, input: Input<'_>, _: &NoParameters, _: &mut dyn Context) -> Result<Output> {
+        let (running, came) = &*self.running;
+        let mut running = running.lock().unwrap();
+        *running += 1;
+        came.notify_all();
+        let (_running, out) =
+            came.wait_timeout_while(running, Duration::from_secs(30), |running| *running < 2).unwrap();
+        if out.timed_out() { Err(input.error("meet", None, "it was alone")) } else { Ok(Output::default()) }
+    }
+}
+
+#[test]
+fn two_files_that_take_long_are_built_at_the_same_time() {
+    let tree = Tree::new();
+    tree.write("flyloft.toml", b"[[transform]]\nglob = '*.meet'\nname = 'meet'\n");
+    tree.write("a.meet", b"");
+    tree.write("b.meet", b"");
+    let mut registry = TransformRegistry::new();
+    registry.register(Meet::default()).unwrap();
+    let options = BuildOptions { threads: 2, registry: Arc::new(registry), ..BuildOptions::default() };
+    tree.pack_with("a.loft", options).unwrap();
 }

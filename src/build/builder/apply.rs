@@ -11,7 +11,7 @@ use super::make::{self, Exists, Maker, Output};
 use super::tree::{Failed, Known, Tree};
 use super::{BuildOptions, Built, TreeBuilder};
 use crate::build::arena::{Arena, Arenas, Lent};
-use crate::build::config::TreeConfig;
+use crate::build::config::{Rule, TreeConfig};
 use crate::build::source::{BEING_WRITTEN, Reader, Source, open_folder};
 use crate::build::spill::Spill;
 use crate::build::stats::Stamp;
@@ -22,6 +22,9 @@ use crate::event::BuildFailure;
 use crate::ids::{AssetPath, ContentHash, Generation};
 use crate::platform::clock::Clock;
 use crate::platform::fs::{FileKind, FileSystem};
+
+/// So many sources at most are looked at one by one for whether they take long.
+const FEW: usize = 256;
 
 impl TreeBuilder {
     pub(super) fn reader(&self) -> Reader<'_> {
@@ -118,7 +121,14 @@ impl TreeBuilder {
             let reader = self.reader();
             let (tree, bundle, actions) = (&self.tree, self.bundle(), self.actions.as_ref());
             let maker = Maker { tree, bundle, actions, spill: &spill, reader: &reader, sources: &sources };
-            parallel::map(self.threads, &sources, Exists::default, |seen, number, _| maker.make(number, seen))
+            // What takes long goes to a thread of its own; a few other files are not worth waking one.
+            let costly = |source: &&Source<'_>| tree.config.rule(&source.file.path).is_some_and(Rule::is_costly);
+            let few = sources.len() <= FEW && sources.iter().filter(costly).nth(1).is_some();
+            let make = |seen: &mut Exists, number, _: &Source<'_>| maker.make(number, seen);
+            match few {
+                true => parallel::map_all(self.threads, &sources, Exists::default, make),
+                false => parallel::map(self.threads, &sources, Exists::default, make),
+            }
         };
         // In the memory that they were made in: it is tens of megabytes of a large tree.
         let mut warnings = std::mem::take(&mut delta.warnings);

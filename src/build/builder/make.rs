@@ -279,8 +279,7 @@ impl Maker<'_> {
         inputs: &mut Inputs<'_>,
         from_action_cache: &mut bool,
     ) -> Result<Made, BuildFailure> {
-        let is_kept = rule.steps().iter().any(|step| step.transform.cached());
-        let Some(actions) = self.actions.filter(|_| is_kept) else { return self.run(source, rule, inputs) };
+        let Some(actions) = self.actions.filter(|_| rule.is_costly()) else { return self.run(source, rule, inputs) };
         let key = actions::key(&source.file.path, &source.hash, &rule.recorded());
         if let Some((made, seen)) = actions.find(&key, |input| !self.tree.is_stale(input)) {
             *from_action_cache = true;
