@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use flyloft::build::{self, BuildOptions, PackReport};
+use flyloft::build::{self, ActionCacheOptions, BuildOptions, PackReport};
 use flyloft::config::Layout;
 use flyloft::event::BuildFailure;
 use flyloft::platform::clock::{Clock, SystemClock};
@@ -31,6 +31,9 @@ pub struct Call {
     /// How a new bundle is laid out: quick to reach one asset, or smallest to ship
     #[arg(long, value_enum)]
     layout: Option<LayoutName>,
+    /// A folder that keeps what transforms made, for other packings and machines too
+    #[arg(long, value_name = "DIR")]
+    action_cache: Option<PathBuf>,
     /// One JSON document
     #[arg(long)]
     json: bool,
@@ -63,7 +66,8 @@ pub fn run(call: &Call) -> Result<Answer> {
     let clock = SystemClock;
     let began = clock.now();
     let layout = layout(call);
-    let options = BuildOptions { layout, ..BuildOptions::default() };
+    let actions = call.action_cache.as_ref().map(ActionCacheOptions::new);
+    let options = BuildOptions { layout, actions, ..BuildOptions::default() };
     let bar = Bar::new();
     let packed = build::pack(Arc::new(OsFileSystem), Arc::new(clock), &call.dir, &call.output, options, &bar);
     bar.clear();
@@ -114,12 +118,11 @@ fn elapsed(clock: &SystemClock, began: Instant) -> Duration {
 }
 
 fn refused(first: &BuildFailure, others: usize) -> Failure {
-    let line = first.line.map_or(String::new(), |line| format!(":{line}"));
     let others = match others {
         0 => String::new(),
         _ => format!(" (and {others} more)"),
     };
-    Failure::no(format_args!("{}{line}: {}: {}{others}; nothing was written", first.path, first.transform, first.cause))
+    Failure::no(format_args!("{first}{others}; nothing was written"))
 }
 
 fn warn(warnings: &[String]) {
