@@ -151,6 +151,8 @@ pub struct Shared {
     pub events: Events,
     /// Counters and histograms.
     pub metrics: Arc<Metrics>,
+    /// Why changes may go untold, while the operating system does not tell of all of them, and what is done instead.
+    pub blind: Mutex<Option<String>>,
     /// Source files that do not build now.
     pub failures: Mutex<BTreeMap<String, BuildFailure>>,
     /// Fault drills.

@@ -2,6 +2,7 @@
 //!
 //! [`TreeBuilder`] is the engine; [`pack`], [`compact`] and [`unpack`] are what the program does with bundles.
 
+mod actions;
 mod arena;
 pub mod builder;
 mod compact;
@@ -17,6 +18,7 @@ mod parallel;
 pub mod plan;
 pub mod scan;
 mod source;
+mod spill;
 mod split;
 pub mod stats;
 pub mod transform;
@@ -24,6 +26,7 @@ mod unpack;
 mod why;
 pub mod workshop;
 
+pub use self::actions::ActionCacheOptions;
 pub use self::arena::ArenaStats;
 pub use self::builder::{BuildOptions, Built, NoProgress, Progress, TreeBuilder};
 pub use self::compact::{CompactReport, compact};

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use self::workers::Machine;
 use crate::actors::{Addresses, Faults, Roster, Shared};
 use crate::build::transform::{Transform, TransformRegistry};
-use crate::build::{self, BuildOptions, Built, NoProgress, Progress, Task, TreeBuilder, Workshop};
+use crate::build::{self, ActionCacheOptions, BuildOptions, Built, NoProgress, Progress, Task, TreeBuilder, Workshop};
 use crate::bundle::Bundle;
 use crate::config::{Engine, Integrity, RuntimeConfig};
 use crate::error::{Error, Result};
@@ -33,6 +33,8 @@ use crate::telemetry::{Events, Metrics, Reloads};
 pub const STORE_BUNDLE: &str = "tree.loft";
 /// The name of the remembered stats in a store.
 pub const STORE_STATS: &str = "stats";
+/// The name of the action cache in a store.
+const STORE_ACTIONS: &str = "actions";
 
 enum Source {
     Directory(PathBuf),
@@ -116,6 +118,12 @@ impl RuntimeBuilder {
     /// The folder of the store. Default: one for the tree in the user's cache folder.
     pub fn store(mut self, folder: impl AsRef<Path>) -> Self {
         self.config.store = Some(folder.as_ref().to_owned());
+        self
+    }
+
+    /// The folder of the action cache, which other trees and machines may share. Default: one in the store.
+    pub fn action_cache(mut self, folder: impl AsRef<Path>) -> Self {
+        self.config.action_cache = Some(folder.as_ref().to_owned());
         self
     }
 
@@ -273,6 +281,7 @@ impl RuntimeBuilder {
             roster: Arc::new(Roster::default()),
             events: Events::default(),
             metrics: Arc::new(Metrics::default()),
+            blind: Mutex::default(),
             failures: Mutex::new(failures(built.as_ref())),
             staged: Mutex::default(),
             rollbacks: Mutex::default(),
@@ -306,7 +315,12 @@ impl RuntimeBuilder {
             None => default_store(&absolute)?,
         };
         self.fs.create_dir_all(&store).map_err(|error| Error::io("create", &store, error))?;
+        let actions = (self.config.action_cache_bytes > 0).then(|| ActionCacheOptions {
+            folder: self.config.action_cache.clone().unwrap_or_else(|| store.join(STORE_ACTIONS)),
+            bytes_max: self.config.action_cache_bytes,
+        });
         let options = BuildOptions {
+            actions,
             layout: self.config.layout,
             threads: self.config.build_threads,
             tolerant: true,

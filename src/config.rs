@@ -264,6 +264,11 @@ pub struct RuntimeConfig {
     pub layout: Layout,
     /// The folder of the served tree's store; `None` for one in the user's cache folder. Default `None`.
     pub store: Option<PathBuf>,
+    /// The folder of the action cache, which other trees and machines may share; `None` for one in the store. Default
+    /// `None`.
+    pub action_cache: Option<PathBuf>,
+    /// Bytes kept in the action cache at most, about; 0 for no such cache, else at least 1 MiB. Default 1 GiB.
+    pub action_cache_bytes: u64,
     /// Requests that may be open at once. Default and bound 4,194,304.
     pub open_requests_max: usize,
 }
@@ -298,6 +303,8 @@ impl Default for RuntimeConfig {
             poll: PollConfig::default(),
             layout: Layout::default(),
             store: None,
+            action_cache: None,
+            action_cache_bytes: 1 << 30,
             open_requests_max: limits::OPEN_REQUESTS_MAX,
         }
     }
@@ -351,6 +358,10 @@ impl RuntimeConfig {
             let (least, most) = (limits::IO_POOL_BYTES_MIN, limits::IO_RESERVE_BYTES_MAX);
             let why = format!("{} is not within {least} to {most}", self.io.pool_bytes);
             return Err(Error::config("io.pool_bytes", why));
+        }
+        if (1..limits::ACTION_CACHE_BYTES_MIN).contains(&self.action_cache_bytes) {
+            let why = format!("{} is below {}; 0 is none", self.action_cache_bytes, limits::ACTION_CACHE_BYTES_MIN);
+            return Err(Error::config("action_cache_bytes", why));
         }
         let sqpoll = Duration::from_millis(1)..=Duration::from_secs(60);
         if self.io.sqpoll.is_some_and(|idle| !sqpoll.contains(&idle)) {
@@ -439,6 +450,7 @@ mod tests {
         check("poll.period", |config| config.poll.period = Some(Duration::ZERO));
         check("poll.always", |config| (config.poll.period, config.poll.always) = (None, true));
         check("settle.lock_max", |config| config.settle.lock_max = Duration::from_secs(601));
+        check("action_cache_bytes", |config| config.action_cache_bytes = 1);
         check("retain_generations", |config| config.retain_generations = 257);
         check("watched_wait", |config| config.watched_wait = Duration::from_secs(11));
         check("memory_wait", |config| config.memory_wait = Duration::ZERO);

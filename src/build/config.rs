@@ -100,6 +100,11 @@ impl Rule {
         self.steps.iter().map(|step| step.transform.name())
     }
 
+    /// Whether what it makes costs much more than reading the file.
+    pub(super) fn is_costly(&self) -> bool {
+        self.steps.iter().any(|step| step.transform.cached())
+    }
+
     /// What a build record says of it.
     pub fn recorded(&self) -> Vec<BuildStep> {
         let step = |step: &Step| BuildStep {

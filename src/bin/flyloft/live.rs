@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::Args;
 use flyloft::config::RuntimeConfig;
-use flyloft::event::{BuildFailure, ChangedAsset, Published};
+use flyloft::event::{ChangedAsset, Published};
 use flyloft::{AssetPath, Event, Runtime};
 
 use crate::failure::{Failure, Result};
@@ -18,19 +19,33 @@ pub const STOP_WITHIN: Duration = Duration::from_secs(5);
 /// Changed assets that a line names.
 const NAMED_MAX: usize = 3;
 
+/// How a folder is built.
+#[derive(Args)]
+pub struct Building {
+    /// The folder that keeps what is built from a folder [default: one in your cache folder]
+    #[arg(short, long)]
+    store: Option<PathBuf>,
+    /// A folder that keeps what transforms made, for other folders and machines too [default: one in the store]
+    #[arg(long, value_name = "DIR")]
+    action_cache: Option<PathBuf>,
+}
+
 /// Starts a runtime over a folder or a bundle, with progress on a terminal.
-pub async fn start(source: &Path, store: Option<&PathBuf>, config: RuntimeConfig) -> Result<Runtime> {
-    let builder = Runtime::builder().config(RuntimeConfig { store: store.cloned(), ..config });
+pub async fn start(source: &Path, building: &Building, config: RuntimeConfig) -> Result<Runtime> {
+    let Building { store, action_cache } = building;
     if source.is_dir() {
+        let config = RuntimeConfig { store: store.clone(), action_cache: action_cache.clone(), ..config };
         let bar = Arc::new(Bar::new());
-        let started = builder.directory(source).progress(Arc::clone(&bar) as _).start().await;
+        let started = Runtime::builder().config(config).directory(source).progress(Arc::clone(&bar) as _).start().await;
         bar.clear();
         return Ok(started?);
     }
-    if store.is_some() {
-        return Err(Failure::unusable("--store: a bundle is served as it is; leave it out or serve a folder"));
+    let given = [("--store", store.is_some()), ("--action-cache", action_cache.is_some())];
+    if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
+        let why = "a bundle is served as it is; leave it out or serve a folder";
+        return Err(Failure::unusable(format_args!("{option}: {why}")));
     }
-    Ok(builder.bundle(source).start().await?)
+    Ok(Runtime::builder().config(config).bundle(source).start().await?)
 }
 
 /// Stops the runtime in order: every open request is answered, the newest generation is durable.
@@ -90,7 +105,7 @@ pub fn line(event: &Event, runtime: &Runtime, timings: bool) -> Option<String> {
                 // The tree as a whole.
                 Err(_) => "; what was good is served",
             };
-            format!("failed: {}: {}: {}{stands}", place(failure), failure.transform, failure.cause)
+            format!("failed: {failure}{stands}")
         }
         Event::DecodeFailed(failure) => {
             format!("{}: not decoded as {}: {}", failure.path, failure.type_name, failure.cause)
@@ -105,13 +120,6 @@ pub fn line(event: &Event, runtime: &Runtime, timings: bool) -> Option<String> {
         Event::Lagged { missed } => format!("{missed} events came too fast to be shown"),
         _ => return None,
     })
-}
-
-/// Where a file does not build, as editors understand it.
-pub fn place(failure: &BuildFailure) -> String {
-    let number = |number: Option<u32>| number.map_or(String::new(), |number| format!(":{number}"));
-    let column = failure.line.and(failure.column);
-    format!("{}{}{}", failure.path, number(failure.line), number(column))
 }
 
 fn reloaded(published: &Published) -> String {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use flyloft::build::{self, BuildOptions, PackReport};
+use flyloft::build::{self, ActionCacheOptions, BuildOptions, PackReport};
 use flyloft::config::Layout;
 use flyloft::event::BuildFailure;
 use flyloft::platform::clock::{Clock, SystemClock};
@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::failure::{self, Answer, Failure, Result};
 use crate::output::Output;
 use crate::progress::Bar;
-use crate::{live, mistakes, open, size};
+use crate::{mistakes, open, size};
 
 /// Warnings that are shown one by one.
 const WARNINGS_SHOWN: usize = 10;
@@ -31,6 +31,9 @@ pub struct Call {
     /// How a new bundle is laid out: quick to reach one asset, or smallest to ship
     #[arg(long, value_enum)]
     layout: Option<LayoutName>,
+    /// A folder that keeps what transforms made, for other packings and machines too
+    #[arg(long, value_name = "DIR")]
+    action_cache: Option<PathBuf>,
     /// One JSON document
     #[arg(long)]
     json: bool,
@@ -63,7 +66,8 @@ pub fn run(call: &Call) -> Result<Answer> {
     let clock = SystemClock;
     let began = clock.now();
     let layout = layout(call);
-    let options = BuildOptions { layout, ..BuildOptions::default() };
+    let actions = call.action_cache.as_ref().map(ActionCacheOptions::new);
+    let options = BuildOptions { layout, actions, ..BuildOptions::default() };
     let bar = Bar::new();
     let packed = build::pack(Arc::new(OsFileSystem), Arc::new(clock), &call.dir, &call.output, options, &bar);
     bar.clear();
@@ -118,8 +122,7 @@ fn refused(first: &BuildFailure, others: usize) -> Failure {
         0 => String::new(),
         _ => format!(" (and {others} more)"),
     };
-    let (place, step, cause) = (live::place(first), &first.transform, &first.cause);
-    Failure::no(format_args!("{place}: {step}: {cause}{others}; nothing was written"))
+    Failure::no(format_args!("{first}{others}; nothing was written"))
 }
 
 fn warn(warnings: &[String]) {

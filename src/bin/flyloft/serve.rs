@@ -9,7 +9,7 @@ use flyloft::{Event, Runtime};
 
 use crate::announced::Announced;
 use crate::failure::{Answer, Result};
-use crate::live::{self, say};
+use crate::live::{self, Building, say};
 use crate::{mistakes, open, size};
 
 /// Serve a folder or a bundle over HTTP
@@ -26,9 +26,8 @@ pub struct Call {
     /// Memory to use at most, such as 512MiB
     #[arg(short, long, value_parser = size::parse, default_value = "512MiB")]
     budget: u64,
-    /// The folder that keeps what is built from a served folder [default: one in your cache folder]
-    #[arg(short, long)]
-    store: Option<PathBuf>,
+    #[command(flatten)]
+    building: Building,
 }
 
 pub fn run(call: &Call) -> Result<Answer> {
@@ -40,7 +39,7 @@ async fn serve(call: &Call) -> Result<Answer> {
     // Before anything is built: a port that is in use is known at once.
     let listener = Listener::bind(&call.listen).await?;
     let config = RuntimeConfig { budget_bytes: call.budget, watch: call.watch, ..RuntimeConfig::default() };
-    let runtime = live::start(&call.source, call.store.as_ref(), config).await?;
+    let runtime = live::start(&call.source, &call.building, config).await?;
     let mut events = runtime.events();
     let status = runtime.status();
     say(format_args!("serving {} at http://{}/", call.source.display(), listener.address()))?;

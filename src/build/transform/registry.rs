@@ -33,6 +33,7 @@ type Parameters = Box<dyn Any + Send + Sync>;
 trait Erased: Send + Sync {
     fn name(&self) -> &str;
     fn version(&self) -> u32;
+    fn cached(&self) -> bool;
     fn parse(&self, table: Spanned<DeTable<'_>>) -> Result<Parameters, Refused>;
     /// `parameters` are what [`Erased::parse`] of the same transform answered.
     fn run(&self, input: Input<'_>, parameters: &(dyn Any + Send + Sync), context: &mut dyn Context) -> Result<Output>;
@@ -45,6 +46,10 @@ impl<T: Transform> Erased for T {
 
     fn version(&self) -> u32 {
         Transform::version(self)
+    }
+
+    fn cached(&self) -> bool {
+        Transform::cached(self)
     }
 
     fn parse(&self, table: Spanned<DeTable<'_>>) -> Result<Parameters, Refused> {
@@ -62,7 +67,7 @@ impl<T: Transform> Erased for T {
 
     fn run(&self, input: Input<'_>, parameters: &(dyn Any + Send + Sync), context: &mut dyn Context) -> Result<Output> {
         let Some(parameters) = parameters.downcast_ref::<T::Parameters>() else {
-            return Err(input.error(Transform::name(self), None, "it was given the parameters of another transform"));
+            return Err(input.error(Transform::name(self), None, "its parameters are of another type"));
         };
         Transform::run(self, input, parameters, context)
     }
@@ -82,6 +87,11 @@ impl Bound {
 
     pub fn version(&self) -> u32 {
         self.transform.version()
+    }
+
+    /// Whether what it makes is worth a place in the action cache.
+    pub fn cached(&self) -> bool {
+        self.transform.cached()
     }
 
     pub fn run(&self, input: Input<'_>, context: &mut dyn Context) -> Result<Output> {
@@ -150,6 +160,24 @@ impl TransformRegistry {
         Ok(())
     }
 
+    /// Runs the transform of this name once, without a rule: for tests and tools.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when there is no transform of the name, [`Error::Build`] when its parameters are of another type
+    /// than `P` or it fails.
+    pub fn call<P: Send + Sync + 'static>(
+        &self,
+        name: &str,
+        input: Input<'_>,
+        parameters: &P,
+        context: &mut dyn Context,
+    ) -> Result<Output> {
+        let transform = self.by_name.get(name);
+        let transform =
+            transform.ok_or_else(|| Error::config("transform", format!("no transform is named '{name}'")))?;
+        transform.run(input, parameters, context)
+    }
+
     /// Whether there is a transform of this name.
     pub fn contains(&self, name: &str) -> bool {
         self.by_name.contains_key(name)
@@ -197,8 +225,9 @@ impl fmt::Debug for TransformRegistry {
 
 #[cfg(test)]
 mod tests {
-    use super::super::NoParameters;
+    use super::super::{NoFiles, NoParameters};
     use super::*;
+    use crate::ids::AssetPath;
 
     struct Named(&'static str, u32);
 
@@ -213,6 +242,19 @@ mod tests {
         fn run(&self, input: Input<'_>, _: &NoParameters, _context: &mut dyn Context) -> Result<Output> {
             Ok(input.bytes.to_vec().into())
         }
+    }
+
+    #[test]
+    fn a_call_by_name_is_refused_parameters_of_another_type() {
+        let registry = TransformRegistry::with_builtins();
+        let path = AssetPath::new("a.txt").unwrap();
+        let input = Input { path: &path, bytes: b"text" };
+        let called = registry.call("identity", input, &NoParameters {}, &mut NoFiles);
+        assert_eq!(called.unwrap().bytes, b"text");
+        let error = registry.call("identity", input, &7_u32, &mut NoFiles).unwrap_err().to_string();
+        assert_eq!(error, "a.txt: identity: its parameters are of another type");
+        let error = registry.call("identical", input, &NoParameters {}, &mut NoFiles).unwrap_err().to_string();
+        assert_eq!(error, "transform: no transform is named 'identical'");
     }
 
     #[test]

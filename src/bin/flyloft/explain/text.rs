@@ -8,7 +8,6 @@ use flyloft::runtime::Explanation;
 use flyloft::runtime::explain::{AssetFacts, BuildFacts, LastChange, Residency, Users};
 
 use crate::failure::Result;
-use crate::live::place;
 use crate::output::Output;
 use crate::size;
 
@@ -135,9 +134,8 @@ fn changed(change: &LastChange) -> String {
 }
 
 fn failed(failure: &BuildFailure, has_good: bool) -> String {
-    let BuildFailure { transform, cause, .. } = failure;
     let good = if has_good { "; its last good version is served" } else { "; it never built" };
-    format!("{}: {transform}: {cause}{good}", place(failure))
+    format!("{failure}{good}")
 }
 
 /// Where its bytes are; nothing where there is no asset.
