@@ -215,6 +215,9 @@ pub struct RuntimeConfig {
     pub watch: bool,
     /// When a change set is complete.
     pub settle: SettleConfig,
+    /// Whether the flyloft.toml of a source directory may run programs, by the transform `command`: as whoever runs
+    /// this, with all that they may do. Otherwise a rule that would is an error. Default `false`.
+    pub allow_commands: bool,
     /// The layout of a store's bundle. Default [`Layout::Access`].
     pub layout: Layout,
     /// The folder of the served tree's store; `None` for one in the user's cache folder. Default `None`.
@@ -244,6 +247,7 @@ impl Default for RuntimeConfig {
             prefetch_dependencies: true,
             watch: false,
             settle: SettleConfig::default(),
+            allow_commands: false,
             layout: Layout::default(),
             store: None,
             open_requests_max: limits::OPEN_REQUESTS_MAX,

@@ -1,8 +1,19 @@
 //! Functions from source bytes to built bytes: registered by name, versioned, chosen by glob in `flyloft.toml`.
 
+mod command;
+#[cfg(feature = "compress")]
+mod compress;
+#[cfg(feature = "minify")]
+mod data;
 mod identity;
+#[cfg(feature = "minify")]
+mod minify_css;
+#[cfg(feature = "minify")]
+mod minify_html;
 mod minify_json;
+mod minify_text;
 mod registry;
+mod text;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -10,8 +21,18 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 use crate::ids::{AssetKind, AssetPath};
 
+pub use command::{Command, CommandParameters};
+#[cfg(feature = "compress")]
+pub use compress::{Coding, Compress, CompressParameters};
+#[cfg(feature = "minify")]
+pub use data::{Data, DataFormat, DataOutput, DataParameters};
 pub use identity::Identity;
+#[cfg(feature = "minify")]
+pub use minify_css::MinifyCss;
+#[cfg(feature = "minify")]
+pub use minify_html::{HtmlParameters, MinifyHtml};
 pub use minify_json::MinifyJson;
+pub use minify_text::{LineEnds, MinifyText, TextParameters};
 pub(super) use registry::Bound;
 pub use registry::TransformRegistry;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
+use flyloft::build::transform::TransformRegistry;
 use flyloft::build::{self, BuildOptions, PackReport};
 use flyloft::config::Layout;
 use flyloft::event::BuildFailure;
@@ -31,6 +32,9 @@ pub struct Call {
     /// How a new bundle is laid out: quick to reach one asset, or smallest to ship
     #[arg(long, value_enum)]
     layout: Option<LayoutName>,
+    /// Let the folder's flyloft.toml run programs on this machine, as you: only where you trust it
+    #[arg(long)]
+    allow_commands: bool,
     /// One JSON document
     #[arg(long)]
     json: bool,
@@ -63,7 +67,11 @@ pub fn run(call: &Call) -> Result<Answer> {
     let clock = SystemClock;
     let began = clock.now();
     let layout = layout(call);
-    let options = BuildOptions { layout, ..BuildOptions::default() };
+    let mut registry = TransformRegistry::with_builtins();
+    if call.allow_commands {
+        registry.allow_commands();
+    }
+    let options = BuildOptions { layout, registry: Arc::new(registry), ..BuildOptions::default() };
     let bar = Bar::new();
     let packed = build::pack(Arc::new(OsFileSystem), Arc::new(clock), &call.dir, &call.output, options, &bar);
     bar.clear();

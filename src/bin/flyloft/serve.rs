@@ -35,6 +35,9 @@ pub struct Call {
     /// The folder that keeps what is built from a served folder [default: one in your cache folder]
     #[arg(short, long)]
     store: Option<PathBuf>,
+    /// Let the folder's flyloft.toml run programs on this machine, as you: only where you trust it
+    #[arg(long)]
+    allow_commands: bool,
 }
 
 pub fn run(call: &Call) -> Result<Answer> {
@@ -74,7 +77,8 @@ async fn serve(call: &Call) -> Result<Answer> {
 }
 
 async fn start(call: &Call) -> Result<Runtime> {
-    let mut builder = Runtime::builder().budget_bytes(call.budget).watch(call.watch);
+    let mut builder =
+        Runtime::builder().budget_bytes(call.budget).watch(call.watch).allow_commands(call.allow_commands);
     if call.source.is_dir() {
         let bar = std::sync::Arc::new(Bar::new());
         builder = builder.directory(&call.source).progress(std::sync::Arc::clone(&bar) as _);

@@ -11,7 +11,11 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::DeTable;
 
-use super::{Context, Identity, Input, MinifyJson, Output, Transform, one_line};
+#[cfg(feature = "compress")]
+use super::Compress;
+use super::{Command, Context, Identity, Input, MinifyJson, MinifyText, Output, Transform, one_line};
+#[cfg(feature = "minify")]
+use super::{Data, MinifyCss, MinifyHtml};
 use crate::error::{Error, Result};
 
 /// Longest name of a transform, in bytes.
@@ -114,7 +118,22 @@ impl TransformRegistry {
     fn builtins(&mut self) -> Result<()> {
         self.register(Identity)?;
         self.register(MinifyJson)?;
+        self.register(MinifyText)?;
+        self.register(Command::refused())?;
+        #[cfg(feature = "minify")]
+        {
+            self.register(MinifyCss)?;
+            self.register(MinifyHtml)?;
+            self.register(Data)?;
+        }
+        #[cfg(feature = "compress")]
+        self.register(Compress)?;
         Ok(())
+    }
+
+    /// Lets rules run the programs that they name, as whoever runs this: see [`Command`]. Until then each is refused.
+    pub fn allow_commands(&mut self) {
+        self.by_name.insert(Command::NAME.into(), Arc::new(Command::allowed()));
     }
 
     /// Adds a transform.
