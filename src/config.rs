@@ -159,18 +159,52 @@ pub struct TablesConfig {
 
 /// When a change set is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SettleConfig {
     /// While events keep coming the set stays open until this much quiet. Default 5 ms.
     pub quiet: Duration,
     /// The longest that a set stays open. Default 100 ms.
     pub open_max: Duration,
+    /// How long a file that was not there before waits for more when it is written, since it may be a temporary that is
+    /// about to be renamed. Default 1 ms.
+    pub fresh: Duration,
+    /// How long a write that is not finished waits for more of it, and a name that stands for nothing for a file that
+    /// takes its place. Default 20 ms.
+    pub unfinished: Duration,
+    /// The longest that these hold a set open. Default 100 ms.
+    pub unfinished_max: Duration,
     /// The longest that a version control's lock holds a set open. Default 2 s.
     pub lock_max: Duration,
 }
 
 impl Default for SettleConfig {
     fn default() -> Self {
-        Self { quiet: Duration::from_millis(5), open_max: Duration::from_millis(100), lock_max: Duration::from_secs(2) }
+        Self {
+            quiet: Duration::from_millis(5),
+            open_max: Duration::from_millis(100),
+            fresh: Duration::from_millis(1),
+            unfinished: Duration::from_millis(20),
+            unfinished_max: Duration::from_millis(100),
+            lock_max: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Whether a watched tree is also looked at from time to time. Looking costs what finding out about every file of the
+/// tree costs, and nothing is read or published unless something differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PollConfig {
+    /// How often the tree is looked at where the operating system does not tell of all changes: on file systems that
+    /// others may change, and where it has no more watches. `None`: never. Default 2 s.
+    pub period: Option<Duration>,
+    /// Whether it is looked at that often also where the operating system tells of everything. Default `false`.
+    pub always: bool,
+}
+
+impl Default for PollConfig {
+    fn default() -> Self {
+        Self { period: Some(Duration::from_secs(2)), always: false }
     }
 }
 
@@ -217,7 +251,11 @@ pub struct RuntimeConfig {
     pub settle: SettleConfig,
     /// Whether the flyloft.toml of a source directory may run programs, by the transform `command`: as whoever runs
     /// this, with all that they may do. Otherwise a rule that would is an error. Default `false`.
+    #[serde(default)]
     pub allow_commands: bool,
+    /// Whether a watched directory is also looked at from time to time.
+    #[serde(default)]
+    pub poll: PollConfig,
     /// The layout of a store's bundle. Default [`Layout::Access`].
     pub layout: Layout,
     /// The folder of the served tree's store; `None` for one in the user's cache folder. Default `None`.
@@ -248,6 +286,7 @@ impl Default for RuntimeConfig {
             watch: false,
             settle: SettleConfig::default(),
             allow_commands: false,
+            poll: PollConfig::default(),
             layout: Layout::default(),
             store: None,
             open_requests_max: limits::OPEN_REQUESTS_MAX,
@@ -325,8 +364,24 @@ impl RuntimeConfig {
         if self.settle.open_max > Duration::from_secs(60) {
             return Err(Error::config("settle.open_max", "it is longer than 60 s"));
         }
+        if self.settle.fresh > self.settle.open_max {
+            return Err(Error::config("settle.fresh", "it is longer than settle.open_max"));
+        }
+        if self.settle.unfinished > self.settle.unfinished_max {
+            return Err(Error::config("settle.unfinished", "it is longer than settle.unfinished_max"));
+        }
+        if self.settle.unfinished_max > Duration::from_secs(60) {
+            return Err(Error::config("settle.unfinished_max", "it is longer than 60 s"));
+        }
         if self.settle.lock_max > Duration::from_secs(600) {
             return Err(Error::config("settle.lock_max", "it is longer than 600 s"));
+        }
+        let period = Duration::from_millis(50)..=Duration::from_secs(86_400);
+        if self.poll.period.is_some_and(|asked| !period.contains(&asked)) {
+            return Err(Error::config("poll.period", "it is not within 50 ms to a day"));
+        }
+        if self.poll.always && self.poll.period.is_none() {
+            return Err(Error::config("poll.always", "poll.period is none: say how often"));
         }
         if self.memory_wait.is_zero() {
             return Err(Error::config("memory_wait", "it is zero: no load could ever wait for an eviction"));
@@ -365,6 +420,11 @@ mod tests {
         check("tables.lock", |config| (config.mapping, config.tables.lock) = (false, true));
         check("settle.quiet", |config| config.settle.quiet = Duration::from_secs(1));
         check("settle.open_max", |config| config.settle.open_max = Duration::from_secs(61));
+        check("settle.fresh", |config| config.settle.fresh = Duration::from_secs(1));
+        check("settle.unfinished", |config| config.settle.unfinished = Duration::from_secs(1));
+        check("settle.unfinished_max", |config| config.settle.unfinished_max = Duration::from_secs(61));
+        check("poll.period", |config| config.poll.period = Some(Duration::ZERO));
+        check("poll.always", |config| (config.poll.period, config.poll.always) = (None, true));
         check("settle.lock_max", |config| config.settle.lock_max = Duration::from_secs(601));
         check("memory_wait", |config| config.memory_wait = Duration::ZERO);
         check("deadline", |config| config.deadline = Some(Duration::ZERO));

@@ -21,4 +21,5 @@ pub mod process;
 pub mod random;
 pub mod threads;
 pub mod topology;
+pub mod version_control;
 pub mod watch;

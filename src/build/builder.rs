@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use self::tree::Tree;
 use super::arena::ArenaStats;
+use super::config::Ignoring;
 use super::contents::ContentReader;
 use super::frames::{Dictionaries, Encoders};
 use super::scan::Exclude;
@@ -115,6 +116,8 @@ pub struct TreeBuilder {
     options: BuildOptions,
     threads: usize,
     exclude: Exclude,
+    /// What of the tree is ignored, by the last scan of all of it.
+    ignoring: Arc<Ignoring>,
     writer: BundleWriter,
     encoders: Encoders,
     dictionaries: Dictionaries,
@@ -181,6 +184,7 @@ impl TreeBuilder {
             stats_path: stats.map(Path::to_owned),
             threads: options.threads(),
             options,
+            ignoring: Arc::new(Ignoring::new(Default::default(), exclude.clone())),
             exclude,
             encoders: Encoders::new(writer.layout()),
             writer,
@@ -207,6 +211,11 @@ impl TreeBuilder {
     /// What [`TreeBuilder::why`] answers from, for who cannot wait for a build.
     pub(super) fn whys(&self) -> Arc<Whys> {
         Arc::clone(&self.whys)
+    }
+
+    /// What of the tree is ignored, by the last scan of all of it.
+    pub fn ignoring(&self) -> &Arc<Ignoring> {
+        &self.ignoring
     }
 
     /// Commits what is staged; may be used from another thread.

@@ -4,6 +4,7 @@
 //! misspelt rule that is silently dropped is worse than one that is refused.
 
 mod glob;
+mod ignore;
 mod parse;
 
 use std::collections::BTreeMap;
@@ -15,8 +16,11 @@ use crate::error::Error;
 use crate::ids::AssetPath;
 
 use super::Because;
+use super::scan::Exclude;
 use super::transform::{Bound, Identity, TransformRegistry};
 use glob::Globs;
+pub use ignore::{IGNORE_FILE_NAME, Ignoring};
+pub(super) use ignore::{Nearest, Patterns};
 
 /// The name of the file, at the top of the tree.
 pub const FILE_NAME: &str = "flyloft.toml";
@@ -169,7 +173,7 @@ fn feed_bytes(hasher: &mut blake3::Hasher, letter: u8, bytes: &[u8]) {
 /// A whole `flyloft.toml`. The default is that of a tree without one.
 #[derive(Clone, Debug, Default)]
 pub struct TreeConfig {
-    ignore: Globs,
+    ignore: Patterns,
     rules: Vec<Rule>,
     dependencies: BTreeMap<AssetPath, Vec<AssetPath>>,
 }
@@ -184,17 +188,15 @@ impl TreeConfig {
         parse::tree_config(text, registry)
     }
 
-    /// Whether the file or folder at this path, relative to the tree and `/`-separated, is ignored: it or a folder
-    /// above it is a version control's own or matches a glob of `ignore`.
+    /// What is ignored, without the ignore files of the tree; `exclude` is our own output.
+    pub(super) fn ignoring(&self, exclude: &Exclude) -> Ignoring {
+        Ignoring::new(self.ignore.clone(), exclude.clone())
+    }
+
+    /// Whether the file or folder at this path, relative to the tree and `/`-separated, is ignored, as far as
+    /// `flyloft.toml` says: it or a folder above it is a version control's own or matches a pattern of `ignore`.
     pub fn ignores(&self, path: &str, is_folder: bool) -> bool {
-        if path.split('/').any(|part| VERSION_CONTROL.contains(&part)) {
-            return true;
-        }
-        if self.ignore.is_empty() {
-            return false;
-        }
-        let folders = memchr::memchr_iter(b'/', path.as_bytes()).map(|slash| &path[..slash]);
-        folders.into_iter().any(|folder| self.ignore.matches(folder, true)) || self.ignore.matches(path, is_folder)
+        self.ignoring(&Exclude::default()).ignores(path, is_folder)
     }
 
     /// The rule for this asset: of those that match, the last one, so that exceptions stand below what they except.

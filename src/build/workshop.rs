@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use super::config::Ignoring;
 use super::why::{Why, Whys};
 use super::{Built, CompactReport, NoProgress, Progress, TreeBuilder};
 use crate::bundle::{Bundle, Committer};
@@ -15,6 +17,7 @@ use crate::ids::AssetPath;
 use crate::platform::threads::Pool;
 
 type Open = Box<dyn Fn() -> Result<TreeBuilder> + Send + Sync>;
+type Changed = Box<dyn Fn() + Send + Sync>;
 type Compact = Box<dyn Fn() -> Result<CompactReport> + Send + Sync>;
 
 /// What to look at.
@@ -38,6 +41,10 @@ pub struct Workshop {
     /// Of the builder that was opened last.
     whys: Mutex<Arc<Whys>>,
     pool: Arc<Pool>,
+    /// What of the tree is ignored, as the last build found it.
+    ignoring: ArcSwap<Ignoring>,
+    /// Who is told when that changes.
+    ignoring_changed: Mutex<Option<Changed>>,
 }
 
 impl Workshop {
@@ -47,9 +54,19 @@ impl Workshop {
     /// Whatever `open` returns.
     pub fn new(root: &Path, store: &Path, pool: Arc<Pool>, open: Open, compact: Compact) -> Result<Self> {
         let builder = open()?;
+        let ignoring = ArcSwap::new(Arc::clone(builder.ignoring()));
         let whys = Mutex::new(builder.whys());
-        let builder = Mutex::new(Some(builder));
-        Ok(Self { root: root.to_owned(), store: store.to_owned(), open, compact, builder, whys, pool })
+        Ok(Self {
+            root: root.to_owned(),
+            store: store.to_owned(),
+            open,
+            compact,
+            builder: Mutex::new(Some(builder)),
+            whys,
+            pool,
+            ignoring,
+            ignoring_changed: Mutex::new(None),
+        })
     }
 
     fn opened(&self) -> Result<TreeBuilder> {
@@ -91,8 +108,34 @@ impl Workshop {
             None => self.opened()?,
         };
         let built = if task.everything { builder.scan(progress) } else { builder.update(&task.paths) };
+        self.ignores(&builder);
         *slot = builder.is_sound().then_some(builder);
         built
+    }
+
+    fn ignores(&self, builder: &TreeBuilder) {
+        if **self.ignoring.load() != **builder.ignoring() {
+            self.ignoring.store(Arc::clone(builder.ignoring()));
+            if let Some(changed) = &*self.ignoring_changed.lock() {
+                changed();
+            }
+        }
+    }
+
+    /// What of the tree is ignored, as the last build found it.
+    pub fn ignoring(&self) -> Arc<Ignoring> {
+        self.ignoring.load_full()
+    }
+
+    /// Whether this is our own or a version control's, or is ignored: `inside` is relative to the tree.
+    pub fn is_of_no_interest(&self, inside: &Path, is_folder: bool) -> bool {
+        self.ignoring.load().is_of_no_interest(inside, is_folder)
+    }
+
+    /// Who is told from now on when something else is ignored than before. Called from the build's threads, while the
+    /// builder is locked: it must not build.
+    pub fn on_ignoring(&self, changed: impl Fn() + Send + Sync + 'static) {
+        *self.ignoring_changed.lock() = Some(Box::new(changed));
     }
 
     /// Builds quietly.
@@ -150,6 +193,7 @@ impl Workshop {
         let mut built = builder.scan(&NoProgress)?;
         // The file is another, so that there is a generation to publish also when no asset differs.
         built.bundle = builder.bundle().cloned();
+        self.ignores(&builder);
         *slot = Some(builder);
         Ok(built)
     }

@@ -51,6 +51,7 @@ impl TreeBuilder {
         let first = self.bundle().is_none() && self.tree.failures.is_empty();
         let config = std::mem::take(&mut self.tree.config);
         let mut because: BTreeMap<AssetPath, Because> = BTreeMap::new();
+        let base = delta.base.as_ref();
         let take = |tree: &mut Tree, candidate: &Candidate, read: Result<_, BuildFailure>| {
             match read {
                 Ok(source) => {
@@ -58,7 +59,9 @@ impl TreeBuilder {
                     let path = &source.file.path;
                     let old = know(tree, &source);
                     let differs = candidate.was != Some(source.hash);
-                    let flipped = old.is_none_or(|old| old.executable != source.file.stat.executable);
+                    let was = old.map(|old| old.executable);
+                    let was = was.or_else(|| Some(base?.get(path)?.executable));
+                    let flipped = was != Some(source.file.stat.executable);
                     if differs && !first {
                         changed.insert(path.clone(), Some(source.hash));
                     }
@@ -68,7 +71,9 @@ impl TreeBuilder {
                     } else if differs && !first {
                         because.insert(path.clone(), Because::SourceChanged);
                     }
-                    if differs || flipped || candidate.force || whole {
+                    // What a transform made of the same bytes stands.
+                    let look = whole && (candidate.was.is_none() || config.rule(path).is_none());
+                    if differs || flipped || candidate.force || look {
                         sources.push(source);
                     }
                 }
@@ -273,7 +278,7 @@ impl TreeBuilder {
             outputs.sort_by(|a, b| a.path.cmp(&b.path));
         }
         // A file of the same name is an asset of its own.
-        dropped.retain(|label| !self.tree.has(label));
+        dropped.retain(|label| !self.tree.has(label) && delta.gone.binary_search(label).is_err());
         delta.gone.retain(|path| !self.tree.has(path));
         delta.gone.extend(dropped);
     }

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::TreeBuilder;
 use super::tree::{Failed, Known};
-use crate::build::config::{self, Mistake, TreeConfig};
+use crate::build::config::{self, Ignoring, Mistake, TreeConfig};
 use crate::build::contents::ContentReader;
 use crate::build::scan::{Link, Scan, Scanner, SourceFile, place_of, problem};
 use crate::build::stats::{Remembered, Stamp};
@@ -44,15 +45,8 @@ pub(super) struct Delta {
 }
 
 impl TreeBuilder {
-    fn scanner<'a>(&'a self, config: &'a TreeConfig) -> Scanner<'a> {
-        Scanner {
-            fs: &*self.fs,
-            root: &self.root,
-            real_root: &self.real_root,
-            config,
-            exclude: &self.exclude,
-            threads: self.threads,
-        }
+    fn scanner<'a>(&'a self, ignoring: &'a Ignoring) -> Scanner<'a> {
+        Scanner { fs: &*self.fs, root: &self.root, real_root: &self.real_root, ignoring, threads: self.threads }
     }
 
     /// Reads `flyloft.toml`. Answers what is wrong with it when that is tolerated: the last good one stays.
@@ -126,13 +120,15 @@ impl TreeBuilder {
     pub(super) fn delta_of_tree(&mut self, progress: &dyn Progress) -> Result<Delta> {
         let mut delta = Delta::default();
         delta.failures.extend(self.load_config()?);
-        let config = std::mem::take(&mut self.tree.config);
-        let scan = self.scanner(&config).tree();
-        self.tree.config = config;
-        let scan = scan?;
+        let ignoring = self.tree.config.ignoring(&self.exclude);
+        let scan = self.scanner(&ignoring).tree()?;
         progress.step(0, scan.files.len() as u64, "scan");
         let config_fails = !delta.failures.is_empty();
-        let Scan { files, folders, links, problems, warnings } = scan;
+        let Scan { files, folders, links, problems, warnings, ignore_files } = scan;
+        let ignoring = ignoring.with_files(ignore_files);
+        if *self.ignoring != ignoring {
+            self.ignoring = Arc::new(ignoring);
+        }
         delta.failures.extend(problems);
         delta.warnings = warnings;
         let base = self.base()?;
@@ -304,8 +300,13 @@ impl TreeBuilder {
                 self.tree.redo = redo;
                 return Ok(None);
             }
-            if self.tree.config.ignores(inside, false) || self.exclude.excludes(inside) {
+            if self.ignoring.is_of_no_interest(Path::new(inside), false) {
                 continue;
+            }
+            // What an ignore file says, or no longer says, is found by looking at everything.
+            if inside.rsplit('/').next() == Some(config::IGNORE_FILE_NAME) || self.ignoring.has_files_in(inside) {
+                self.tree.redo = redo;
+                return Ok(None);
             }
             let leads_there = |target: &PathBuf| target.starts_with(&real) || real.starts_with(target);
             let links = self.tree.links.iter().filter(|(_, target)| target.as_ref().is_some_and(leads_there));
@@ -335,7 +336,10 @@ impl TreeBuilder {
                 }
             }
         }
-        self.look(places, &redo, &mut delta)?;
+        if !self.look(places, &redo, &mut delta)? {
+            self.tree.redo = redo;
+            return Ok(None);
+        }
         Ok(Some(delta))
     }
 
@@ -352,8 +356,9 @@ impl TreeBuilder {
         delta.places.push(name);
     }
 
-    /// Looks at places, at what is below them, and at links that lead to what is new there.
-    fn look(&mut self, mut places: BTreeSet<AssetPath>, redo: &BTreeSet<AssetPath>, delta: &mut Delta) -> Result<()> {
+    /// Looks at places, at what is below them, and at links that lead to what is new there. `false` when ignore files
+    /// turned up: then nothing short of looking at everything will do.
+    fn look(&mut self, mut places: BTreeSet<AssetPath>, redo: &BTreeSet<AssetPath>, delta: &mut Delta) -> Result<bool> {
         let mut candidates: BTreeMap<AssetPath, Candidate> = BTreeMap::new();
         let mut gone: BTreeSet<AssetPath> = BTreeSet::new();
         let (mut put_folders, mut remove_folders) = (BTreeSet::new(), BTreeSet::new());
@@ -364,9 +369,10 @@ impl TreeBuilder {
             if looked.range::<AssetPath, _>(..=&place).next_back().is_some_and(covered) {
                 continue;
             }
-            let config = std::mem::take(&mut self.tree.config);
-            let (place, scan) = self.scanner(&config).place(&place);
-            self.tree.config = config;
+            let (place, scan) = self.scanner(&self.ignoring).place(&place);
+            if !scan.ignore_files.is_empty() {
+                return Ok(false);
+            }
             let problems: BTreeSet<&str> = scan.problems.iter().map(|problem| problem.path.as_str()).collect();
             let kept =
                 |path: &AssetPath| problems.iter().any(|bad| path.as_str().strip_prefix(bad).is_some_and(starts_part));
@@ -444,7 +450,7 @@ impl TreeBuilder {
         delta.gone = gone.into_iter().collect();
         delta.put_folders = put_folders.into_iter().collect();
         delta.remove_folders = remove_folders.into_iter().collect();
-        Ok(())
+        Ok(true)
     }
 
     /// Whether the bundle has an asset there that comes from a file of that path.

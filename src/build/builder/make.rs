@@ -222,7 +222,7 @@ impl Maker<'_> {
             while let Some(place) = at.filter(|place| place.as_str().len() > output.path.as_str().len()) {
                 if self.tree.files.contains_key(&place) || place == path && self.tree.folders.contains(&place) {
                     // Once that is gone it is tried again.
-                    inputs.files.insert(place.clone(), Seen::Read(None));
+                    inputs.files.insert(place.clone(), Seen::Exists(true));
                     return Err(format!(
                         "'{place}' is in the tree, so that the asset '{path}' has no place; rename one"
                     ));
@@ -378,7 +378,8 @@ impl Inputs<'_> {
 
     /// It is not what it was when the tree was looked at: the asset is built again whatever changes next.
     fn unstable(&mut self, path: &AssetPath, problem: String) {
-        self.files.insert(path.clone(), Seen::Read(None));
+        // No file has this hash.
+        self.files.insert(path.clone(), Seen::Read(Some(ContentHash::default())));
         self.problem = Some(problem);
     }
 }

@@ -7,6 +7,7 @@ use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Value};
 
 use super::glob::{Globs, GlobsBuilder};
+use super::ignore::{Patterns, PatternsBuilder};
 use super::{Mistake, Rule, Step, TreeConfig, parameters_hash};
 use crate::build::transform::{TransformRegistry, one_line};
 use crate::error::Error;
@@ -29,7 +30,7 @@ pub(super) fn tree_config(text: &str, registry: &TransformRegistry) -> Result<Tr
     let mut config = TreeConfig::default();
     for (key, value) in table.get_ref() {
         match key.get_ref().as_ref() {
-            "ignore" => config.ignore = parser.globs(value)?,
+            "ignore" => config.ignore = parser.patterns(value)?,
             "transform" => config.rules = parser.rules(value)?,
             "deps" => config.dependencies = parser.dependencies(value)?,
             other => {
@@ -81,6 +82,14 @@ impl Parser<'_> {
 
     fn globs(&self, node: &Node<'_>) -> Result<Globs> {
         let mut builder = GlobsBuilder::default();
+        for (text, place) in self.strings(node, "a glob or an array of globs")? {
+            builder.add(text).map_err(|why| self.error(place.span(), format!("{text:?} is not a glob: {why}")))?;
+        }
+        builder.build().map_err(|why| self.error(node.span(), format!("these globs cannot be used: {why}")))
+    }
+
+    fn patterns(&self, node: &Node<'_>) -> Result<Patterns> {
+        let mut builder = PatternsBuilder::default();
         for (text, place) in self.strings(node, "a glob or an array of globs")? {
             builder.add(text).map_err(|why| self.error(place.span(), format!("{text:?} is not a glob: {why}")))?;
         }
