@@ -5,7 +5,11 @@ mod command;
 mod compress;
 #[cfg(feature = "minify")]
 mod data;
+#[cfg(feature = "gltf")]
+mod gltf;
 mod identity;
+#[cfg(feature = "image")]
+mod image;
 #[cfg(feature = "minify")]
 mod minify_css;
 #[cfg(feature = "minify")]
@@ -13,6 +17,8 @@ mod minify_html;
 mod minify_json;
 mod minify_text;
 mod registry;
+#[cfg(feature = "shaders")]
+mod shader;
 mod text;
 
 use serde::Deserialize;
@@ -21,6 +27,12 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 use crate::ids::{AssetKind, AssetPath};
 
+#[cfg(feature = "gltf")]
+pub use self::gltf::Gltf;
+#[cfg(feature = "image")]
+pub use self::image::{
+    Color as ImageColor, Filter as ImageFilter, Flip as ImageFlip, Format as ImageFormat, Image, ImageParameters,
+};
 pub use command::{Command, CommandParameters};
 #[cfg(feature = "compress")]
 pub use compress::{Coding, Compress, CompressParameters};
@@ -35,6 +47,8 @@ pub use minify_json::MinifyJson;
 pub use minify_text::{LineEnds, MinifyText, TextParameters};
 pub(super) use registry::Bound;
 pub use registry::TransformRegistry;
+#[cfg(feature = "shaders")]
+pub use shader::{Language as ShaderLanguage, Shader, ShaderParameters, Stage as ShaderStage, Target as ShaderTarget};
 
 /// What a transform works on.
 #[derive(Clone, Copy, Debug)]

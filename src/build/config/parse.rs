@@ -176,10 +176,7 @@ impl Parser<'_> {
                 let span = refused.span.unwrap_or_else(|| place.span());
                 Err(self.error(span, format!("parameters of '{name}': {}", refused.message)))
             }
-            None => {
-                let known = self.registry.names().join(", ");
-                Err(self.error(place.span(), format!("no transform is named '{name}'; expected one of {known}")))
-            }
+            None => Err(self.error(place.span(), self.registry.unknown(name))),
         }
     }
 

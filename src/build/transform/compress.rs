@@ -3,12 +3,9 @@
 //! The asset itself stays as it is. Beside it stand `style.css#gzip` and `style.css#br`, assets of their own, which the
 //! HTTP face sends to who accepts that coding. Both encoders are written in Rust and compute the same on every
 //! machine: brotli with its `portable-float`, DEFLATE with `miniz_oxide`, whose choices do not depend on what the
-//! processor offers.
-
-use std::io::Write;
+//! processor offers. `flate2` would choose another one of its encoders as soon as any crate asks for that.
 
 use brotli::enc::BrotliEncoderParams;
-use flate2::{Compression, GzBuilder};
 use serde::Deserialize;
 
 use super::{Context, Input, Labelled, Output, Transform};
@@ -25,7 +22,7 @@ pub struct CompressParameters {
     /// Which codings. Default both.
     pub codings: Vec<Coding>,
     /// How hard gzip tries, from 1 to 9. Default 9: it is done once, and sent often.
-    pub gzip_level: u32,
+    pub gzip_level: u8,
     /// How hard brotli tries, from 0 to 11. Default 9; 11 takes some ten times as long.
     pub brotli_quality: u32,
     /// How many times smaller a coding must be, or it is left out. Default 1.1, at least 1.
@@ -103,7 +100,7 @@ impl Transform for Compress {
         let mut output = Output::from(input.bytes.to_vec());
         for coding in Coding::ALL.into_iter().filter(|coding| parameters.codings.contains(coding)) {
             let coded = match coding {
-                Coding::Gzip => gzip(input.bytes, parameters.gzip_level),
+                Coding::Gzip => Ok(gzip(input.bytes, parameters.gzip_level)),
                 Coding::Brotli => brotli(input.bytes, parameters.brotli_quality),
             };
             let bytes = coded.map_err(|error| input.error(Self::NAME, None, format!("{}: {error}", coding.name())))?;
@@ -120,11 +117,20 @@ impl Transform for Compress {
     }
 }
 
-/// No name, no time, no system in its header: the same bytes for the same content.
-fn gzip(bytes: &[u8], level: u32) -> std::io::Result<Vec<u8>> {
-    let mut encoder = GzBuilder::new().mtime(0).write(Vec::new(), Compression::new(level));
-    encoder.write_all(bytes)?;
-    encoder.finish()
+/// One member of RFC 1952. No name, no time and no system in its header: the same bytes for the same content.
+fn gzip(bytes: &[u8], level: u8) -> Vec<u8> {
+    const MAGIC_DEFLATE: [u8; 3] = [0x1f, 0x8b, 8];
+    const UNKNOWN_SYSTEM: u8 = 255;
+    // That the encoder tried hardest, or did not.
+    let effort = if level == 9 { 2 } else { 0 };
+    let mut into = vec![0; 10];
+    into[..3].copy_from_slice(&MAGIC_DEFLATE);
+    (into[8], into[9]) = (effort, UNKNOWN_SYSTEM);
+    into.extend_from_slice(&miniz_oxide::deflate::compress_to_vec(bytes, level));
+    into.extend_from_slice(&crc32fast::hash(bytes).to_le_bytes());
+    // The length modulo 2^32.
+    into.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+    into
 }
 
 fn brotli(mut bytes: &[u8], quality: u32) -> std::io::Result<Vec<u8>> {

@@ -18,6 +18,17 @@ use super::{Command, Context, Identity, Input, MinifyJson, MinifyText, Output, T
 use super::{Data, MinifyCss, MinifyHtml};
 use crate::error::{Error, Result};
 
+/// Built-in transforms that are there with a feature of this crate alone, each with the feature.
+const FEATURES: [(&str, &str); 7] = [
+    ("compress", "compress"),
+    ("data", "minify"),
+    ("gltf", "gltf"),
+    ("image", "image"),
+    ("minify-css", "minify"),
+    ("minify-html", "minify"),
+    ("shader", "shaders"),
+];
+
 /// Longest name of a transform, in bytes.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -108,7 +119,7 @@ impl TransformRegistry {
         Self::default()
     }
 
-    /// The built-in ones.
+    /// The built-in ones, as far as the features of this crate go.
     pub fn with_builtins() -> Self {
         let mut registry = Self::new();
         registry.builtins().expect("the built-in names are valid and differ");
@@ -128,6 +139,12 @@ impl TransformRegistry {
         }
         #[cfg(feature = "compress")]
         self.register(Compress)?;
+        #[cfg(feature = "gltf")]
+        self.register(super::Gltf)?;
+        #[cfg(feature = "image")]
+        self.register(super::Image)?;
+        #[cfg(feature = "shaders")]
+        self.register(super::Shader)?;
         Ok(())
     }
 
@@ -177,6 +194,17 @@ impl TransformRegistry {
         names
     }
 
+    /// Why a rule cannot name this one, of which there is none.
+    pub(in crate::build) fn unknown(&self, name: &str) -> String {
+        match FEATURES.iter().find(|(known, _)| *known == name) {
+            Some((_, feature)) => format!(
+                "the transform '{name}' is not built in: build with the feature '{feature}', or with 'transforms' for \
+                 all of them"
+            ),
+            None => format!("no transform is named '{name}'; expected one of {}", self.names().join(", ")),
+        }
+    }
+
     /// The transform of this name with the parameters of a table; `None` when there is none of the name.
     pub(in crate::build) fn bind(
         &self,
@@ -211,6 +239,28 @@ mod tests {
         }
         fn run(&self, input: Input<'_>, _: &NoParameters, _context: &mut dyn Context) -> Result<Output> {
             Ok(input.bytes.to_vec().into())
+        }
+    }
+
+    #[test]
+    fn what_a_feature_would_bring_is_told_with_the_feature() {
+        let mut registry = TransformRegistry::new();
+        let expected = "the transform 'shader' is not built in: build with the feature 'shaders', or with 'transforms' \
+                        for all of them";
+        assert_eq!(registry.unknown("shader"), expected);
+        registry.register(Identity).unwrap();
+        assert_eq!(registry.unknown("shaders"), "no transform is named 'shaders'; expected one of identity");
+        let builtin = TransformRegistry::with_builtins();
+        for (name, feature) in FEATURES {
+            let enabled = match feature {
+                "compress" => cfg!(feature = "compress"),
+                "gltf" => cfg!(feature = "gltf"),
+                "image" => cfg!(feature = "image"),
+                "minify" => cfg!(feature = "minify"),
+                "shaders" => cfg!(feature = "shaders"),
+                other => panic!("{other}"),
+            };
+            assert_eq!(builtin.contains(name), enabled, "{name}");
         }
     }
 
