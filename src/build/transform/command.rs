@@ -46,6 +46,10 @@ pub struct CommandParameters {
     /// Other files of the tree that it reads. The asset is built again when one of them changes.
     #[serde(default)]
     pub reads: Vec<AssetPath>,
+    /// What the file is called that `{output}` stands for: many programs choose the format by it. Default: what the
+    /// input is called.
+    #[serde(default)]
+    pub output_name: Option<String>,
     /// To be raised when the program is another one and makes something else: what it is, nobody looks at. Default 1.
     #[serde(default = "first")]
     pub version: u32,
@@ -118,6 +122,11 @@ impl Transform for Command {
         if !parameters.argv.iter().any(|argument| argument.contains("{output}")) {
             return Err("'argv': no argument contains {output}, the file that the program is to write".into());
         }
+        if let Some(name) = &parameters.output_name
+            && (name.contains('/') || AssetPath::new(name).is_err())
+        {
+            return Err(format!("'output_name' is {name:?}; expected the name of a file"));
+        }
         if !(1..=TIME_SECONDS_MAX).contains(&parameters.time_seconds_max) {
             return Err(format!(
                 "'time_seconds_max' is {}; expected 1 to {TIME_SECONDS_MAX}",
@@ -146,7 +155,8 @@ impl Transform for Command {
         let source = scratch.write(&below(input.path), input.bytes).map_err(|error| failed("copy its input", error))?;
         let prepare = |folder: &str| scratch.folder(folder).map_err(|error| failed("make a temporary folder", error));
         let (inside, outputs) = (prepare("in")?, prepare("outputs")?);
-        let output = prepare("out")?.join(input.path.file_name());
+        let name = parameters.output_name.as_deref().unwrap_or(input.path.file_name());
+        let output = prepare("out")?.join(name);
         let argv = argv(&parameters.argv, &[("{input}", &source), ("{output}", &output), ("{outputs}", &outputs)])
             .map_err(|why| fail(None, why))?;
         let program = &parameters.argv[0];
@@ -276,6 +286,7 @@ mod tests {
         check("argv = ['tool.BAT', '{output}']", "is run by a shell");
         check("argv = ['cp', '{input}']", "no argument contains {output}");
         check("argv = ['cp', '{output}']\ntime_seconds_max = 0", "'time_seconds_max' is 0");
+        check("argv = ['cp', '{output}']\noutput_name = '../x'", "'output_name' is \"../x\"");
         check("argv = ['cp', '{output}']\noutput_bytes_max = 0", "'output_bytes_max' is 0");
         assert!(toml::from_str::<CommandParameters>("argv = ['cp']\nreads = ['../x']").is_err());
     }
@@ -302,6 +313,8 @@ mod tests {
         assert_eq!(output.bytes, b"one\ntwo\nbatten");
         let labelled: Vec<_> = output.labelled.iter().map(|one| (one.label.as_str(), one.bytes.as_slice())).collect();
         assert_eq!(labelled, [("a", &b"a\n"[..]), ("b/c.txt", b"c\n")]);
+        let named = "output_name = 'b.png'\nargv = ['sh', '-c', 'basename \"$1\" >\"$1\"', 'sh', '{output}']";
+        assert_eq!(run(named, &mut One).unwrap().bytes, b"b.png\n");
     }
 
     #[cfg(unix)]

@@ -58,6 +58,10 @@ impl Transform for MinifyText {
         1
     }
 
+    fn cached(&self) -> bool {
+        false
+    }
+
     fn run(&self, input: Input<'_>, parameters: &TextParameters, _context: &mut dyn Context) -> Result<Output> {
         let text = utf8(&input, Self::NAME)?;
         Ok(tidy(text, parameters).into_bytes().into())
