@@ -25,9 +25,9 @@ use crate::platform::random::{Random, SystemRandom};
 use crate::platform::threads::{Core, OsThreads, Pool, Threads};
 use crate::platform::topology::Topology;
 use crate::platform::watch::{OsWatch, Watch};
-use crate::residency::{Generations, Ledger, Reaper, ResidentTable};
+use crate::residency::{Followers, Generations, Ledger, Reaper, ResidentTable};
 use crate::runtime::Runtime;
-use crate::telemetry::{Events, Metrics};
+use crate::telemetry::{Events, Metrics, Reloads};
 
 /// The name of the bundle in a store.
 const STORE_BUNDLE: &str = "tree.loft";
@@ -103,6 +103,13 @@ impl RuntimeBuilder {
     /// Whether a directory is watched and reloaded. Default no.
     pub fn watch(mut self, watch: bool) -> Self {
         self.config.watch = watch;
+        self
+    }
+
+    /// How many generations stay loadable besides the one that readers see, for [`Runtime::snapshot_of`] and
+    /// [`Runtime::rollback`]. Default none.
+    pub fn retain_generations(mut self, generations: usize) -> Self {
+        self.config.retain_generations = generations;
         self
     }
 
@@ -247,12 +254,17 @@ impl RuntimeBuilder {
         let config = self.config;
         let budget = machine.budget(&config, heaps);
         let generations = Generations::new(bundle);
+        generations.retain(config.retain_generations);
         let table = Arc::new(ResidentTable::new(&generations, self.random.next_u64()));
         let shared = Arc::new(Shared {
             reaper: Arc::new(
                 Reaper::start(threads, &budget).map_err(|error| Error::io("start the thread", "reaper", error))?,
             ),
             ledger: Ledger::new(Arc::clone(&table), config.open_requests_max),
+            values: Arc::default(),
+            followers: Followers::default(),
+            reloads: Reloads::default(),
+            handle: core.handle(),
             table,
             addresses: Addresses::new(drivers.len()),
             clock: self.clock,
@@ -270,6 +282,7 @@ impl RuntimeBuilder {
             metrics: Arc::new(Metrics::default()),
             failures: Mutex::new(failures(built.as_ref())),
             staged: Mutex::default(),
+            rollbacks: Mutex::default(),
             tables: Mutex::new(tables),
             residents: Mutex::default(),
             incomplete: AtomicBool::new(false),
@@ -348,6 +361,8 @@ fn connect(shared: &Arc<Shared>) {
     shared.budget.on_release(Box::new(move || dispatcher.hint(DispatcherMessage::RoomMade)));
     let dispatcher = shared.addresses.dispatcher.clone();
     shared.budget.on_io_release(Box::new(move || dispatcher.hint(DispatcherMessage::Credit)));
+    let values = Arc::clone(&shared.values);
+    shared.budget.on_value_release(Box::new(move || values.room_made()));
     // Versions that only an ended generation could see go when it ends.
     let (table, generations) = (Arc::downgrade(&shared.table), Arc::downgrade(&shared.generations));
     shared.generations.on_end(Box::new(move || {

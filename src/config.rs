@@ -253,6 +253,14 @@ pub struct RuntimeConfig {
     /// this, with all that they may do. Otherwise a rule that would is an error. Default `false`.
     #[serde(default)]
     pub allow_commands: bool,
+    /// How many generations stay loadable besides the one that readers see, and can be gone back to; at most 256. What is
+    /// resident of them alone is evicted as anything else is. Default 0.
+    #[serde(default)]
+    pub retain_generations: usize,
+    /// How long a publication waits for values that a program watches to be decoded; those that take longer are replaced
+    /// after it. At most 10 s. Default 20 ms.
+    #[serde(default = "watched_wait")]
+    pub watched_wait: Duration,
     /// Whether a watched directory is also looked at from time to time.
     #[serde(default)]
     pub poll: PollConfig,
@@ -262,6 +270,10 @@ pub struct RuntimeConfig {
     pub store: Option<PathBuf>,
     /// Requests that may be open at once. Default and bound 4,194,304.
     pub open_requests_max: usize,
+}
+
+fn watched_wait() -> Duration {
+    Duration::from_millis(20)
 }
 
 impl Default for RuntimeConfig {
@@ -286,6 +298,8 @@ impl Default for RuntimeConfig {
             watch: false,
             settle: SettleConfig::default(),
             allow_commands: false,
+            retain_generations: 0,
+            watched_wait: watched_wait(),
             poll: PollConfig::default(),
             layout: Layout::default(),
             store: None,
@@ -376,6 +390,10 @@ impl RuntimeConfig {
         if self.settle.lock_max > Duration::from_secs(600) {
             return Err(Error::config("settle.lock_max", "it is longer than 600 s"));
         }
+        within("retain_generations", self.retain_generations, 0, limits::GENERATIONS_RETAINED_MAX)?;
+        if self.watched_wait > Duration::from_secs(10) {
+            return Err(Error::config("watched_wait", "it is longer than 10 s"));
+        }
         let period = Duration::from_millis(50)..=Duration::from_secs(86_400);
         if self.poll.period.is_some_and(|asked| !period.contains(&asked)) {
             return Err(Error::config("poll.period", "it is not within 50 ms to a day"));
@@ -426,6 +444,8 @@ mod tests {
         check("poll.period", |config| config.poll.period = Some(Duration::ZERO));
         check("poll.always", |config| (config.poll.period, config.poll.always) = (None, true));
         check("settle.lock_max", |config| config.settle.lock_max = Duration::from_secs(601));
+        check("retain_generations", |config| config.retain_generations = 257);
+        check("watched_wait", |config| config.watched_wait = Duration::from_secs(11));
         check("memory_wait", |config| config.memory_wait = Duration::ZERO);
         check("deadline", |config| config.deadline = Some(Duration::ZERO));
     }

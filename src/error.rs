@@ -38,6 +38,14 @@ pub enum Error {
         /// Where it was looked for.
         generation: Generation,
     },
+    /// A generation that is not kept, or cannot be gone back to any more.
+    #[error("generation {generation} is not to be had: {why}")]
+    NotRetained {
+        /// Which.
+        generation: Generation,
+        /// Why not, and which are kept.
+        why: String,
+    },
     /// Bytes that do not match what the table of contents says, or a structure that contradicts itself.
     #[error("{file}: corrupt: {what}; run `flyloft verify` to see what is damaged, then pack it again")]
     Corrupt {
@@ -127,6 +135,16 @@ pub enum Error {
         /// The step that failed: "scan", "read", a transform's name.
         transform: String,
         /// Why.
+        cause: String,
+    },
+    /// Bytes that cannot be decoded as what they are asked for.
+    #[error("{path}: cannot be decoded as {type_name}: {cause}")]
+    Decode {
+        /// The asset.
+        path: AssetPath,
+        /// The type that was asked for.
+        type_name: &'static str,
+        /// Why: what the decoder returned, or its panic.
         cause: String,
     },
     /// A configuration value that cannot be used.

@@ -13,6 +13,8 @@ pub enum Event {
     Published(Published),
     /// A source file does not build. Its last good version stays.
     BuildFailed(BuildFailure),
+    /// Bytes that cannot be decoded as what a program watches. Its last good value stays.
+    DecodeFailed(DecodeFailure),
     /// A source file that failed builds again.
     Healed {
         /// The file.
@@ -112,6 +114,19 @@ pub struct BuildFailure {
     pub column: Option<u32>,
     /// The step that failed: "scan", "read", a transform's name.
     pub transform: String,
+    /// Why.
+    pub cause: String,
+}
+
+/// A failure to decode the new bytes of an asset that a program watches as a value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecodeFailure {
+    /// The asset.
+    pub path: AssetPath,
+    /// The type it is watched as.
+    pub type_name: String,
+    /// The generation that has the bytes.
+    pub generation: Generation,
     /// Why.
     pub cause: String,
 }

@@ -159,6 +159,8 @@ impl Args {
             return;
         }
         self.shared.table.retire(self.shared.generations.oldest_live());
+        self.shared.table.let_go_of_ended(self.shared.generations.oldest_wanted());
+        self.shared.followers.published(live.generation());
         self.shared.metrics.reloads.one();
         self.note(residents);
         self.shared.addresses.predictor.hint(PredictorMessage::Published(live));

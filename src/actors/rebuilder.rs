@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::oneshot;
 
 use super::Shared;
 use crate::build::{Built, ContentReader, Task, Workshop};
@@ -18,8 +19,9 @@ use crate::error::{Error, Result};
 use crate::event::{BuildFailure, ChangedAsset, Event, Published, ReloadTimings};
 use crate::ids::{AssetId, Generation};
 use crate::messages::work::caught;
-use crate::messages::{CacheManagerMessage, ChangeSet, Publication, RebuilderMessage, Staged};
-use crate::residency::{Asset, Content, Name};
+use crate::messages::{CacheManagerMessage, ChangeSet, Publication, RebuilderMessage, Rollback, Staged};
+use crate::residency::followers::Became;
+use crate::residency::{Asset, Content, Live, Name};
 
 /// How long the cache manager may take to publish before it is asked again.
 const PUBLISH_WAIT: Duration = Duration::from_millis(500);
@@ -64,6 +66,8 @@ struct Next {
     first: Option<Instant>,
     settled: Option<Instant>,
     why: Option<String>,
+    /// Go back to this generation instead.
+    rollback: Option<Arc<Live>>,
 }
 
 impl Actor for Rebuilder {
@@ -90,6 +94,8 @@ impl Actor for Rebuilder {
             RebuilderMessage::Built => state.built(&myself).await,
             RebuilderMessage::Committed { generation, result } => state.committed(generation, result, &myself),
             RebuilderMessage::Idle { builds } => state.idle(builds),
+            // It is taken up below, when no build runs.
+            RebuilderMessage::Rollback => {}
         }
         state.start_build(&myself);
         state.start_commit(&myself);
@@ -115,7 +121,16 @@ impl State {
         if self.building {
             return;
         }
-        let Some(mut next) = self.next.take() else { return };
+        // A wish that nobody waits for is none.
+        let wish = {
+            let mut wishes = self.shared.rollbacks.lock();
+            std::iter::from_fn(|| wishes.pop_front()).find(|wish| !wish.reply.is_closed())
+        };
+        let (wish, reply) = match wish {
+            Some(Rollback { to, reply }) => (Some(Next { rollback: Some(to), ..Next::default() }), Some(reply)),
+            None => (self.next.take(), None),
+        };
+        let Some(mut next) = wish else { return };
         self.building = true;
         self.builds += 1;
         next.task.everything |= self.shared.incomplete.swap(false, Ordering::AcqRel);
@@ -127,11 +142,11 @@ impl State {
             BUILD_LANE,
             Box::new(move || {
                 let entered = span.enter();
-                let built = build(&workshop, &next);
+                let built = build(&shared, &workshop, &next);
                 let preparing = shared.clock.now();
                 let changes = built.as_ref().map(|built| prepare(&shared, built)).unwrap_or_default();
                 drop(entered);
-                let staged = Staged { built, changes, first, settled, preparing, rescanned: next.why, span };
+                let staged = Staged { built, changes, first, settled, preparing, rescanned: next.why, reply, span };
                 shared.staged.lock().push_back(staged);
                 // A rebuilder that died meanwhile: the next one looks for what is staged when it starts.
                 drop(myself.send_message(RebuilderMessage::Built));
@@ -141,18 +156,22 @@ impl State {
 
     /// Publishes what is staged, oldest first.
     async fn built(&mut self, myself: &ActorRef<RebuilderMessage>) {
-        while let Some(staged) = { self.shared.staged.lock().pop_front() } {
+        while let Some(mut staged) = { self.shared.staged.lock().pop_front() } {
             self.building = false;
             let built = match &staged.built {
                 Ok(built) => built,
                 Err(error) => {
-                    self.failed(error);
+                    match staged.reply.take() {
+                        Some(reply) => self.refused(reply, error),
+                        None => self.failed(error),
+                    }
                     continue;
                 }
             };
             let Some(bundle) = built.bundle.clone() else {
                 let current = self.shared.table.current();
                 self.report(&staged, built, current);
+                staged.reply.take().map(|reply| reply.send(Ok(current)));
                 continue;
             };
             let old = self.shared.table.current();
@@ -162,6 +181,8 @@ impl State {
                 return;
             }
             self.report(&staged, built, old);
+            // Whoever asked may have gone.
+            staged.reply.take().map(|reply| reply.send(Ok(bundle.generation())));
             self.to_commit = Some(bundle);
         }
     }
@@ -211,7 +232,16 @@ impl State {
         let generation = bundle.generation();
         tracing::info!(parent: &staged.span, %generation, changed = built.changed.len(), ?timings, "published");
         let event = Published { old, generation, changed: built.changed.clone(), timings };
+        self.shared.reloads.tell(&event);
         self.shared.events.send(Event::Published(event));
+    }
+
+    /// A rollback that is not possible changes nothing; what a failed write left behind is found by the next build.
+    fn refused(&self, reply: oneshot::Sender<Result<Generation>>, error: &Error) {
+        tracing::warn!(%error, "no rollback");
+        self.shared.incomplete.store(!matches!(error, Error::NotRetained { .. }), Ordering::Release);
+        // Whoever asked may have gone.
+        drop(reply.send(Err(error.clone())));
     }
 
     fn failed(&mut self, error: &Error) {
@@ -249,7 +279,8 @@ impl State {
 
     /// A store compacts itself when dead bytes exceed live ones, and never while it is busy.
     fn idle(&mut self, builds: u64) {
-        if builds == self.builds && !self.building && self.next.is_none() && self.workshop.wants_compaction() {
+        let retained = self.shared.config.retain_generations > 0;
+        if builds == self.builds && !self.building && self.next.is_none() && self.workshop.wants_compaction(retained) {
             self.next = Some(Next { compact: true, ..Next::default() });
         }
     }
@@ -271,13 +302,16 @@ impl State {
 }
 
 /// Builds, and turns a panic of the builder into an error. The workshop opens the builder again for the next task.
-fn build(workshop: &Workshop, next: &Next) -> Result<Built> {
-    caught(|| if next.compact { workshop.compact() } else { workshop.build_quietly(&next.task) }).unwrap_or_else(
-        |cause| {
-            let path = workshop.root().display().to_string();
-            Err(Error::build(path, "build", cause))
-        },
-    )
+fn build(shared: &Shared, workshop: &Workshop, next: &Next) -> Result<Built> {
+    let work = || match &next.rollback {
+        Some(to) => workshop.rollback(shared.generations.current().bundle(), to.bundle()),
+        None if next.compact => workshop.compact(),
+        None => workshop.build_quietly(&next.task),
+    };
+    caught(work).unwrap_or_else(|cause| {
+        let path = workshop.root().display().to_string();
+        Err(Error::build(path, "build", cause))
+    })
 }
 
 /// New versions of what is resident, the hottest first, as far as the budget allows without waiting.
@@ -288,6 +322,8 @@ fn prepare(shared: &Shared, built: &Built) -> Vec<(AssetId, Option<Asset>)> {
     for (index, changed) in built.changed.iter().enumerate() {
         if let Some(candidate) = shared.table.candidate(changed.id) {
             hot.push((candidate.last_used, index));
+        } else if shared.followers.follows(changed.id) {
+            hot.push((0, index));
         }
     }
     hot.sort_unstable_by(|one, other| other.cmp(one));
@@ -301,6 +337,15 @@ fn prepare(shared: &Shared, built: &Built) -> Vec<(AssetId, Option<Asset>)> {
             }
         }
     }
+    let became = built.changed.iter().zip(&changes).map(|(changed, (id, asset))| {
+        let became = match (changed.new, asset) {
+            (None, _) => Became::Gone,
+            (Some(_), Some(asset)) => Became::Resident(asset.clone()),
+            (Some(_), None) => Became::Elsewhere,
+        };
+        (*id, became)
+    });
+    shared.followers.prepare(bundle.generation(), became, shared.config.watched_wait);
     changes
 }
 

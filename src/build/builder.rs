@@ -3,6 +3,7 @@
 mod apply;
 mod delta;
 mod make;
+mod rollback;
 mod stage;
 mod tree;
 
@@ -11,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub(super) use self::rollback::Held;
 use self::tree::Tree;
 use super::arena::ArenaStats;
 use super::config::Ignoring;
@@ -223,9 +225,10 @@ impl TreeBuilder {
         self.writer.committer()
     }
 
-    /// Whether dead bytes exceed live ones.
-    pub fn wants_compaction(&self) -> bool {
-        self.bundle().is_some_and(|bundle| bundle.info().dead_bytes > bundle.info().live_bytes)
+    /// Whether dead bytes exceed live ones so many times.
+    pub fn wants_compaction(&self, times: u64) -> bool {
+        let exceed = |bundle: &Bundle| bundle.info().dead_bytes > bundle.info().live_bytes.saturating_mul(times);
+        self.bundle().is_some_and(exceed)
     }
 
     /// Everything that does not build now, in path order.

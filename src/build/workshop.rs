@@ -8,12 +8,14 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use super::builder::Held;
 use super::config::Ignoring;
 use super::why::{Why, Whys};
 use super::{Built, CompactReport, NoProgress, Progress, TreeBuilder};
 use crate::bundle::{Bundle, Committer};
 use crate::error::Result;
 use crate::ids::AssetPath;
+use crate::limits;
 use crate::platform::threads::Pool;
 
 type Open = Box<dyn Fn() -> Result<TreeBuilder> + Send + Sync>;
@@ -38,6 +40,8 @@ pub struct Workshop {
     compact: Compact,
     /// `None` when a panic or a failed write left it in doubt: it is opened again from what is on disk.
     builder: Mutex<Option<TreeBuilder>>,
+    /// What was gone back from, for the builder that is opened next.
+    held: Mutex<Held>,
     /// Of the builder that was opened last.
     whys: Mutex<Arc<Whys>>,
     pool: Arc<Pool>,
@@ -62,6 +66,7 @@ impl Workshop {
             open,
             compact,
             builder: Mutex::new(Some(builder)),
+            held: Mutex::default(),
             whys,
             pool,
             ignoring,
@@ -70,7 +75,8 @@ impl Workshop {
     }
 
     fn opened(&self) -> Result<TreeBuilder> {
-        let builder = (self.open)()?;
+        let mut builder = (self.open)()?;
+        builder.hold(self.held.lock().clone());
         *self.whys.lock() = builder.whys();
         Ok(builder)
     }
@@ -101,13 +107,27 @@ impl Workshop {
     /// # Errors
     /// What the builder returns. The next task should then look at everything.
     pub fn build(&self, task: &Task, progress: &dyn Progress) -> Result<Built> {
+        self.work(|builder| if task.everything { builder.scan(progress) } else { builder.update(&task.paths) })
+    }
+
+    /// Stages a generation with the tree of `to`, an earlier one of this bundle; readers see `published`. Files of the
+    /// tree count again when they change. Blocks.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotRetained`] when the bundle was compacted since; those of writing.
+    pub fn rollback(&self, published: &Bundle, to: &Bundle) -> Result<Built> {
+        self.work(|builder| builder.rollback(published, to))
+    }
+
+    fn work(&self, work: impl FnOnce(&mut TreeBuilder) -> Result<Built>) -> Result<Built> {
         let mut slot = self.builder.lock();
         // Taken out while it works: should it panic, the slot stays empty.
         let mut builder = match slot.take() {
             Some(builder) => builder,
             None => self.opened()?,
         };
-        let built = if task.everything { builder.scan(progress) } else { builder.update(&task.paths) };
+        let built = work(&mut builder);
+        self.held.lock().clone_from(builder.held());
         self.ignores(&builder);
         *slot = builder.is_sound().then_some(builder);
         built
@@ -170,9 +190,11 @@ impl Workshop {
         self.builder.lock().as_mut().map_or(Ok(()), TreeBuilder::save_stats)
     }
 
-    /// Whether the bundle holds more dead bytes than live ones.
-    pub fn wants_compaction(&self) -> bool {
-        self.builder.lock().as_ref().is_some_and(TreeBuilder::wants_compaction)
+    /// Whether the bundle holds more dead bytes than live ones; so many times more, while some of them are of
+    /// generations that are `retained` and cannot be gone back to when it is compacted.
+    pub fn wants_compaction(&self, retained: bool) -> bool {
+        let times = if retained { limits::COMPACT_RETAINED_TIMES } else { 1 };
+        self.builder.lock().as_ref().is_some_and(|builder| builder.wants_compaction(times))
     }
 
     /// Compacts the bundle and looks at the whole tree again; what comes of it is a generation of the new file, which

@@ -74,45 +74,56 @@ pub struct Settle {
     locks: HashMap<u64, Instant>,
     /// When files were made that are young.
     young: HashMap<u64, Instant>,
+    /// When those that are no longer young were last dropped, with all of them looked at.
+    counted: Option<Instant>,
 }
 
 impl Settle {
     /// No set is open, and it is quiet.
     pub fn new(config: SettleConfig) -> Self {
-        Self { config, open: None, last: None, locks: HashMap::new(), young: HashMap::new() }
+        Self { config, open: None, last: None, locks: HashMap::new(), young: HashMap::new(), counted: None }
     }
 
     /// Something happened to `file`. Several events about the same file do not keep a set from settling at once, and a
     /// write of one file does not finish that of another.
     pub fn event(&mut self, now: Instant, file: u64, change: Change) {
+        let awaited = self.open.as_ref().is_some_and(|open| open.unfinished.contains(&file));
+        let unfinished = match change {
+            Change::Created | Change::Begun => true,
+            Change::Finished => false,
+            // Nobody waits for another temporary of that name.
+            Change::Gone => !self.is_young(now, file),
+            Change::Other => awaited,
+        };
         match change {
-            Change::Created => self.grows_up(now, file),
+            // One that takes the place of another is what was waited for.
+            Change::Created if !awaited => self.is_born(now, file),
             Change::Gone => drop(self.young.remove(&file)),
-            Change::Begun | Change::Finished | Change::Other => {}
+            _ => {}
         }
         let open = self.open_set(now, file);
         open.file = open.file.filter(|only| *only == file);
         open.finished = change == Change::Finished;
-        match change {
-            Change::Created | Change::Begun | Change::Gone => drop(open.unfinished.insert(file)),
-            Change::Finished => drop(open.unfinished.remove(&file)),
-            Change::Other => {}
+        if unfinished {
+            open.unfinished.insert(file);
+        } else {
+            open.unfinished.remove(&file);
         }
     }
 
     /// A file was renamed. A young one was a temporary: it and what it became count as one file. Otherwise the old name
-    /// stands for nothing now.
+    /// stands for nothing now, and the new one may be that of a backup that goes again.
     pub fn renamed(&mut self, now: Instant, from: u64, to: u64) {
         if self.is_young(now, from) {
             self.young.remove(&from);
             let open = self.open_set(now, to);
             open.file = open.file.map(|only| if only == from { to } else { only });
             open.unfinished.remove(&from);
+            self.young.remove(&to);
         } else {
             self.event(now, from, Change::Gone);
+            self.is_born(now, to);
         }
-        // What it replaces is not young any more: it was somebody's temporary for long enough.
-        self.young.remove(&to);
         self.event(now, to, Change::Finished);
     }
 
@@ -136,8 +147,10 @@ impl Settle {
         })
     }
 
-    fn grows_up(&mut self, now: Instant, file: u64) {
-        if self.young.len() >= YOUNG_MAX {
+    fn is_born(&mut self, now: Instant, file: u64) {
+        if self.young.len() >= YOUNG_MAX && self.counted.is_none_or(|last| now.saturating_duration_since(last) >= YOUNG)
+        {
+            self.counted = Some(now);
             self.young.retain(|_, made| now.saturating_duration_since(*made) < YOUNG);
         }
         if self.young.len() < YOUNG_MAX {
@@ -250,8 +263,11 @@ mod tests {
         settle.event(start + ms(30), 1, Change::Finished);
         assert_eq!(settle.poll(start + ms(30)), Settled::Wait(start + ms(35)), "two files: it waits for quiet");
         settle.event(start + ms(31), 2, Change::Gone);
-        assert_eq!(settle.poll(start + ms(31)), Settled::Wait(start + ms(51)));
-        assert_eq!(settle.poll(start + ms(51)), Settled::Ready);
+        assert_eq!(settle.poll(start + ms(31)), Settled::Wait(start + ms(36)), "nobody waits for another backup");
+        settle.take();
+        // And again, at once: what took its place is no temporary.
+        settle.renamed(start + ms(50), 1, 2);
+        assert_eq!(settle.poll(start + ms(50)), Settled::Wait(start + ms(70)));
     }
 
     #[test]
@@ -359,13 +375,15 @@ mod tests {
             settle.lock(start, number, true);
         }
         assert_eq!((settle.young.len(), settle.locks.len()), (YOUNG_MAX, LOCKS_MAX));
+        settle.take();
         settle.event(start + YOUNG, 10_000, Change::Created);
         assert_eq!(settle.young.len(), 1);
     }
 
     /// The design's words, over the whole history of the open set.
     struct Model {
-        events: Vec<(u64, u64, Change)>,
+        /// With whether it is the end of a young file.
+        events: Vec<(u64, u64, Change, bool)>,
         last_before: Option<u64>,
         locked: Option<u64>,
         /// Files that were made, and when.
@@ -380,9 +398,10 @@ mod tests {
             }
             let after_quiet = self.last_before.is_none_or(|before| first >= before + 5);
             let files: BTreeSet<u64> = self.events.iter().map(|event| event.1).collect();
-            let writes =
-                |file: u64| self.events.iter().rev().find(move |event| event.1 == file && event.2 != Change::Other);
-            let waits = |file: &u64| writes(*file).is_some_and(|event| event.2 != Change::Finished);
+            let waits = |file: &u64| {
+                let mut writes = self.events.iter().rev().filter(|event| event.1 == *file && event.2 != Change::Other);
+                writes.next().is_some_and(|event| event.2 != Change::Finished && !event.3)
+            };
             let finished = self.events.last().is_some_and(|event| event.2 == Change::Finished);
             let expecting = files.iter().any(waits);
             if after_quiet && files.len() == 1 && finished {
@@ -414,8 +433,13 @@ mod tests {
                         let all = [Change::Created, Change::Begun, Change::Finished, Change::Gone, Change::Other];
                         let change = all[usize::from(which)];
                         settle.event(at, file, change);
-                        model.events.push((now, file, change));
+                        let young = model.made.get(&file).is_some_and(|made| now < made + 2000);
+                        let mut writes =
+                            model.events.iter().rev().filter(|event| event.1 == file && event.2 != Change::Other);
+                        let replaces = writes.next().is_some_and(|event| event.2 != Change::Finished && !event.3);
+                        model.events.push((now, file, change, change == Change::Gone && young));
                         match change {
+                            Change::Created if replaces => {}
                             Change::Created => drop(model.made.insert(file, now)),
                             Change::Gone => drop(model.made.remove(&file)),
                             _ => {}

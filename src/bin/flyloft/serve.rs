@@ -142,6 +142,9 @@ fn line(event: &Event) -> Option<String> {
             let (path, step, cause) = (&failure.path, &failure.transform, &failure.cause);
             format!("failed: {path}{line}: {step}: {cause}; its last good version is served")
         }
+        Event::DecodeFailed(failure) => {
+            format!("{}: not decoded as {}: {}", failure.path, failure.type_name, failure.cause)
+        }
         Event::Healed { path } => format!("healed: {path} builds again"),
         Event::Warning { what } => format!("warning: {what}"),
         Event::Rescanned { why } => format!("looked at the whole tree again: {why}"),

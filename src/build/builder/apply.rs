@@ -27,6 +27,7 @@ impl TreeBuilder {
     }
 
     pub(super) fn apply(&mut self, mut delta: Delta, started: Instant, progress: &dyn Progress) -> Result<Built> {
+        self.keep_held(&mut delta);
         let mut failed: Vec<Failed> = Vec::new();
         for failure in delta.failures.drain(..) {
             let path = AssetPath::new(&failure.path).ok();
@@ -58,6 +59,9 @@ impl TreeBuilder {
                     let source: Source<'_> = source;
                     let path = &source.file.path;
                     let old = know(tree, &source);
+                    if tree.held.holds(path, Some(source.hash)) {
+                        return;
+                    }
                     let differs = candidate.was != Some(source.hash);
                     let was = old.map(|old| old.executable);
                     let was = was.or_else(|| Some(base?.get(path)?.executable));
@@ -99,6 +103,7 @@ impl TreeBuilder {
         let mut again = self.read_again(&changed, &delta, &appeared);
         again.retain(|path, _| make::source_of(&sources, path).is_none() && self.tree.files.contains_key(path));
         self.read_these(&again, &mut sources, &later_arenas.lend(), &mut failed, progress);
+        self.tree.held.release(again.keys());
         because.append(&mut again);
         if sources.len() > read {
             sort(&mut sources);
@@ -190,8 +195,19 @@ impl TreeBuilder {
         appeared: &BTreeSet<AssetPath>,
     ) -> BTreeMap<AssetPath, Because> {
         let mut again: BTreeMap<AssetPath, Because> = BTreeMap::new();
+        // What was gone back to was made from what was there then: only what changes now counts.
+        let moved = |input: &BuildInput| match input {
+            BuildInput::Read { path, .. } | BuildInput::Exists { path, .. } => changed.contains_key(path),
+            BuildInput::Listed { folder, .. } => {
+                let folder = folder.as_ref().map_or("", AssetPath::as_str);
+                let folders = delta.put_folders.iter().chain(&delta.remove_folders);
+                appeared.iter().chain(&delta.gone).chain(folders).any(|path| path.folder() == folder)
+            }
+        };
         let mut look = |path: &AssetPath, record: &BuildRecord| {
-            if let Some(input) = record.inputs.iter().find(|input| self.tree.is_stale(input)) {
+            let held = self.tree.is_held(path);
+            let stale = |input: &&BuildInput| self.tree.is_stale(input) && (!held || moved(input));
+            if let Some(input) = record.inputs.iter().find(stale) {
                 again.insert(path.clone(), self.because_of(input));
             }
         };

@@ -230,7 +230,8 @@ impl TreeBuilder {
     /// at again.
     fn config_differs(&self, base: &HashMap<AssetPath, AssetRecord>, config_fails: bool) -> Result<bool> {
         let path = AssetPath::new(config::FILE_NAME)?;
-        Ok(!config_fails && base.get(&path).map(|record| record.content) != self.tree.config_hash)
+        let differs = base.get(&path).map(|record| record.content) != self.tree.config_hash;
+        Ok(!config_fails && differs && !self.tree.held.is_held(&path, self.tree.config_hash))
     }
 
     /// Begins a whole scan: what is known of files becomes what is remembered of them.
@@ -251,6 +252,7 @@ impl TreeBuilder {
         self.tree.remembered = old.remembered;
         self.tree.failures = old.failures;
         self.tree.told = old.told;
+        self.tree.held = old.held;
         self.tree.links = links.into_iter().map(|link| (link.path, link.target)).collect();
         self.tree.scanned = true;
     }
@@ -364,6 +366,8 @@ impl TreeBuilder {
         let (mut put_folders, mut remove_folders) = (BTreeSet::new(), BTreeSet::new());
         let mut looked: BTreeSet<AssetPath> = BTreeSet::new();
         let mut appeared = false;
+        // Files that changed and have other names: a change is told by the name that it was made by.
+        let mut linked: BTreeSet<(u64, u64)> = BTreeSet::new();
         while let Some(place) = places.pop_first() {
             let covered = |done: &AssetPath| place.as_str().strip_prefix(done.as_str()).is_some_and(starts_part);
             if looked.range::<AssetPath, _>(..=&place).next_back().is_some_and(covered) {
@@ -414,6 +418,9 @@ impl TreeBuilder {
                         && known.executable == file.stat.executable
                         && known.at == file.at
                 });
+                if !same && file.stat.links > 1 {
+                    linked.extend(Stamp::of(&file.stat).file());
+                }
                 if !same || force {
                     let was = known.map(|known| known.source);
                     self.tree.twins.insert(&file.path);
@@ -428,6 +435,12 @@ impl TreeBuilder {
             delta.failures.extend(scan.problems);
             delta.places.push(place.as_str().to_owned());
             looked.insert(place);
+            if places.is_empty() && !linked.is_empty() {
+                let is_linked = |known: &Known| known.stamp.file().is_some_and(|file| linked.contains(&file));
+                let names = self.tree.files.iter().filter(|(path, known)| is_linked(known) && !looked.contains(*path));
+                places.extend(names.map(|(path, _)| path.clone()).collect::<Vec<_>>());
+                linked.clear();
+            }
             if places.is_empty() && appeared {
                 // Links that led nowhere may lead to what is new.
                 appeared = false;

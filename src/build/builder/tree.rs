@@ -7,6 +7,7 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::rollback::Held;
 use crate::build::config::TreeConfig;
 use crate::build::scan::{SourceFile, Twins};
 use crate::build::stats::{Remembered, Stamp};
@@ -77,6 +78,8 @@ pub(super) struct Tree {
     pub redo: BTreeSet<AssetPath>,
     /// Assets whose build record alone differs from the bundle's: written with the next generation.
     pub deferred: BTreeSet<AssetPath>,
+    /// What was gone back from, and does not undo that as long as it stays as it is.
+    pub held: Held,
     /// Warnings that were told.
     pub told: HashSet<String>,
 }
@@ -219,6 +222,11 @@ impl Tree {
             BuildInput::Exists { path, exists } => self.files.contains_key(path) != *exists,
             BuildInput::Listed { folder, names } => names_hash(&self.entries(name_of(folder))) != *names,
         }
+    }
+
+    /// Whether its file is what it was when it was gone back from.
+    pub fn is_held(&self, path: &AssetPath) -> bool {
+        self.held.is_held(path, self.files.get(path).map(|known| known.source))
     }
 
     /// What stands directly in a folder, in path order.

@@ -2,6 +2,7 @@
 
 mod folders;
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -37,12 +38,20 @@ const LEAVES: EventKind = EventKind::Modify(ModifyKind::Name(RenameMode::From));
 pub struct OsWatch {
     threads: Arc<dyn Threads>,
     root_check: Duration,
+    watches_max: Option<usize>,
 }
 
 impl OsWatch {
     /// A watcher whose thread comes from `threads`.
     pub fn new(threads: Arc<dyn Threads>) -> Self {
-        Self { threads, root_check: ROOT_CHECK }
+        Self { threads, root_check: ROOT_CHECK, watches_max: None }
+    }
+
+    /// Watches at most that many folders, where each needs a watch of its own (Linux), as if the operating system had no
+    /// more: the rest is left to other programs of this user. Default as many as the operating system gives.
+    pub fn with_watches_max(mut self, watches: usize) -> Self {
+        self.watches_max = Some(watches);
+        self
     }
 }
 
@@ -76,6 +85,8 @@ impl Watch for OsWatch {
             place: None,
             gone_said: false,
             blind: Blindness::default(),
+            watches_max: self.watches_max.unwrap_or(usize::MAX),
+            watched: HashSet::new(),
             sink,
             shared,
         };
@@ -164,6 +175,9 @@ struct Watching {
     place: Option<Place>,
     gone_said: bool,
     blind: Blindness,
+    watches_max: usize,
+    /// What is watched, counted only where that is limited.
+    watched: HashSet<PathBuf>,
     sink: EventSink,
     shared: Arc<Shared>,
 }

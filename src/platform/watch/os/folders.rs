@@ -26,6 +26,7 @@ impl Watching {
         };
         // The one before goes first: there may be no room for both.
         self.watcher = None;
+        self.watched.clear();
         match RecommendedWatcher::new(handler, Config::default().with_follow_symlinks(false)) {
             Ok(watcher) => (self.watcher, self.refused) = (Some(watcher), None),
             Err(error) => {
@@ -75,10 +76,14 @@ impl Watching {
     }
 
     fn watch_one(&mut self, folder: &Path, mode: RecursiveMode) -> notify::Result<()> {
-        match &mut self.watcher {
-            Some(watcher) => watcher.watch(folder, mode),
-            None => Ok(()),
+        let Some(watcher) = &mut self.watcher else { return Ok(()) };
+        if self.watches_max < usize::MAX && !self.watched.contains(folder) {
+            if self.watched.len() >= self.watches_max {
+                return Err(notify::Error::new(ErrorKind::MaxFilesWatch));
+            }
+            self.watched.insert(folder.to_owned());
         }
+        watcher.watch(folder, mode)
     }
 
     /// Watches a folder, `inside` below the root, and every folder below it that is wanted.
@@ -184,6 +189,8 @@ impl Watching {
         let Some(place) = self.place.clone() else { return };
         if self.watcher.is_some() && BY_FOLDER && dead::file_system(&place.real).is_none() {
             self.blind.why = None;
+            // Counted anew: some may be gone.
+            self.watched.clear();
             self.watch_below(&place.real, Path::new(""));
         }
     }

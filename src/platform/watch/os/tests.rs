@@ -55,9 +55,17 @@ fn watch_within(
     beside: &[PathBuf],
     scope: Arc<dyn Scope>,
 ) -> (Box<dyn WatchGuard>, mpsc::Receiver<RawEvent>) {
+    watch_by(OsWatch { root_check: Duration::from_millis(50), ..OsWatch::default() }, root, beside, scope)
+}
+
+fn watch_by(
+    watch: OsWatch,
+    root: &Path,
+    beside: &[PathBuf],
+    scope: Arc<dyn Scope>,
+) -> (Box<dyn WatchGuard>, mpsc::Receiver<RawEvent>) {
     let (tell, told) = mpsc::channel();
     let sink: EventSink = Box::new(move |events| events.into_iter().for_each(|event| drop(tell.send(event))));
-    let watch = OsWatch { root_check: Duration::from_millis(50), ..OsWatch::default() };
     (watch.watch(root, beside, scope, sink).unwrap(), told)
 }
 
@@ -246,6 +254,8 @@ fn lost_events_and_errors_are_an_overflow() {
         place: None,
         gone_said: false,
         blind: Blindness::default(),
+        watches_max: usize::MAX,
+        watched: HashSet::new(),
         sink: Box::new(|_| ()),
         shared: Arc::default(),
     };
@@ -334,4 +344,31 @@ fn a_folder_that_moved_out_with_its_ancestors_is_no_longer_watched() {
     fs::create_dir_all(scene.path("in")).unwrap();
     scene.until(|event| matches!(event.kind, RawKind::Overflow(_)));
     assert!(is_watched(&scene.path("in")) && !is_watched(&away.join("root/in")));
+}
+
+#[test]
+fn without_a_watch_for_each_folder_it_is_blind_and_says_when_it_sees_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root");
+    for number in 0..6 {
+        fs::create_dir_all(root.join(format!("{number}"))).unwrap();
+    }
+    // The root's parent, the root, and two folders in it.
+    let limited = OsWatch { root_check: Duration::from_millis(10), ..OsWatch::default() }.with_watches_max(4);
+    let (guard, told) = watch_by(limited, &root, &[], Arc::new(Everything));
+    let scene = Scene { folder, root, told, _guard: guard };
+    let is_blind = |event: &RawEvent| matches!(&event.kind, RawKind::Blind(why) if why.contains("max_user_watches"));
+    assert!(is_blind(&scene.told.recv_timeout(Duration::from_secs(20)).unwrap()), "the first thing that is told");
+    // What is watched is told all the same.
+    let watched = (0..6).map(|number| scene.path(&number.to_string())).filter(|path| is_watched(path));
+    let watched: Vec<PathBuf> = watched.collect();
+    assert_eq!(watched.len(), 2, "{watched:?}");
+    fs::write(watched[0].join("a"), b"1").unwrap();
+    scene.until(|event| event.path == watched[0].join("a") && event.kind == RawKind::Finished);
+    for number in 0..4 {
+        fs::remove_dir_all(scene.path(&number.to_string())).unwrap();
+    }
+    scene.until(|event| event.kind == RawKind::Sighted);
+    scene.until(|event| matches!(event.kind, RawKind::Overflow(_)));
+    assert!(is_watched(&scene.path("4")) && is_watched(&scene.path("5")));
 }
