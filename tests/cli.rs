@@ -307,7 +307,7 @@ fn a_tree_that_cannot_be_packed_is_one_line_and_leaves_nothing_behind() {
     tree.write("a.json", b"{");
     pack(&tree.root().join("a.json")).refused(2, &["a.json", NOT_A_FOLDER]);
     tree.write("flyloft.toml", b"[[transform]]\nglob = '*.json'\nname = 'minify-json'\n");
-    pack(&tree.root()).refused(2, &["a.json:1: minify-json"]);
+    pack(&tree.root()).refused(2, &["a.json:1:1: minify-json"]);
     tree.write("flyloft.toml", b"nonsense = 1\n");
     assert_eq!(pack(&tree.root()).err.lines().count(), 1);
     assert!(!out.exists());
