@@ -25,16 +25,16 @@ use crate::platform::random::{Random, SystemRandom};
 use crate::platform::threads::{Core, OsThreads, Pool, Threads};
 use crate::platform::topology::Topology;
 use crate::platform::watch::{OsWatch, Watch};
-use crate::residency::{Followers, Generations, Ledger, Reaper, ResidentTable};
+use crate::residency::{Followers, Generations, History, Ledger, Reaper, ResidentTable};
 use crate::runtime::Runtime;
 use crate::telemetry::{Events, Metrics, Reloads};
 
 /// The name of the bundle in a store.
-const STORE_BUNDLE: &str = "tree.loft";
+pub const STORE_BUNDLE: &str = "tree.loft";
 /// The name of the remembered stats in a store.
-const STORE_STATS: &str = "stats";
+pub const STORE_STATS: &str = "stats";
 /// The name of the action cache in a store.
-const STORE_ACTIONS: &str = "actions";
+pub const STORE_ACTIONS: &str = "actions";
 
 enum Source {
     Directory(PathBuf),
@@ -281,11 +281,13 @@ impl RuntimeBuilder {
             roster: Arc::new(Roster::default()),
             events: Events::default(),
             metrics: Arc::new(Metrics::default()),
+            blind: Mutex::default(),
             failures: Mutex::new(failures(built.as_ref())),
             staged: Mutex::default(),
             rollbacks: Mutex::default(),
             tables: Mutex::new(tables),
             residents: Mutex::default(),
+            history: History::default(),
             incomplete: AtomicBool::new(false),
             faults: self.faults,
             stopping: AtomicBool::new(false),
@@ -379,8 +381,12 @@ fn failures(built: Option<&Built>) -> std::collections::BTreeMap<String, BuildFa
     failures.into_iter().map(|failure| (failure.path.clone(), failure)).collect()
 }
 
-/// The store of a tree that names none: a folder in the user's cache folder, by the tree's name and path.
-fn default_store(root: &Path) -> Result<PathBuf> {
+/// The store of a tree that names none: a folder in the user's cache folder, by the tree's name and its path, which is
+/// absolute and free of links.
+///
+/// # Errors
+/// [`Error::Config`] when this user has no cache folder.
+pub fn default_store(root: &Path) -> Result<PathBuf> {
     let why = "this user has no cache folder; name one with store";
     let cache = dirs::cache_dir().ok_or_else(|| Error::config("store", why))?;
     let name = root.file_name().unwrap_or_default().to_string_lossy().into_owned();

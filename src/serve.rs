@@ -10,6 +10,7 @@
 //! | `/status` | [`crate::runtime::Status`] as JSON, with [`crate::runtime::Stats`] in the field `stats` |
 //! | `/metrics` | the same figures for Prometheus |
 //! | `/tree` | what a folder holds, as JSON: `prefix`, `after`, `search`, `limit` |
+//! | `/explain?path=` | [`crate::runtime::Explanation`] of one path, as JSON |
 //! | `/` | the page |
 //!
 //! An asset has a second representation, `Content-Encoding: zstd`, where it is stored as one Zstandard stream: frames
@@ -24,6 +25,7 @@ mod body;
 mod conditional;
 mod connection;
 mod events;
+mod explain;
 mod failure;
 mod kind;
 mod metrics;
@@ -99,6 +101,7 @@ fn routes(face: Arc<Face>) -> Router {
         .route("/status", get(status))
         .route("/metrics", get(metrics::text))
         .route("/tree", get(tree::list))
+        .route("/explain", get(explain::explain))
         .fallback(unknown)
         .with_state(face)
 }

@@ -100,6 +100,7 @@ impl Actor for FileWatcher {
             drop(to.send_message(FileWatcherMessage::Events(events)));
         };
         let scope = Arc::new(TreeScope(Arc::clone(&workshop)));
+        *shared.blind.lock() = None;
         let guard = shared.watch.watch(root, locks.beside(), scope, Box::new(sink))?;
         let to = myself.clone();
         workshop.on_ignoring(move || drop(to.send_message(FileWatcherMessage::IgnoringChanged)));
@@ -165,9 +166,9 @@ impl State {
                 _ if !event.path.starts_with(self.workshop.root()) => {}
                 _ => self.change(event, now),
             }
-        }
-        if self.paths.len() > PATHS_MAX {
-            self.lost(format!("more than {PATHS_MAX} paths changed at once"), now);
+            if self.paths.len() > PATHS_MAX {
+                self.lost(format!("more than {PATHS_MAX} paths changed at once"), now);
+            }
         }
     }
 
@@ -233,15 +234,18 @@ impl State {
             Some(period) => format!("the whole tree is looked at every {period:?}"),
             None => "changes may be missed, since poll.period is none".to_owned(),
         };
-        let what = format!("{}: {why}; {instead}", self.workshop.root().display());
+        let why = format!("{why}; {instead}");
+        *self.shared.blind.lock() = Some(why.clone());
+        let what = format!("{}: {why}", self.workshop.root().display());
         tracing::warn!("{what}");
         self.shared.events.send(Event::Warning { what });
-        self.lost(why.to_owned(), now);
+        self.lost(why, now);
     }
 
     /// The overflow that comes with it has everything looked at once more.
     fn sighted(&mut self) {
         self.blind = false;
+        *self.shared.blind.lock() = None;
         if self.period().is_none() {
             self.look = None;
         }
@@ -271,7 +275,10 @@ impl State {
             self.look = self.period().map(|period| now + period);
             self.ask_for_locks(myself);
         }
-        wake = wake.into_iter().chain(self.look).chain(self.again.values().map(|(at, _)| *at)).min();
+        // While a lock stands nobody looks again.
+        let again = self.again.values().map(|(at, _)| *at).min();
+        let again = again.map(|at| self.settle.locked_until(now).map_or(at, |until| at.max(until)));
+        wake = wake.into_iter().chain(self.look).chain(again).min();
         let Some(wake) = wake else { return };
         // One that rings too early asks again; one that rings in time is enough.
         if self.alarm.is_none_or(|alarm| wake < alarm) {

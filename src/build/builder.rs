@@ -7,6 +7,8 @@ mod rollback;
 mod stage;
 mod tree;
 
+pub(super) use self::tree::names_hash;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,6 +24,7 @@ use super::frames::{Dictionaries, Encoders};
 use super::scan::Exclude;
 use super::transform::TransformRegistry;
 use super::why::{Why, Whys};
+use super::workshop::ADDRESS_FILE;
 use super::{parallel, stats};
 use crate::bundle::{Bundle, BundleWriter, Committer, Params};
 use crate::config::Layout;
@@ -185,8 +188,10 @@ impl TreeBuilder {
             let why = format!("{} has the layout {has}; ask for {has}, or pack into a new file", bundle.display());
             return Err(Error::config("layout", why));
         }
+        let address = stats.map(|stats| stats.with_file_name(ADDRESS_FILE));
         let kept = options.actions.as_ref().map(|actions| &*actions.folder);
-        let exclude = Exclude::new(&*fs, &real_root, [Some(bundle), stats, beside, kept].into_iter().flatten());
+        let own = [Some(bundle), stats, beside, address.as_deref(), kept];
+        let exclude = Exclude::new(&*fs, &real_root, own.into_iter().flatten());
         let actions = options.actions.as_ref();
         let actions = actions.map(|actions| ActionCache::new(Arc::clone(&fs), Arc::clone(&clock), actions));
         let mut tree = Tree::default();
@@ -350,6 +355,6 @@ fn spill_path(bundle: &Path) -> PathBuf {
 }
 
 /// Whether the operating system says that there is no such file.
-fn is_missing(error: &io::Error) -> bool {
+pub(super) fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }

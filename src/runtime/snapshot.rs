@@ -221,7 +221,10 @@ impl Snapshot {
     }
 
     /// Reads the table of contents on the decoder's threads: it may wait for the disk, and the caller may not.
-    async fn offload<T: Send + 'static>(&self, read: impl FnOnce(&Bundle) -> Result<T> + Send + 'static) -> Result<T> {
+    pub(super) async fn offload<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Bundle) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let (tell, told) = tokio::sync::oneshot::channel();
         let live = Arc::clone(&self.live);
         let job = Box::new(move || drop(tell.send(read(live.bundle()))));

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::failure::{self, Answer, Failure, Result};
 use crate::output::Output;
 use crate::progress::Bar;
-use crate::{open, size};
+use crate::{mistakes, open, size};
 
 /// Warnings that are shown one by one.
 const WARNINGS_SHOWN: usize = 10;
@@ -71,7 +71,7 @@ pub fn run(call: &Call) -> Result<Answer> {
     let bar = Bar::new();
     let packed = build::pack(Arc::new(OsFileSystem), Arc::new(clock), &call.dir, &call.output, options, &bar);
     bar.clear();
-    let report = packed?;
+    let report = packed.map_err(|error| mistakes::failure(error, &call.dir))?;
     if let [first, rest @ ..] = report.failures.as_slice() {
         return Err(refused(first, rest.len()));
     }
