@@ -34,7 +34,7 @@ pub const STORE_BUNDLE: &str = "tree.loft";
 /// The name of the remembered stats in a store.
 pub const STORE_STATS: &str = "stats";
 /// The name of the action cache in a store.
-const STORE_ACTIONS: &str = "actions";
+pub const STORE_ACTIONS: &str = "actions";
 
 enum Source {
     Directory(PathBuf),

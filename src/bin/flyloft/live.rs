@@ -105,11 +105,7 @@ pub fn line(event: &Event, timings: bool) -> Option<String> {
     Some(match event {
         Event::Published(published) if timings => reloaded_in_steps(published),
         Event::Published(published) => reloaded(published),
-        Event::BuildFailed(failure) => {
-            let line = failure.line.map_or(String::new(), |line| format!(":{line}"));
-            let (path, step, cause) = (&failure.path, &failure.transform, &failure.cause);
-            format!("failed: {path}{line}: {step}: {cause}; its last good version is served")
-        }
+        Event::BuildFailed(failure) => format!("failed: {failure}; its last good version is served"),
         Event::DecodeFailed(failure) => {
             format!("{}: not decoded as {}: {}", failure.path, failure.type_name, failure.cause)
         }
