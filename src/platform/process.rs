@@ -197,6 +197,19 @@ mod group {
     }
 }
 
+#[cfg(unix)]
+fn private_folder() -> std::fs::DirBuilder {
+    let mut builder = std::fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder
+}
+
+/// The folder of temporary files is the user's own there.
+#[cfg(not(unix))]
+fn private_folder() -> std::fs::DirBuilder {
+    std::fs::DirBuilder::new()
+}
+
 /// A folder for one run, that nobody else may look into, and that goes with this value.
 #[derive(Debug)]
 pub struct Scratch {
@@ -209,9 +222,7 @@ impl Scratch {
     /// # Errors
     /// What the file system says.
     pub fn new(number: u64) -> io::Result<Self> {
-        let mut builder = std::fs::DirBuilder::new();
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        let builder = private_folder();
         let mut attempt = 0;
         loop {
             let folder = std::env::temp_dir().join(format!("flyloft-{}-{number}-{attempt}", std::process::id()));

@@ -243,14 +243,17 @@ mod tests {
         toml::from_str(text).unwrap()
     }
 
+    #[cfg(unix)]
     fn run(text: &str, context: &mut dyn Context) -> Result<Output> {
         let path = AssetPath::new("text/a.txt").unwrap();
         Command::allowed().run(Input { path: &path, bytes: b"one\ntwo\n" }, &parameters(text), context)
     }
 
     /// A tree of one other file.
+    #[cfg(unix)]
     struct One;
 
+    #[cfg(unix)]
     impl Context for One {
         fn read(&mut self, path: &AssetPath) -> Option<Vec<u8>> {
             (path.as_str() == "data/names.txt").then(|| b"batten".to_vec())
