@@ -124,6 +124,8 @@ fn a_bundle_is_served_as_it_is() {
     flyloft(&["serve", text(&bundle), "--watch", "--listen", "127.0.0.1:0"]).refused(2, &["watch", "not watched"]);
     let store = ["serve", text(&bundle), "--store", "x", "--listen", "127.0.0.1:0"];
     flyloft(&store).refused(2, &["--store"]);
+    let cache = ["serve", text(&bundle), "--action-cache", "x", "--listen", "127.0.0.1:0"];
+    flyloft(&cache).refused(2, &["--action-cache"]);
 }
 
 #[test]

@@ -28,19 +28,27 @@ pub struct Building {
     /// A folder that keeps what transforms made, for other folders and machines too [default: one in the store]
     #[arg(long, value_name = "DIR")]
     action_cache: Option<PathBuf>,
+    /// Let the folder's flyloft.toml run programs on this machine, as you: only where you trust it
+    #[arg(long)]
+    allow_commands: bool,
 }
 
 /// Starts a runtime over a folder or a bundle, with progress on a terminal.
 pub async fn start(source: &Path, building: &Building, config: RuntimeConfig) -> Result<Runtime> {
-    let Building { store, action_cache } = building;
+    let Building { store, action_cache, allow_commands } = building;
     if source.is_dir() {
-        let config = RuntimeConfig { store: store.clone(), action_cache: action_cache.clone(), ..config };
+        let (store, action_cache, allow_commands) = (store.clone(), action_cache.clone(), *allow_commands);
+        let config = RuntimeConfig { store, action_cache, allow_commands, ..config };
         let bar = Arc::new(Bar::new());
         let started = Runtime::builder().config(config).directory(source).progress(Arc::clone(&bar) as _).start().await;
         bar.clear();
         return Ok(started?);
     }
-    let given = [("--store", store.is_some()), ("--action-cache", action_cache.is_some())];
+    let given = [
+        ("--store", store.is_some()),
+        ("--action-cache", action_cache.is_some()),
+        ("--allow-commands", *allow_commands),
+    ];
     if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
         let why = "a bundle is served as it is; leave it out or serve a folder";
         return Err(Failure::unusable(format_args!("{option}: {why}")));
