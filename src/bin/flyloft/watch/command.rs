@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use flyloft::event::Published;
 use flyloft::platform::clock::{Clock, SystemClock};
-use flyloft::platform::process_group::{End, end_group};
+use flyloft::platform::process::{End, end_group};
 use flyloft::{AssetPath, Generation, Runtime};
 use serde::Serialize;
 use tokio::process::{Child, Command};
