@@ -43,7 +43,7 @@ use crate::platform::numa::Nodes;
 use crate::platform::random::Random;
 use crate::platform::threads::{Pool, Threads};
 use crate::platform::watch::Watch;
-use crate::residency::{Budget, Followers, Generations, Ledger, Reaper, ResidentTable, Values};
+use crate::residency::{Budget, Followers, Generations, History, Ledger, Reaper, ResidentTable, Values};
 use crate::telemetry::{Events, Metrics, Reloads};
 
 /// Where each actor can be reached. Published by the supervisors.
@@ -117,6 +117,8 @@ pub struct Shared {
     pub generations: Arc<Generations>,
     /// Every open request.
     pub ledger: Arc<Ledger>,
+    /// What was evicted and what changed lately, for people.
+    pub history: History,
     /// Frees large memory.
     pub reaper: Arc<Reaper>,
     /// The NUMA nodes. What there is one of on each stands in their order.
