@@ -35,6 +35,7 @@ fn main() {
         "per file",
         "told after",
         "memory then",
+        "ended after",
     ]);
     for in_folder in [50, 5] {
         measure(files, in_folder);
@@ -65,7 +66,9 @@ fn measure(files: usize, in_folder: usize) {
     let (events, last, lost) = drain(&told, began);
     writer.join().expect("all are written");
     let then = resident_own_bytes().saturating_sub(before);
+    let began = Instant::now();
     drop(guard);
+    let ended = began.elapsed();
     let per = |bytes: u64, by: usize| format!("{} B", count(bytes as f64 / by as f64));
     row(&[
         count(files as f64),
@@ -78,6 +81,7 @@ fn measure(files: usize, in_folder: usize) {
         format!("{:.2}", events as f64 / files as f64),
         format!("{:.2} s", last.as_secs_f64()),
         format!("{:.1} MB", then as f64 / 1e6),
+        format!("{:.1} ms", ended.as_secs_f64() * 1e3),
     ]);
 }
 
