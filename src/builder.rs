@@ -148,6 +148,13 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Whether the flyloft.toml of the directory may run programs as transforms: only for a tree that is trusted.
+    /// Default no.
+    pub fn allow_commands(mut self, allow: bool) -> Self {
+        self.config.allow_commands = allow;
+        self
+    }
+
     /// Who is told how the first build of a directory goes on. Default nobody.
     pub fn progress(mut self, progress: Arc<dyn Progress + Send>) -> Self {
         self.progress = Some(progress);
@@ -319,12 +326,16 @@ impl RuntimeBuilder {
             folder: self.config.action_cache.clone().unwrap_or_else(|| store.join(STORE_ACTIONS)),
             bytes_max: self.config.action_cache_bytes,
         });
+        let mut registry = self.registry.clone();
+        if self.config.allow_commands {
+            registry.allow_commands();
+        }
         let options = BuildOptions {
             actions,
             layout: self.config.layout,
             threads: self.config.build_threads,
             tolerant: true,
-            registry: Arc::new(self.registry.clone()),
+            registry: Arc::new(registry),
             ..BuildOptions::default()
         };
         let (fs, clock, tree) = (Arc::clone(&self.fs), Arc::clone(&self.clock), absolute.clone());

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::Args;
 use flyloft::config::RuntimeConfig;
 use flyloft::event::{ChangedAsset, Published};
 use flyloft::{Event, Runtime};
@@ -18,23 +19,41 @@ pub const STOP_WITHIN: Duration = Duration::from_secs(5);
 /// Changed assets that a line names.
 const NAMED_MAX: usize = 3;
 
+/// How a folder is built.
+#[derive(Args)]
+pub struct Building {
+    /// The folder that keeps what is built from a folder [default: one in your cache folder]
+    #[arg(short, long)]
+    store: Option<PathBuf>,
+    /// A folder that keeps what transforms made, for other folders and machines too [default: one in the store]
+    #[arg(long, value_name = "DIR")]
+    action_cache: Option<PathBuf>,
+    /// Let the folder's flyloft.toml run programs on this machine, as you: only where you trust it
+    #[arg(long)]
+    allow_commands: bool,
+}
+
 /// Starts a runtime over a folder or a bundle, with progress on a terminal.
-pub async fn start(source: &Path, store: Option<&PathBuf>, config: RuntimeConfig) -> Result<Runtime> {
-    let has_cache = config.action_cache.is_some();
-    let builder = Runtime::builder().config(RuntimeConfig { store: store.cloned(), ..config });
+pub async fn start(source: &Path, building: &Building, config: RuntimeConfig) -> Result<Runtime> {
+    let Building { store, action_cache, allow_commands } = building;
     if source.is_dir() {
+        let (store, action_cache, allow_commands) = (store.clone(), action_cache.clone(), *allow_commands);
+        let config = RuntimeConfig { store, action_cache, allow_commands, ..config };
         let bar = Arc::new(Bar::new());
-        let started = builder.directory(source).progress(Arc::clone(&bar) as _).start().await;
+        let started = Runtime::builder().config(config).directory(source).progress(Arc::clone(&bar) as _).start().await;
         bar.clear();
         return Ok(started?);
     }
-    if store.is_some() {
-        return Err(Failure::unusable("--store: a bundle is served as it is; leave it out or serve a folder"));
+    let given = [
+        ("--store", store.is_some()),
+        ("--action-cache", action_cache.is_some()),
+        ("--allow-commands", *allow_commands),
+    ];
+    if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
+        let why = "a bundle is served as it is; leave it out or serve a folder";
+        return Err(Failure::unusable(format_args!("{option}: {why}")));
     }
-    if has_cache {
-        return Err(Failure::unusable("--action-cache: a bundle is served as it is; leave it out or serve a folder"));
-    }
-    Ok(builder.bundle(source).start().await?)
+    Ok(Runtime::builder().config(config).bundle(source).start().await?)
 }
 
 /// Stops the runtime in order: every open request is answered, the newest generation is durable.

@@ -9,7 +9,7 @@ use flyloft::serve::Listener;
 
 use crate::announced::Announced;
 use crate::failure::{Answer, Result};
-use crate::live::{self, say};
+use crate::live::{self, Building, say};
 use crate::{mistakes, open, size};
 
 /// Serve a folder or a bundle over HTTP
@@ -26,12 +26,8 @@ pub struct Call {
     /// Memory to use at most, such as 512MiB
     #[arg(short, long, value_parser = size::parse, default_value = "512MiB")]
     budget: u64,
-    /// The folder that keeps what is built from a served folder [default: one in your cache folder]
-    #[arg(short, long)]
-    store: Option<PathBuf>,
-    /// A folder that keeps what transforms made, for other folders and machines too [default: one in the store]
-    #[arg(long, value_name = "DIR")]
-    action_cache: Option<PathBuf>,
+    #[command(flatten)]
+    building: Building,
 }
 
 pub fn run(call: &Call) -> Result<Answer> {
@@ -42,9 +38,8 @@ async fn serve(call: &Call) -> Result<Answer> {
     let asked_to_stop = live::stop_signal()?;
     // Before anything is built: a port that is in use is known at once.
     let listener = Listener::bind(&call.listen).await?;
-    let (budget_bytes, watch, action_cache) = (call.budget, call.watch, call.action_cache.clone());
-    let config = RuntimeConfig { budget_bytes, watch, action_cache, ..RuntimeConfig::default() };
-    let runtime = live::start(&call.source, call.store.as_ref(), config).await?;
+    let config = RuntimeConfig { budget_bytes: call.budget, watch: call.watch, ..RuntimeConfig::default() };
+    let runtime = live::start(&call.source, &call.building, config).await?;
     let mut events = runtime.events();
     let status = runtime.status();
     say(format_args!("serving {} at http://{}/", call.source.display(), listener.address()))?;

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use self::command::{Ended, Runner};
 use crate::announced::Announced;
 use crate::failure::{Answer, Failure, Result};
-use crate::live::{self, say};
+use crate::live::{self, Building, say};
 use crate::output::Output;
 use crate::{mistakes, open, size};
 
@@ -44,9 +44,8 @@ pub struct Call {
     /// Memory to use at most, such as 512MiB
     #[arg(short, long, value_parser = size::parse, default_value = "512MiB")]
     budget: u64,
-    /// The folder that keeps what is built [default: one in your cache folder]
-    #[arg(short, long)]
-    store: Option<PathBuf>,
+    #[command(flatten)]
+    building: Building,
 }
 
 const ENVIRONMENT: &str = "\
@@ -80,7 +79,7 @@ pub fn run(call: &Call) -> Result<Answer> {
 async fn watch(call: &Call) -> Result<Answer> {
     let asked_to_stop = live::stop_signal()?;
     let listener = Listener::bind(&call.listen).await?;
-    let runtime = live::start(&call.folder, call.store.as_ref(), config(call)).await?;
+    let runtime = live::start(&call.folder, &call.building, config(call)).await?;
     let address = listener.address();
     let announced = Announced::leave(runtime.status().store.as_deref(), address);
     let (stop, mut stopping) = watch::channel(false);
