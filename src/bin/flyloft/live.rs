@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use flyloft::config::RuntimeConfig;
 use flyloft::event::{ChangedAsset, Published};
-use flyloft::{Event, Runtime};
+use flyloft::{AssetPath, Event, Runtime};
 
 use crate::failure::{Failure, Result};
 use crate::output::Output;
@@ -100,12 +100,21 @@ pub fn say(line: impl std::fmt::Display) -> Result<()> {
     output.finish()
 }
 
-/// What an event is in one line; a publication with or without where its time went.
-pub fn line(event: &Event, timings: bool) -> Option<String> {
+/// What an event of `runtime` is in one line; a publication with or without where its time went.
+pub fn line(event: &Event, runtime: &Runtime, timings: bool) -> Option<String> {
     Some(match event {
         Event::Published(published) if timings => reloaded_in_steps(published),
         Event::Published(published) => reloaded(published),
-        Event::BuildFailed(failure) => format!("failed: {failure}; its last good version is served"),
+        Event::BuildFailed(failure) => {
+            let served = |path: AssetPath| matches!(runtime.snapshot().bundle().find(&path), Ok(Some(_)));
+            let stands = match AssetPath::new(&failure.path).map(served) {
+                Ok(true) => "; its last good version is served",
+                Ok(false) => "; it never built",
+                // The tree as a whole.
+                Err(_) => "; what was good is served",
+            };
+            format!("failed: {failure}{stands}")
+        }
         Event::DecodeFailed(failure) => {
             format!("{}: not decoded as {}: {}", failure.path, failure.type_name, failure.cause)
         }
