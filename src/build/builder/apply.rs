@@ -1,5 +1,6 @@
 //! From what may differ to a staged generation: read, transform, compare, stage.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
@@ -203,13 +204,22 @@ impl TreeBuilder {
     }
 
     /// What was built from something that changed, and what failed and may build now, with the reason.
-    fn read_again(
-        &self,
+    fn read_again<'a>(
+        &'a self,
         changed: &BTreeMap<AssetPath, Option<ContentHash>>,
         delta: &Delta,
         appeared: &BTreeSet<AssetPath>,
     ) -> BTreeMap<AssetPath, Because> {
         let mut again: BTreeMap<AssetPath, Because> = BTreeMap::new();
+        // A folder is listed once, however many looked at it.
+        let listed: RefCell<HashMap<&Option<AssetPath>, ContentHash>> = RefCell::default();
+        let is_stale = |input: &&'a BuildInput| match *input {
+            BuildInput::Listed { folder, names } => {
+                let mut listed = listed.borrow_mut();
+                listed.entry(folder).or_insert_with(|| self.tree.names_in(folder)) != names
+            }
+            input => self.tree.is_stale(input),
+        };
         // What was gone back to was made from what was there then: only what changes now counts.
         let moved = |input: &BuildInput| match input {
             BuildInput::Read { path, .. } | BuildInput::Exists { path, .. } => changed.contains_key(path),
@@ -219,9 +229,9 @@ impl TreeBuilder {
                 appeared.iter().chain(&delta.gone).chain(folders).any(|path| path.folder() == folder)
             }
         };
-        let mut look = |path: &AssetPath, record: &BuildRecord| {
+        let mut look = |path: &AssetPath, record: &'a BuildRecord| {
             let held = self.tree.is_held(path);
-            let stale = |input: &&BuildInput| self.tree.is_stale(input) && (!held || moved(input));
+            let stale = |input: &&'a BuildInput| is_stale(input) && (!held || moved(input));
             if let Some(input) = record.inputs.iter().find(stale) {
                 again.insert(path.clone(), self.because_of(input));
             }
@@ -242,7 +252,7 @@ impl TreeBuilder {
         for failed in self.tree.failures.values() {
             if let Some(path) = &failed.path
                 && (failed.unit.iter().any(|member| changed.contains_key(member))
-                    || failed.inputs.iter().any(|input| self.tree.is_stale(input)))
+                    || failed.inputs.iter().any(|input| is_stale(&input)))
             {
                 again.entry(path.clone()).or_insert(Because::Forced);
             }

@@ -220,8 +220,13 @@ impl Tree {
         match input {
             BuildInput::Read { path, hash } => self.files.get(path).map(|known| known.source) != *hash,
             BuildInput::Exists { path, exists } => self.files.contains_key(path) != *exists,
-            BuildInput::Listed { folder, names } => names_hash(&self.entries(name_of(folder))) != *names,
+            BuildInput::Listed { folder, names } => self.names_in(folder) != *names,
         }
+    }
+
+    /// A hash of what stands directly in a folder.
+    pub fn names_in(&self, folder: &Option<AssetPath>) -> ContentHash {
+        names_hash(&self.entries(name_of(folder)))
     }
 
     /// Whether its file is what it was when it was gone back from.
