@@ -34,7 +34,7 @@ pub const STORE_BUNDLE: &str = "tree.loft";
 /// The name of the remembered stats in a store.
 pub const STORE_STATS: &str = "stats";
 /// The name of the action cache in a store.
-const STORE_ACTIONS: &str = "actions";
+pub const STORE_ACTIONS: &str = "actions";
 
 enum Source {
     Directory(PathBuf),
@@ -145,6 +145,13 @@ impl RuntimeBuilder {
         if let Err(error) = self.registry.register(transform) {
             self.refused.get_or_insert(error);
         }
+        self
+    }
+
+    /// Whether the flyloft.toml of the directory may run programs as transforms: only for a tree that is trusted.
+    /// Default no.
+    pub fn allow_commands(mut self, allow: bool) -> Self {
+        self.config.allow_commands = allow;
         self
     }
 
@@ -320,12 +327,16 @@ impl RuntimeBuilder {
             folder: self.config.action_cache.clone().unwrap_or_else(|| store.join(STORE_ACTIONS)),
             bytes_max: self.config.action_cache_bytes,
         });
+        let mut registry = self.registry.clone();
+        if self.config.allow_commands {
+            registry.allow_commands();
+        }
         let options = BuildOptions {
             actions,
             layout: self.config.layout,
             threads: self.config.build_threads,
             tolerant: true,
-            registry: Arc::new(self.registry.clone()),
+            registry: Arc::new(registry),
             ..BuildOptions::default()
         };
         let (fs, clock, tree) = (Arc::clone(&self.fs), Arc::clone(&self.clock), absolute.clone());

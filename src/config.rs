@@ -249,6 +249,10 @@ pub struct RuntimeConfig {
     pub watch: bool,
     /// When a change set is complete.
     pub settle: SettleConfig,
+    /// Whether the flyloft.toml of a source directory may run programs, by the transform `command`: as whoever runs
+    /// this, with all that they may do. Otherwise a rule that would is an error. Default `false`.
+    #[serde(default)]
+    pub allow_commands: bool,
     /// How many generations stay loadable besides the one that readers see, and can be gone back to; at most 256. What is
     /// resident of them alone is evicted as anything else is. Default 0.
     #[serde(default)]
@@ -298,6 +302,7 @@ impl Default for RuntimeConfig {
             prefetch_dependencies: true,
             watch: false,
             settle: SettleConfig::default(),
+            allow_commands: false,
             retain_generations: 0,
             watched_wait: watched_wait(),
             poll: PollConfig::default(),

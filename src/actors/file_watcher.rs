@@ -153,6 +153,12 @@ impl State {
     fn events(&mut self, events: Vec<RawEvent>) {
         let now = self.shared.clock.now();
         for event in events {
+            // Git renames its lock to what it guards.
+            if let RawKind::Moved { from } = &event.kind
+                && self.locks.is_lock(self.workshop.root(), from)
+            {
+                self.settle.lock(now, number(from), false);
+            }
             match &event.kind {
                 RawKind::Overflow(why) => self.lost(why.clone(), now),
                 RawKind::Blind(why) => self.blind(why, now),

@@ -358,6 +358,33 @@ mod tests {
     }
 
     #[test]
+    fn many_may_read_write_and_trim_at_the_same_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys: Vec<ContentHash> = (0..4_u8).map(|number| ContentHash::of(&[number])).collect();
+        std::thread::scope(|scope| {
+            for thread in 0..4_usize {
+                let (keys, folder) = (&keys, folder.path());
+                scope.spawn(move || {
+                    // Each with a cache of its own, as other processes have.
+                    let cache = cache(folder, 40_000);
+                    for round in 0..100 {
+                        let key = (thread + round) % keys.len();
+                        let text = format!("{key}").repeat(1000);
+                        match cache.find(&keys[key], |_| true) {
+                            Some((found, _)) => assert_eq!(found, output(&text)),
+                            None => cache.store(&keys[key], &[], &output(&text)),
+                        }
+                        if round % 10 == 0 {
+                            cache.trim();
+                        }
+                    }
+                });
+            }
+        });
+        assert!(files(folder.path()).iter().all(|file| file.extension().unwrap() != "tmp"));
+    }
+
+    #[test]
     fn the_oldest_goes_when_there_is_too_much() {
         let folder = tempfile::tempdir().unwrap();
         let cache = cache(folder.path(), 100_000);

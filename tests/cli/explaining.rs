@@ -47,7 +47,8 @@ fn a_served_folder_says_where_the_bytes_are_and_why_something_fails() {
     };
     flyloft(&["explain", text(&root), "a.json", "--store", text(&store)]).refused(2, &["nothing was built"]);
     let mut serving = Serving::start(&[text(&root), "--watch", "--store", text(&store), "--budget", "16MiB"]);
-    assert!(serving.line().starts_with("failed: bad.json:1"));
+    let line = serving.line();
+    assert!(line.starts_with("failed: bad.json:1:1: ") && line.ends_with("; it never built"), "{line}");
 
     let (status, css) = explain("css/site.css");
     assert_eq!((status, &css["residency"]["state"]), (Some(0), &"not_loaded".into()));
@@ -76,7 +77,7 @@ fn a_served_folder_says_where_the_bytes_are_and_why_something_fails() {
     let (_, a) = explain("a.json");
     assert!(a["asset"].is_object() && a["failure"]["transform"] == "minify-json", "{a}");
     let said = flyloft(&["explain", text(&root), "a.json", "--store", text(&store)]).done();
-    assert!(said.contains("  fails     a.json:1: minify-json: ") && said.contains("its last good version"), "{said}");
+    assert!(said.contains("  fails     a.json:1:1: minify-json: ") && said.contains("its last good version"), "{said}");
     assert_eq!(explain("nowhere.txt").0, Some(1));
     assert!(serving.get("/explain?path=..").starts_with("HTTP/1.1 400"));
 

@@ -86,7 +86,9 @@ fn a_folder_is_served_reloaded_and_stopped() {
     assert!(serving.get("/a/css/site.css").contains("plum"));
     tree.replace("data/a.json", b"{ \"a\": ");
     let line = serving.line();
-    assert!(line.starts_with("failed: data/a.json:1: minify-json: ") && line.ends_with("last good version is served"));
+    assert!(
+        line.starts_with("failed: data/a.json:1:7: minify-json: ") && line.ends_with("last good version is served")
+    );
     assert!(serving.get("/a/data/a.json").ends_with("\r\n\r\n{\"a\":1}"));
     tree.replace("data/a.json", b"{ \"a\": 2 }");
     let lines = [serving.line(), serving.line()];
@@ -122,6 +124,8 @@ fn a_bundle_is_served_as_it_is() {
     flyloft(&["serve", text(&bundle), "--watch", "--listen", "127.0.0.1:0"]).refused(2, &["watch", "not watched"]);
     let store = ["serve", text(&bundle), "--store", "x", "--listen", "127.0.0.1:0"];
     flyloft(&store).refused(2, &["--store"]);
+    let cache = ["serve", text(&bundle), "--action-cache", "x", "--listen", "127.0.0.1:0"];
+    flyloft(&cache).refused(2, &["--action-cache"]);
 }
 
 #[test]

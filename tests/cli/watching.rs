@@ -48,7 +48,7 @@ fn each_generation_is_a_line_with_its_timings() {
     tree.replace("flyloft.toml", b"[[transform]]\nglob = '*.json'\nname = 'minify-json'\n");
     assert!(watching.line().ends_with("): +flyloft.toml"));
     tree.replace("a.json", b"{");
-    assert!(watching.line().starts_with("failed: a.json:1: minify-json: "));
+    assert!(watching.line().starts_with("failed: a.json:1:1: minify-json: "));
     tree.replace("a.json", b"{}");
     let lines = [watching.line(), watching.line()];
     assert!(lines.iter().any(|line| line == "healed: a.json builds again"), "{lines:?}");

@@ -512,3 +512,63 @@ fn two_files_that_take_long_are_built_at_the_same_time() {
     let options = BuildOptions { threads: 2, registry: Arc::new(registry), ..BuildOptions::default() };
     tree.pack_with("a.loft", options).unwrap();
 }
+
+#[test]
+fn a_served_tree_of_scripts_that_changes_at_random_is_always_what_a_fresh_pack_is() {
+    let tree = Tree::new();
+    tree.write("keep.txt", b"");
+    let mut state = 0x2545_f491_u64;
+    let mut random = |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 33) % below) as usize
+    };
+    let names = ["a.txt", "sub/b.txt", "sub/deep/c.txt", "d.xml", "one.do", "sub/two.do", "sub/deep/three.do"];
+    let folders = ["sub", "sub/deep"];
+    let (mut builder, _, script) = serve(&tree);
+    let strict = BuildOptions { tolerant: false, ..options(&script) };
+    for round in 0..80 {
+        let mut touched = std::collections::BTreeSet::new();
+        for _ in 0..=random(2) {
+            let name = names[random(names.len() as u64)];
+            let other = names[random(names.len() as u64)];
+            let text = match random(7) {
+                0 => format!("list {}", folders[random(2)]),
+                1 => "list".to_owned(),
+                2 => format!("read {other}\nexists {}", names[random(7)]),
+                3 => format!("part p{} {round} {other}\nuse {other}", random(3)),
+                4 => format!("use {}#p{}\npart q same", names[4 + random(3)], random(3)),
+                5 => format!("<a b='{}#p{}' c='/{other}'/>", names[4 + random(3)], random(3)),
+                _ => format!("text {}", random(3)),
+            };
+            match random(6) {
+                0 if tree.at(name).exists() => tree.remove(name),
+                1 if tree.at("sub/deep").exists() => {
+                    std::fs::remove_dir_all(tree.at("sub/deep")).unwrap();
+                    touched.insert(tree.at("sub/deep"));
+                }
+                _ => tree.write(name, text.as_bytes()),
+            }
+            touched.insert(tree.at(name));
+        }
+        let built = builder.update(&touched).unwrap();
+        assert!(built.failures.is_empty(), "{:?}", built.failures);
+        if round % 7 == 6 {
+            commit(&mut builder);
+            drop(builder);
+            builder = open(&tree, &script);
+            let built = builder.scan(&NoProgress).unwrap();
+            assert!(built.changed.is_empty(), "{round}: {:?}", built.changed);
+        }
+        let name = format!("{round}.loft");
+        tree.pack_with(&name, strict.clone()).unwrap();
+        let (served, fresh) = (builder.bundle().unwrap(), tree.bundle(&name));
+        assert_eq!(assets(served), assets(&fresh), "{round}");
+        for asset in fresh.assets().map(|asset| asset.unwrap()) {
+            let (path, found) = (asset.path.as_str(), served.find(&asset.path).unwrap().unwrap());
+            assert_eq!(found.content, asset.content, "{round}: {path}");
+            assert_eq!(dependencies(served, path), dependencies(&fresh, path), "{round}: {path}");
+        }
+        let folders = |bundle: &Bundle| bundle.folders().map(|folder| folder.unwrap().to_string()).collect::<Vec<_>>();
+        assert_eq!(folders(served), folders(&fresh), "{round}");
+    }
+}

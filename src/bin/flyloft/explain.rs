@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use flyloft::build::transform::TransformRegistry;
 use flyloft::build::{ADDRESS_FILE, Comparison};
-use flyloft::builder::{STORE_BUNDLE, STORE_STATS};
+use flyloft::builder::{STORE_ACTIONS, STORE_BUNDLE, STORE_STATS};
 use flyloft::bundle::Bundle;
 use flyloft::platform::fs::{FileSystem, OsFileSystem};
 use flyloft::runtime::Explanation;
@@ -85,7 +85,8 @@ fn of_folder(call: &Call, path: &AssetPath) -> Result<Told> {
     let mut told = told(&bundle, path)?;
     let root = OsFileSystem.canonicalize(&call.source);
     let root = root.map_err(|error| Error::io("open", &call.source, error))?;
-    let outputs = [&*store.join(STORE_BUNDLE), &store.join(STORE_STATS), &store.join(ADDRESS_FILE)];
+    let outputs = [STORE_BUNDLE, STORE_STATS, STORE_ACTIONS, ADDRESS_FILE].map(|name| store.join(name));
+    let outputs = outputs.each_ref().map(PathBuf::as_path);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let tree = Comparison::new(&OsFileSystem, &root, &outputs, &TransformRegistry::with_builtins(), threads)?;
     told.explained.pending = tree.pending(&bundle, path)?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use flyloft::config::RuntimeConfig;
 use flyloft::event::{ChangedAsset, Published};
-use flyloft::{Event, Runtime};
+use flyloft::{AssetPath, Event, Runtime};
 
 use crate::failure::{Failure, Result};
 use crate::output::Output;
@@ -28,19 +28,27 @@ pub struct Building {
     /// A folder that keeps what transforms made, for other folders and machines too [default: one in the store]
     #[arg(long, value_name = "DIR")]
     action_cache: Option<PathBuf>,
+    /// Let the folder's flyloft.toml run programs on this machine, as you: only where you trust it
+    #[arg(long)]
+    allow_commands: bool,
 }
 
 /// Starts a runtime over a folder or a bundle, with progress on a terminal.
 pub async fn start(source: &Path, building: &Building, config: RuntimeConfig) -> Result<Runtime> {
-    let Building { store, action_cache } = building;
+    let Building { store, action_cache, allow_commands } = building;
     if source.is_dir() {
-        let config = RuntimeConfig { store: store.clone(), action_cache: action_cache.clone(), ..config };
+        let (store, action_cache, allow_commands) = (store.clone(), action_cache.clone(), *allow_commands);
+        let config = RuntimeConfig { store, action_cache, allow_commands, ..config };
         let bar = Arc::new(Bar::new());
         let started = Runtime::builder().config(config).directory(source).progress(Arc::clone(&bar) as _).start().await;
         bar.clear();
         return Ok(started?);
     }
-    let given = [("--store", store.is_some()), ("--action-cache", action_cache.is_some())];
+    let given = [
+        ("--store", store.is_some()),
+        ("--action-cache", action_cache.is_some()),
+        ("--allow-commands", *allow_commands),
+    ];
     if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
         let why = "a bundle is served as it is; leave it out or serve a folder";
         return Err(Failure::unusable(format_args!("{option}: {why}")));
@@ -92,15 +100,20 @@ pub fn say(line: impl std::fmt::Display) -> Result<()> {
     output.finish()
 }
 
-/// What an event is in one line; a publication with or without where its time went.
-pub fn line(event: &Event, timings: bool) -> Option<String> {
+/// What an event of `runtime` is in one line; a publication with or without where its time went.
+pub fn line(event: &Event, runtime: &Runtime, timings: bool) -> Option<String> {
     Some(match event {
         Event::Published(published) if timings => reloaded_in_steps(published),
         Event::Published(published) => reloaded(published),
         Event::BuildFailed(failure) => {
-            let line = failure.line.map_or(String::new(), |line| format!(":{line}"));
-            let (path, step, cause) = (&failure.path, &failure.transform, &failure.cause);
-            format!("failed: {path}{line}: {step}: {cause}; its last good version is served")
+            let served = |path: AssetPath| matches!(runtime.snapshot().bundle().find(&path), Ok(Some(_)));
+            let stands = match AssetPath::new(&failure.path).map(served) {
+                Ok(true) => "; its last good version is served",
+                Ok(false) => "; it never built",
+                // The tree as a whole.
+                Err(_) => "; what was good is served",
+            };
+            format!("failed: {failure}{stands}")
         }
         Event::DecodeFailed(failure) => {
             format!("{}: not decoded as {}: {}", failure.path, failure.type_name, failure.cause)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
+use flyloft::build::transform::TransformRegistry;
 use flyloft::build::{self, ActionCacheOptions, BuildOptions, PackReport};
 use flyloft::config::Layout;
 use flyloft::event::BuildFailure;
@@ -34,6 +35,9 @@ pub struct Call {
     /// A folder that keeps what transforms made, for other packings and machines too
     #[arg(long, value_name = "DIR")]
     action_cache: Option<PathBuf>,
+    /// Let the folder's flyloft.toml run programs on this machine, as you: only where you trust it
+    #[arg(long)]
+    allow_commands: bool,
     /// One JSON document
     #[arg(long)]
     json: bool,
@@ -67,7 +71,11 @@ pub fn run(call: &Call) -> Result<Answer> {
     let began = clock.now();
     let layout = layout(call);
     let actions = call.action_cache.as_ref().map(ActionCacheOptions::new);
-    let options = BuildOptions { layout, actions, ..BuildOptions::default() };
+    let mut registry = TransformRegistry::with_builtins();
+    if call.allow_commands {
+        registry.allow_commands();
+    }
+    let options = BuildOptions { layout, actions, registry: Arc::new(registry), ..BuildOptions::default() };
     let bar = Bar::new();
     let packed = build::pack(Arc::new(OsFileSystem), Arc::new(clock), &call.dir, &call.output, options, &bar);
     bar.clear();

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use flyloft::Event;
 use flyloft::config::RuntimeConfig;
 use flyloft::serve::Listener;
+use flyloft::{Event, Runtime};
 
 use crate::announced::Announced;
 use crate::failure::{Answer, Result};
@@ -49,12 +49,12 @@ async fn serve(call: &Call) -> Result<Answer> {
     })?;
     let announced = Announced::leave(status.store.as_deref(), listener.address());
     for failure in &status.failures {
-        report(&Event::BuildFailed(failure.clone()), &call.source);
+        report(&Event::BuildFailed(failure.clone()), &runtime, &call.source);
     }
-    let source = call.source.clone();
+    let (source, reported) = (call.source.clone(), runtime.clone());
     let reporter = tokio::spawn(async move {
         while let Some(event) = events.recv().await {
-            report(&event, &source);
+            report(&event, &reported, &source);
         }
     });
     let served = listener.serve(runtime.clone(), asked_to_stop).await;
@@ -67,8 +67,8 @@ async fn serve(call: &Call) -> Result<Answer> {
 }
 
 /// One line per event. A reader that went away does not stop the server.
-fn report(event: &Event, source: &Path) {
-    if let Some(line) = live::line(event, false) {
+fn report(event: &Event, runtime: &Runtime, source: &Path) {
+    if let Some(line) = live::line(event, runtime, false) {
         drop(say(line));
     }
     mistakes::shows_of(event, source);

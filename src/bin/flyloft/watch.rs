@@ -126,7 +126,7 @@ async fn follow(
     };
     begin(call, &watching)?;
     for failure in status.failures {
-        report(call, &Event::BuildFailed(failure))?;
+        report(call, runtime, &Event::BuildFailed(failure))?;
     }
     let mut runner = call.exec.as_deref().map(|command| Runner::new(command, runtime, call.json));
     if let Some(runner) = runner.as_mut().filter(|_| !call.postpone) {
@@ -145,7 +145,7 @@ async fn follow(
             }
             event = events.recv() => {
                 let Some(event) = event else { break Ok(()) };
-                if let Err(failure) = report(call, &event) {
+                if let Err(failure) = report(call, runtime, &event) {
                     break Err(failure);
                 }
                 match (&event, &mut runner) {
@@ -186,11 +186,11 @@ fn begin(call: &Call, watching: &Watching) -> Result<()> {
     say(format_args!("store {}; page {url}", store.as_deref().unwrap_or("none")))
 }
 
-fn report(call: &Call, event: &Event) -> Result<()> {
+fn report(call: &Call, runtime: &Runtime, event: &Event) -> Result<()> {
     if call.json {
         return document(event);
     }
-    live::line(event, true).map_or(Ok(()), say)?;
+    live::line(event, runtime, true).map_or(Ok(()), say)?;
     mistakes::shows_of(event, &call.folder);
     Ok(())
 }

@@ -11,11 +11,23 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::DeTable;
 
-use super::{Context, Identity, Input, MinifyJson, Output, Transform, one_line};
+#[cfg(feature = "compress")]
+use super::Compress;
+use super::{Command, Context, Identity, Input, MinifyJson, MinifyText, Output, Transform, one_line};
+#[cfg(feature = "minify")]
+use super::{Data, MinifyCss, MinifyHtml};
 use crate::error::{Error, Result};
 
 /// Built-in transforms that are there with a feature of this crate alone, each with the feature.
-const FEATURES: [(&str, &str); 3] = [("gltf", "gltf"), ("image", "image"), ("shader", "shaders")];
+const FEATURES: [(&str, &str); 7] = [
+    ("compress", "compress"),
+    ("data", "minify"),
+    ("gltf", "gltf"),
+    ("image", "image"),
+    ("minify-css", "minify"),
+    ("minify-html", "minify"),
+    ("shader", "shaders"),
+];
 
 /// Longest name of a transform, in bytes.
 const NAME_BYTES_MAX: usize = 64;
@@ -127,6 +139,16 @@ impl TransformRegistry {
     fn builtins(&mut self) -> Result<()> {
         self.register(Identity)?;
         self.register(MinifyJson)?;
+        self.register(MinifyText)?;
+        self.register(Command::refused())?;
+        #[cfg(feature = "minify")]
+        {
+            self.register(MinifyCss)?;
+            self.register(MinifyHtml)?;
+            self.register(Data)?;
+        }
+        #[cfg(feature = "compress")]
+        self.register(Compress)?;
         #[cfg(feature = "gltf")]
         self.register(super::Gltf)?;
         #[cfg(feature = "image")]
@@ -134,6 +156,11 @@ impl TransformRegistry {
         #[cfg(feature = "shaders")]
         self.register(super::Shader)?;
         Ok(())
+    }
+
+    /// Lets rules run the programs that they name, as whoever runs this: see [`Command`]. Until then each is refused.
+    pub fn allow_commands(&mut self) {
+        self.by_name.insert(Command::NAME.into(), Arc::new(Command::allowed()));
     }
 
     /// Adds a transform.
@@ -267,9 +294,15 @@ mod tests {
         assert_eq!(registry.unknown("shaders"), "no transform is named 'shaders'; expected one of identity");
         let builtin = TransformRegistry::with_builtins();
         for (name, feature) in FEATURES {
-            let enabled = [cfg!(feature = "gltf"), cfg!(feature = "image"), cfg!(feature = "shaders")];
-            let at = FEATURES.iter().position(|known| *known == (name, feature)).unwrap();
-            assert_eq!(builtin.contains(name), enabled[at], "{name}");
+            let enabled = match feature {
+                "compress" => cfg!(feature = "compress"),
+                "gltf" => cfg!(feature = "gltf"),
+                "image" => cfg!(feature = "image"),
+                "minify" => cfg!(feature = "minify"),
+                "shaders" => cfg!(feature = "shaders"),
+                other => panic!("{other}"),
+            };
+            assert_eq!(builtin.contains(name), enabled, "{name}");
         }
     }
 

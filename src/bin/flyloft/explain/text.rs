@@ -134,10 +134,8 @@ fn changed(change: &LastChange) -> String {
 }
 
 fn failed(failure: &BuildFailure, has_good: bool) -> String {
-    let BuildFailure { path, line, transform, cause, .. } = failure;
-    let line = line.map_or(String::new(), |line| format!(":{line}"));
     let good = if has_good { "; its last good version is served" } else { "; it never built" };
-    format!("{path}{line}: {transform}: {cause}{good}")
+    format!("{failure}{good}")
 }
 
 /// Where its bytes are; nothing where there is no asset.
