@@ -135,6 +135,9 @@ pub struct Shared {
     pub tables: Mutex<PreparedTables>,
     /// What is built and not yet published, oldest first.
     pub staged: Mutex<VecDeque<Staged>>,
+    /// Held by a build from its beginning until what came of it is in `staged`, also when the rebuilder that began it is
+    /// gone: each builds on the one before, and is published after it.
+    pub building: Mutex<()>,
     /// Generations that are to be gone back to, the first asked for first.
     pub rollbacks: Mutex<VecDeque<Rollback>>,
     /// A build failed half way: the next one looks at everything.

@@ -292,6 +292,7 @@ impl RuntimeBuilder {
             failures: Mutex::new(failures(built.as_ref())),
             staged: Mutex::default(),
             rollbacks: Mutex::default(),
+            building: Mutex::default(),
             tables: Mutex::new(tables),
             residents: Mutex::default(),
             history: History::default(),

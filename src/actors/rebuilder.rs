@@ -27,6 +27,8 @@ use crate::residency::{Asset, Content, Live, Name};
 const PUBLISH_WAIT: Duration = Duration::from_millis(500);
 /// How soon after a refusal it is asked again.
 const PUBLISH_AGAIN: Duration = Duration::from_millis(10);
+/// How soon after its start a rebuilder looks once more for what an earlier one's build has staged.
+const LOOK_AFTER_START: Duration = Duration::from_millis(50);
 /// How long it must have been quiet before the store compacts itself.
 const IDLE: Duration = Duration::from_secs(10);
 /// The lane of the build pool that builds use, and the less urgent one of commits.
@@ -76,8 +78,10 @@ impl Actor for Rebuilder {
     type Arguments = Args;
 
     async fn pre_start(&self, myself: ActorRef<Self::Msg>, args: Args) -> Result<State, ActorProcessingErr> {
-        // A build that an earlier rebuilder began may have staged a generation meanwhile.
+        // A build that an earlier rebuilder began may have staged a generation meanwhile, or may while this one is not
+        // known yet to who would tell it.
         drop(myself.send_message(RebuilderMessage::Built));
+        myself.send_after(LOOK_AFTER_START, || RebuilderMessage::Built);
         let Args { shared, workshop } = args;
         Ok(State { shared, workshop, next: None, building: false, builds: 0, to_commit: None, committing: false })
     }
@@ -97,7 +101,7 @@ impl Actor for Rebuilder {
             // It is taken up below, when no build runs.
             RebuilderMessage::Rollback => {}
         }
-        state.start_build(&myself);
+        state.start_build();
         state.start_commit(&myself);
         Ok(())
     }
@@ -117,7 +121,7 @@ impl State {
         next.why = next.why.take().or(why);
     }
 
-    fn start_build(&mut self, myself: &ActorRef<RebuilderMessage>) {
+    fn start_build(&mut self) {
         if self.building {
             return;
         }
@@ -136,11 +140,12 @@ impl State {
         next.task.everything |= self.shared.incomplete.swap(false, Ordering::AcqRel);
         let now = self.shared.clock.now();
         let (first, settled) = (next.first.unwrap_or(now), next.settled.unwrap_or(now));
-        let (shared, workshop, myself) = (Arc::clone(&self.shared), Arc::clone(&self.workshop), myself.clone());
+        let (shared, workshop) = (Arc::clone(&self.shared), Arc::clone(&self.workshop));
         let span = tracing::info_span!("reload", everything = next.task.everything, paths = next.task.paths.len());
         self.workshop.pool().submit(
             BUILD_LANE,
             Box::new(move || {
+                let turn = shared.building.lock();
                 let entered = span.enter();
                 let built = build(&shared, &workshop, &next);
                 let preparing = shared.clock.now();
@@ -148,8 +153,9 @@ impl State {
                 drop(entered);
                 let staged = Staged { built, changes, first, settled, preparing, rescanned: next.why, reply, span };
                 shared.staged.lock().push_back(staged);
-                // A rebuilder that died meanwhile: the next one looks for what is staged when it starts.
-                drop(myself.send_message(RebuilderMessage::Built));
+                drop(turn);
+                // Whoever is the rebuilder now. One that starts looks for what is staged.
+                shared.addresses.rebuilder.hint(RebuilderMessage::Built);
             }),
         );
     }
