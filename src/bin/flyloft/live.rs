@@ -30,7 +30,7 @@ pub struct Building {
     action_cache: Option<PathBuf>,
     /// Let the folder's flyloft.toml run programs on this machine, as you: only where you trust it
     #[arg(long)]
-    allow_commands: bool,
+    pub allow_commands: bool,
 }
 
 /// Starts a runtime over a folder or a bundle, with progress on a terminal.
