@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::{Built, CompactReport, NoProgress, Progress, TreeBuilder};
 use crate::bundle::{Bundle, Committer};
 use crate::error::Result;
+use crate::limits;
 use crate::platform::threads::Pool;
 
 type Open = Box<dyn Fn() -> Result<TreeBuilder> + Send + Sync>;
@@ -98,7 +99,8 @@ impl Workshop {
     /// What the storage says. Readers keep what they see; the next commit tries again.
     pub fn commit(&self, bundle: &Bundle) -> Result<()> {
         let committer = self.builder.lock().as_ref().map(TreeBuilder::committer);
-        committer.map_or(Ok(()), |committer| committer.commit(bundle))
+        // The numbers that the next edits will have are reserved by the way.
+        committer.map_or(Ok(()), |committer| committer.commit_reserving(bundle, limits::GENERATIONS_RESERVED))
     }
 
     /// Remembers what the source files looked like, for a quick next start. Blocks.
