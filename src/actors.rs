@@ -15,6 +15,7 @@ pub mod file_watcher;
 pub mod io_dispatcher;
 pub mod io_worker;
 pub mod predictor;
+mod publishing;
 pub mod rebuilder;
 pub mod roster;
 pub mod supervision;

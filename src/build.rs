@@ -22,7 +22,7 @@ mod unpack;
 pub mod workshop;
 
 pub use self::arena::ArenaStats;
-pub use self::builder::{BuildOptions, Built, NoProgress, Progress, TreeBuilder};
+pub use self::builder::{BuildOptions, Built, Keeper, NoProgress, Progress, TreeBuilder};
 pub use self::compact::{CompactReport, compact};
 pub use self::contents::ContentReader;
 pub use self::pack::{PackReport, pack};

@@ -141,11 +141,17 @@ fn report(trees: &[Tree], shown: &[[Shown; 3]]) {
 
 type Step = (&'static str, fn(&ReloadTimings) -> u64);
 
-const STEPS: [Step; 4] = [
+const STEPS: [Step; 10] = [
     ("settle", |steps| steps.settle_us),
-    ("build", |steps| steps.build_us),
-    ("stage", |steps| steps.stage_us),
-    ("publish", |steps| steps.publish_us),
+    ("queue", |steps| steps.queue_us),
+    ("look", |steps| steps.look_us),
+    ("read", |steps| steps.read_us),
+    ("transform", |steps| steps.transform_us),
+    ("encode", |steps| steps.encode_us),
+    ("tables", |steps| steps.tables_us),
+    ("check", |steps| steps.check_us),
+    ("resident", |steps| steps.resident_us),
+    ("swap", |steps| steps.swap_us),
 ];
 
 fn wall_ns() -> u128 {

@@ -21,8 +21,8 @@ use super::{parallel, stats};
 use crate::bundle::{Bundle, BundleWriter, Committer, Params};
 use crate::config::Layout;
 use crate::error::{Error, Result};
-use crate::event::{BuildFailure, ChangedAsset};
-use crate::ids::AssetPath;
+use crate::event::{BuildFailure, ChangedAsset, ReloadTimings};
+use crate::ids::{AssetPath, ContentHash, Generation};
 use crate::platform::clock::Clock;
 use crate::platform::fs::{FileSystem, WriterLock, is_locked};
 use crate::storage::WriteAt;
@@ -84,10 +84,14 @@ impl Progress for NoProgress {
 pub struct Built {
     /// The staged generation, readable but not durable; `None` when nothing differs.
     pub bundle: Option<Bundle>,
+    /// The generation that it was built upon, and that `changed` differs from; `None` when there was none.
+    pub base: Option<Generation>,
     /// Assets whose content or execute bit differs, in path order.
     pub changed: Vec<ChangedAsset>,
     /// Everything that does not build now, in path order, not only what failed this time.
     pub failures: Vec<BuildFailure>,
+    /// Files that somebody was writing: their last good versions stay until they are looked at again.
+    pub unfinished: BTreeSet<PathBuf>,
     /// What failed before and builds again.
     pub healed: Vec<AssetPath>,
     /// Dependencies on nothing, links that are not followed: of the files that were read this time. What a scan finds
@@ -95,10 +99,16 @@ pub struct Built {
     pub warnings: Vec<String>,
     /// What arenas held while it was built.
     pub arenas: ArenaStats,
-    /// Microseconds of looking, reading and transforming.
-    pub build_us: u64,
-    /// Microseconds of encoding, writing and checking.
-    pub stage_us: u64,
+    /// Where the time went: the steps that are the builder's.
+    pub timings: ReloadTimings,
+}
+
+/// Is shown new contents while their bytes are in memory, so that they need not be read and decoded again.
+pub trait Keeper: Send + Sync {
+    /// `changed` is what differs from the generation before; `bytes` gives the new content of one of them, where it is
+    /// in memory. Called once in a build that changes something; what is kept is for nobody to see before the
+    /// generation is.
+    fn keep<'b>(&self, changed: &[ChangedAsset], bytes: &dyn Fn(&ContentHash) -> Option<&'b [u8]>);
 }
 
 /// Builds generations of one tree into one bundle. Owns the bundle's writer and the lock that makes it the only one.
@@ -120,6 +130,8 @@ pub struct TreeBuilder {
     /// Reads back what small updates wrote.
     checker: Option<ContentReader>,
     tree: Tree,
+    /// Who is shown the new contents of the next build.
+    keeper: Option<Arc<dyn Keeper>>,
     /// What was written did not read back: the staged generation must not be built upon.
     broken: Option<Error>,
     /// Held for as long as the writer lives; declared after it, so that it goes after it.
@@ -185,6 +197,7 @@ impl TreeBuilder {
             dictionaries: Dictionaries::default(),
             checker: None,
             tree,
+            keeper: None,
             broken: None,
             _lock: lock,
         })
@@ -237,6 +250,11 @@ impl TreeBuilder {
             Some(delta) => self.apply(delta, started, &NoProgress),
             None => self.scan(&NoProgress),
         }
+    }
+
+    /// Shows the new contents of what is built next to `keeper`.
+    pub fn show_to(&mut self, keeper: Option<Arc<dyn Keeper>>) {
+        self.keeper = keeper;
     }
 
     /// A builder whose last generation did not read back builds nothing more; opening the bundle again goes back to

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Built, CompactReport, NoProgress, Progress, TreeBuilder};
+use super::{Built, CompactReport, Keeper, NoProgress, Progress, TreeBuilder};
 use crate::bundle::{Bundle, Committer};
 use crate::error::Result;
 use crate::limits;
@@ -67,13 +67,23 @@ impl Workshop {
     /// # Errors
     /// What the builder returns. The next task should then look at everything.
     pub fn build(&self, task: &Task, progress: &dyn Progress) -> Result<Built> {
+        self.build_shown(task, progress, None)
+    }
+
+    /// As [`Workshop::build`], and shows what is new to `keeper`.
+    ///
+    /// # Errors
+    /// As [`Workshop::build`].
+    pub fn build_shown(&self, task: &Task, progress: &dyn Progress, keeper: Option<Arc<dyn Keeper>>) -> Result<Built> {
         let mut slot = self.builder.lock();
         // Taken out while it works: should it panic, the slot stays empty.
         let mut builder = match slot.take() {
             Some(builder) => builder,
             None => (self.open)()?,
         };
+        builder.show_to(keeper);
         let built = if task.everything { builder.scan(progress) } else { builder.update(&task.paths) };
+        builder.show_to(None);
         *slot = builder.is_sound().then_some(builder);
         built
     }
@@ -123,9 +133,9 @@ impl Workshop {
     /// Those of committing, compacting and building. The bundle is as it was when compacting failed.
     pub fn compact(&self) -> Result<Built> {
         let mut slot = self.builder.lock();
+        let newest = slot.as_ref().and_then(|builder| builder.bundle().cloned());
         if let Some(builder) = slot.take() {
-            let newest = builder.bundle().cloned();
-            newest.map_or(Ok(()), |newest| builder.committer().commit(&newest))?;
+            newest.as_ref().map_or(Ok(()), |newest| builder.committer().commit(newest))?;
         }
         let compacted = (self.compact)();
         let mut builder = (self.open)()?;
@@ -134,6 +144,8 @@ impl Workshop {
         let mut built = builder.scan(&NoProgress)?;
         // The file is another, so that there is a generation to publish also when no asset differs.
         built.bundle = builder.bundle().cloned();
+        // Compacting changed no asset.
+        built.base = newest.as_ref().map(Bundle::generation).or(built.base);
         *slot = Some(builder);
         Ok(built)
     }

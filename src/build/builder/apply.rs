@@ -1,7 +1,7 @@
 //! From what may differ to a staged generation: read, transform, compare, stage.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
@@ -14,8 +14,9 @@ use crate::build::config::TreeConfig;
 use crate::build::source::{BEING_WRITTEN, Reader, Source, open_folder};
 use crate::build::stats::Stamp;
 use crate::build::{Progress, graph, parallel};
+use crate::bundle::Bundle;
 use crate::error::{Error, Result};
-use crate::event::BuildFailure;
+use crate::event::{BuildFailure, ReloadTimings};
 use crate::ids::{AssetPath, ContentHash};
 use crate::platform::clock::Clock;
 use crate::platform::fs::{FileKind, FileSystem};
@@ -26,6 +27,7 @@ impl TreeBuilder {
     }
 
     pub(super) fn apply(&mut self, mut delta: Delta, started: Instant, progress: &dyn Progress) -> Result<Built> {
+        let looked_at = self.clock.now();
         let mut failed: Vec<Failed> = Vec::new();
         for failure in delta.failures.drain(..) {
             let path = AssetPath::new(&failure.path).ok();
@@ -48,6 +50,8 @@ impl TreeBuilder {
         // Without a bundle nothing was built from anything yet, nor waits for anything.
         let first = self.bundle().is_none() && self.tree.failures.is_empty();
         let config = std::mem::take(&mut self.tree.config);
+        let mut unfinished: BTreeSet<PathBuf> = BTreeSet::new();
+        let root = self.root.clone();
         let take = |tree: &mut Tree, candidate: &Candidate, read: Result<_, BuildFailure>| {
             match read {
                 Ok(source) => {
@@ -66,11 +70,16 @@ impl TreeBuilder {
                         sources.push(source);
                     }
                 }
-                // Its last good version stays for the moment; that it is closed is a change of its own.
-                Err(failure) if failure.cause == BEING_WRITTEN && (candidate.was.is_some() || !whole) => {}
                 Err(failure) => {
-                    let path = Some(candidate.file.path.clone());
-                    failed.push(Failed { failure, path, inputs: Vec::new() });
+                    let path = candidate.file.path.clone();
+                    let is_open = failure.cause == BEING_WRITTEN;
+                    if is_open {
+                        unfinished.insert(root.join(path.as_str()));
+                    }
+                    // Its last good version stays for the moment; that it is closed is a change of its own.
+                    if !is_open || candidate.was.is_none() && whole {
+                        failed.push(Failed { failure, path: Some(path), inputs: Vec::new() });
+                    }
                 }
             }
         };
@@ -92,6 +101,7 @@ impl TreeBuilder {
         debug_assert!(sources.is_sorted_by(|a, b| a.file.path <= b.file.path), "a tree is scanned in path order");
 
         // Build.
+        let read_at = self.clock.now();
         let made = {
             let reader = self.reader();
             let maker =
@@ -126,7 +136,9 @@ impl TreeBuilder {
             // What was built because of something else no longer fails either.
             places.extend(outputs.iter().map(|output| output.path.as_str().to_owned()));
         }
-        let (bundle, changed) = match self.stage(outputs, sources, &appeared, delta, progress) {
+        let mut timings = ReloadTimings::default();
+        let base = self.bundle().map(Bundle::generation);
+        let (bundle, changed) = match self.stage(outputs, sources, &appeared, delta, &mut timings, progress) {
             Ok(staged) => staged,
             Err(error) => {
                 // The bundle is as it was; what it should have become is looked at again the next time.
@@ -135,16 +147,23 @@ impl TreeBuilder {
                 return Err(error);
             }
         };
+        let us = |from: Instant, to: Instant| to.saturating_duration_since(from).as_micros() as u64;
+        timings.build_us = us(started, built_at);
+        timings.look_us = us(started, looked_at);
+        timings.read_us = us(looked_at, read_at);
+        timings.transform_us = us(read_at, built_at);
+        timings.stage_us = us(built_at, self.clock.now());
         let healed = self.settle_failures(whole, &places, failed);
         Ok(Built {
             bundle,
+            base,
             changed,
             failures: self.failures(),
+            unfinished,
             healed,
             warnings: self.tree.news(warnings, whole),
             arenas: first_arenas.stats() + later_arenas.stats(),
-            build_us: (built_at - started).as_micros() as u64,
-            stage_us: (self.clock.now() - built_at).as_micros() as u64,
+            timings,
         })
     }
 

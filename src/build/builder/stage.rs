@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
+use std::time::Instant;
 
 use super::TreeBuilder;
 use super::delta::Delta;
@@ -14,7 +15,7 @@ use crate::build::source::{Reader, Source, open_folder};
 use crate::build::{Progress, parallel, plan};
 use crate::bundle::{AssetPut, AssetRecord, Bundle, Changes, ContentPut, FrameRef, Laid, Prepared, check_stored};
 use crate::error::{Error, Result};
-use crate::event::ChangedAsset;
+use crate::event::{ChangedAsset, ReloadTimings};
 use crate::ids::{AssetPath, ContentHash};
 use crate::limits;
 use crate::storage::ReadAt;
@@ -35,8 +36,10 @@ impl TreeBuilder {
         sources: Vec<Source<'_>>,
         moved: &BTreeSet<AssetPath>,
         delta: Delta,
+        timings: &mut ReloadTimings,
         progress: &dyn Progress,
     ) -> Result<Staged> {
+        let began = self.clock.now();
         let Delta { gone, put_folders, remove_folders, base, .. } = delta;
         let mut changed = Vec::with_capacity(outputs.len());
         // In the memory that the outputs have.
@@ -94,6 +97,12 @@ impl TreeBuilder {
             (preparation.prepare(changes), laid)
         };
         let (laid, prepared) = (laid?, prepared?);
+        if let Some(keeper) = &self.keeper {
+            let index: HashMap<ContentHash, &Content> =
+                new.contents.iter().map(|content| (content.hash, content)).collect();
+            keeper.keep(&changed, &|hash| index.get(hash)?.in_memory(&sources));
+        }
+        let encoded = self.clock.now();
         let fresh: Vec<(ContentHash, u64)> = new.contents.iter().map(|content| (content.hash, content.len)).collect();
         let beside = !self.options.tolerant && many && self.writer.flush_appends().is_ok();
         let bundle = if beside {
@@ -105,9 +114,14 @@ impl TreeBuilder {
             return Ok((None, Vec::new()));
         }
         self.tree.deferred.clear();
+        let written = self.clock.now();
         if !beside {
             self.validate(&bundle, &fresh, progress)?;
         }
+        let us = |from: Instant, to: Instant| to.saturating_duration_since(from).as_micros() as u64;
+        timings.encode_us = us(began, encoded);
+        timings.tables_us = us(encoded, written);
+        timings.check_us = us(written, self.clock.now());
         Ok((Some(bundle), changed))
     }
 
@@ -437,6 +451,16 @@ struct Content {
     source: usize,
 }
 
+impl Content {
+    /// Its bytes, if they are in memory.
+    fn in_memory<'s>(&'s self, sources: &'s [Source<'_>]) -> Option<&'s [u8]> {
+        match &self.bytes {
+            Some(bytes) => Some(bytes),
+            None => sources.get(self.source)?.bytes.as_deref(),
+        }
+    }
+}
+
 /// The bytes of new contents.
 struct Fresh<'a> {
     contents: &'a [Content],
@@ -479,11 +503,7 @@ fn changed(path: &AssetPath, cause: &str) -> Error {
 
 impl Bytes for Fresh<'_> {
     fn borrow(&self, number: usize) -> Option<&[u8]> {
-        let content = &self.contents[number];
-        match &content.bytes {
-            Some(bytes) => Some(bytes),
-            None => self.sources.get(content.source)?.bytes.as_deref(),
-        }
+        self.contents[number].in_memory(self.sources)
     }
 
     fn read(&self, number: usize, range: Range<u64>, into: &mut Vec<u8>) -> Result<()> {
