@@ -30,7 +30,8 @@ impl AtHand {
         let Some(bundle) = &built.bundle else { return Vec::new() };
         let mut changes: Vec<(AssetId, Option<Asset>)> =
             built.changed.iter().map(|changed| (changed.id, None)).collect();
-        let mut reader = ContentReader::new(bundle);
+        // Made when it is needed, since its decoder is large.
+        let mut reader = None;
         for index in hottest(&self.shared, &built.changed) {
             match self.version(bundle, &built.changed[index], &mut reader) {
                 Ok(asset) => changes[index].1 = asset,
@@ -44,7 +45,12 @@ impl AtHand {
     }
 
     /// The new version of one asset, or `None` when it is gone or the budget has no room for it now.
-    fn version(&self, bundle: &Bundle, changed: &ChangedAsset, reader: &mut ContentReader) -> Result<Option<Asset>> {
+    fn version(
+        &self,
+        bundle: &Bundle,
+        changed: &ChangedAsset,
+        reader: &mut Option<ContentReader>,
+    ) -> Result<Option<Asset>> {
         let shared = &*self.shared;
         let Some(record) = changed.new.map(|_| bundle.asset(changed.id)).transpose()?.flatten() else {
             return Ok(None);
@@ -54,6 +60,7 @@ impl AtHand {
         if let Some(content) = at_hand.or_else(|| shared.table.content(&record.content)) {
             return Ok(Some(named(content)));
         }
+        let reader = reader.get_or_insert_with(|| ContentReader::new(bundle));
         let mut fill = |into: &mut Fill<'_>| reader.content(&record.content, 0..record.len, into);
         Ok(content(shared, changed.id, record.kind, record.content, record.len, &mut fill)?.map(named))
     }
