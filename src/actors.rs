@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 
 pub use roster::{ActorReport, ActorState, Roster};
 
@@ -36,15 +37,15 @@ use crate::event::{BuildFailure, Event};
 use crate::ids::{AssetId, AssetKind, AssetPath};
 use crate::messages::work::ReadToken;
 use crate::messages::{Address, CacheManagerMessage, DecompressorMessage, DispatcherMessage, EvictorMessage};
-use crate::messages::{FileWatcherMessage, IoWorkerMessage, PredictorMessage, RebuilderMessage, Staged};
+use crate::messages::{FileWatcherMessage, IoWorkerMessage, PredictorMessage, RebuilderMessage, Rollback, Staged};
 use crate::platform::clock::Clock;
 use crate::platform::io::Driver;
 use crate::platform::numa::Nodes;
 use crate::platform::random::Random;
 use crate::platform::threads::{Pool, Threads};
 use crate::platform::watch::Watch;
-use crate::residency::{Budget, Generations, Ledger, Reaper, ResidentTable};
-use crate::telemetry::{Events, Metrics};
+use crate::residency::{Budget, Followers, Generations, Ledger, Reaper, ResidentTable, Values};
+use crate::telemetry::{Events, Metrics, Reloads};
 
 /// Where each actor can be reached. Published by the supervisors.
 #[derive(Clone)]
@@ -103,6 +104,14 @@ pub struct Shared {
     pub random: Arc<dyn Random>,
     /// What memory may be charged.
     pub budget: Arc<Budget>,
+    /// What was decoded from what is resident, by type.
+    pub values: Arc<Values>,
+    /// Who follows an asset through reloads.
+    pub followers: Followers,
+    /// Publications on their way to callbacks.
+    pub reloads: Reloads,
+    /// The actors' thread, for tasks that are no actor's.
+    pub handle: Handle,
     /// What is resident.
     pub table: Arc<ResidentTable>,
     /// The generations that somebody can still see.
@@ -125,6 +134,8 @@ pub struct Shared {
     pub tables: Mutex<PreparedTables>,
     /// What is built and not yet published, oldest first.
     pub staged: Mutex<VecDeque<Staged>>,
+    /// Generations that are to be gone back to, the first asked for first.
+    pub rollbacks: Mutex<VecDeque<Rollback>>,
     /// A build failed half way: the next one looks at everything.
     pub incomplete: AtomicBool,
     /// How threads are started.
@@ -151,6 +162,16 @@ impl Shared {
     /// A stage came up: whatever was held back for it may go on.
     pub fn stage_up(&self) {
         self.addresses.dispatcher.hint(DispatcherMessage::Ready);
+    }
+
+    /// Asks the evictor for room, of this kind when one is named; while it is parked, makes it here. Nobody says how
+    /// much came of it but the budget.
+    pub fn make_room(&self, bytes: u64, kind: Option<AssetKind>) {
+        let make_room = EvictorMessage::MakeRoom { bytes, kind };
+        if self.addresses.evictor.cast(make_room).is_err() && self.roster.is_parked("evictor") {
+            // Serving goes on without the evictor: the oldest go, by the same policy, from a fresh start.
+            eviction::make_room(self, bytes, kind);
+        }
     }
 
     /// Where an asset that the calling thread asks for is to be in memory, if that matters.

@@ -25,9 +25,9 @@ use crate::platform::random::{Random, SystemRandom};
 use crate::platform::threads::{Core, OsThreads, Pool, Threads};
 use crate::platform::topology::Topology;
 use crate::platform::watch::{OsWatch, Watch};
-use crate::residency::{Generations, Ledger, Reaper, ResidentTable};
+use crate::residency::{Followers, Generations, Ledger, Reaper, ResidentTable};
 use crate::runtime::Runtime;
-use crate::telemetry::{Events, Metrics};
+use crate::telemetry::{Events, Metrics, Reloads};
 
 /// The name of the bundle in a store.
 const STORE_BUNDLE: &str = "tree.loft";
@@ -43,7 +43,9 @@ enum Source {
 pub struct RuntimeBuilder {
     source: Option<Source>,
     config: RuntimeConfig,
-    transforms: Vec<Arc<dyn Transform>>,
+    registry: TransformRegistry,
+    /// The first transform that was refused: told when it starts.
+    refused: Option<Error>,
     progress: Option<Arc<dyn Progress + Send>>,
     faults: Option<Arc<dyn Faults>>,
     fs: Arc<dyn FileSystem>,
@@ -59,7 +61,8 @@ impl Default for RuntimeBuilder {
         Self {
             source: None,
             config: RuntimeConfig::default(),
-            transforms: Vec::new(),
+            registry: TransformRegistry::with_builtins(),
+            refused: None,
             progress: None,
             faults: None,
             fs: Arc::new(OsFileSystem),
@@ -103,6 +106,13 @@ impl RuntimeBuilder {
         self
     }
 
+    /// How many generations stay loadable besides the one that readers see, for [`Runtime::snapshot_of`] and
+    /// [`Runtime::rollback`]. Default none.
+    pub fn retain_generations(mut self, generations: usize) -> Self {
+        self.config.retain_generations = generations;
+        self
+    }
+
     /// The folder of the store. Default: one for the tree in the user's cache folder.
     pub fn store(mut self, folder: impl AsRef<Path>) -> Self {
         self.config.store = Some(folder.as_ref().to_owned());
@@ -121,9 +131,12 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Adds a transform of the program's own, to be chosen by name in flyloft.toml.
-    pub fn transform(mut self, transform: Arc<dyn Transform>) -> Self {
-        self.transforms.push(transform);
+    /// Adds a transform of the program's own, to be chosen by name in flyloft.toml. One whose name is taken, or is none,
+    /// is refused when the runtime starts.
+    pub fn transform<T: Transform>(mut self, transform: T) -> Self {
+        if let Err(error) = self.registry.register(transform) {
+            self.refused.get_or_insert(error);
+        }
         self
     }
 
@@ -204,6 +217,7 @@ impl RuntimeBuilder {
 
     fn prepare(mut self) -> Result<(Arc<Shared>, Core, String)> {
         self.config.validate()?;
+        self.refused.take().map_or(Ok(()), Err)?;
         if cfg!(panic = "abort") {
             tracing::warn!(
                 "built with panic = \"abort\": a panic ends the process, and supervision cannot restart anything"
@@ -233,12 +247,17 @@ impl RuntimeBuilder {
         let config = self.config;
         let budget = machine.budget(&config, heaps);
         let generations = Generations::new(bundle);
+        generations.retain(config.retain_generations);
         let table = Arc::new(ResidentTable::new(&generations, self.random.next_u64()));
         let shared = Arc::new(Shared {
             reaper: Arc::new(
                 Reaper::start(threads, &budget).map_err(|error| Error::io("start the thread", "reaper", error))?,
             ),
             ledger: Ledger::new(Arc::clone(&table), config.open_requests_max),
+            values: Arc::default(),
+            followers: Followers::default(),
+            reloads: Reloads::default(),
+            handle: core.handle(),
             table,
             addresses: Addresses::new(drivers.len()),
             clock: self.clock,
@@ -256,6 +275,7 @@ impl RuntimeBuilder {
             metrics: Arc::new(Metrics::default()),
             failures: Mutex::new(failures(built.as_ref())),
             staged: Mutex::default(),
+            rollbacks: Mutex::default(),
             tables: Mutex::new(tables),
             residents: Mutex::default(),
             incomplete: AtomicBool::new(false),
@@ -285,15 +305,11 @@ impl RuntimeBuilder {
             None => default_store(&absolute)?,
         };
         self.fs.create_dir_all(&store).map_err(|error| Error::io("create", &store, error))?;
-        let mut registry = TransformRegistry::with_builtins();
-        for transform in &self.transforms {
-            registry.register(Arc::clone(transform))?;
-        }
         let options = BuildOptions {
             layout: self.config.layout,
             threads: self.config.build_threads,
             tolerant: true,
-            registry: Arc::new(registry),
+            registry: Arc::new(self.registry.clone()),
             ..BuildOptions::default()
         };
         let (fs, clock, tree) = (Arc::clone(&self.fs), Arc::clone(&self.clock), absolute.clone());
@@ -318,8 +334,7 @@ impl RuntimeBuilder {
         }
         let Some((bundle, _)) = workshop.newest() else {
             let path = root.display().to_string();
-            let cause = "the directory holds nothing that can be served".into();
-            return Err(Error::Build { path, line: None, transform: "scan".into(), cause });
+            return Err(Error::build(path, "scan", "the directory holds nothing that can be served"));
         };
         workshop.commit(&bundle)?;
         workshop.save_stats()?;
@@ -335,6 +350,8 @@ fn connect(shared: &Arc<Shared>) {
     shared.budget.on_release(Box::new(move || dispatcher.hint(DispatcherMessage::RoomMade)));
     let dispatcher = shared.addresses.dispatcher.clone();
     shared.budget.on_io_release(Box::new(move || dispatcher.hint(DispatcherMessage::Credit)));
+    let values = Arc::clone(&shared.values);
+    shared.budget.on_value_release(Box::new(move || values.room_made()));
     // Versions that only an ended generation could see go when it ends.
     let (table, generations) = (Arc::downgrade(&shared.table), Arc::downgrade(&shared.generations));
     shared.generations.on_end(Box::new(move || {

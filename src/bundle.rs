@@ -38,7 +38,10 @@ pub use commit::Committer;
 pub use locate::Found;
 pub use reader::Bundle;
 pub use stage::{AssetPut, Changes, ContentPut, Laid};
-pub use values::{AssetRecord, BuildRecord, BundleInfo, Codec, ContentRecord, Dependency, FrameRef, Piece, Placement};
+pub use values::{
+    AssetRecord, BuildInput, BuildRecord, BuildStep, BundleInfo, Codec, ContentRecord, Dependency, FrameRef,
+};
+pub use values::{Piece, Placement};
 pub use verify::{Finding, Verified};
 pub use writer::{BundleWriter, Params, Preparation, Prepared};
 

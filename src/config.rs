@@ -159,18 +159,52 @@ pub struct TablesConfig {
 
 /// When a change set is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SettleConfig {
     /// While events keep coming the set stays open until this much quiet. Default 5 ms.
     pub quiet: Duration,
     /// The longest that a set stays open. Default 100 ms.
     pub open_max: Duration,
+    /// How long a file that was not there before waits for more when it is written, since it may be a temporary that is
+    /// about to be renamed. Default 1 ms.
+    pub fresh: Duration,
+    /// How long a write that is not finished waits for more of it, and a name that stands for nothing for a file that
+    /// takes its place. Default 20 ms.
+    pub unfinished: Duration,
+    /// The longest that these hold a set open. Default 100 ms.
+    pub unfinished_max: Duration,
     /// The longest that a version control's lock holds a set open. Default 2 s.
     pub lock_max: Duration,
 }
 
 impl Default for SettleConfig {
     fn default() -> Self {
-        Self { quiet: Duration::from_millis(5), open_max: Duration::from_millis(100), lock_max: Duration::from_secs(2) }
+        Self {
+            quiet: Duration::from_millis(5),
+            open_max: Duration::from_millis(100),
+            fresh: Duration::from_millis(1),
+            unfinished: Duration::from_millis(20),
+            unfinished_max: Duration::from_millis(100),
+            lock_max: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Whether a watched tree is also looked at from time to time. Looking costs what finding out about every file of the
+/// tree costs, and nothing is read or published unless something differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PollConfig {
+    /// How often the tree is looked at where the operating system does not tell of all changes: on file systems that
+    /// others may change, and where it has no more watches. `None`: never. Default 2 s.
+    pub period: Option<Duration>,
+    /// Whether it is looked at that often also where the operating system tells of everything. Default `false`.
+    pub always: bool,
+}
+
+impl Default for PollConfig {
+    fn default() -> Self {
+        Self { period: Some(Duration::from_secs(2)), always: false }
     }
 }
 
@@ -215,12 +249,27 @@ pub struct RuntimeConfig {
     pub watch: bool,
     /// When a change set is complete.
     pub settle: SettleConfig,
+    /// How many generations stay loadable besides the one that readers see, and can be gone back to; at most 256. What is
+    /// resident of them alone is evicted as anything else is. Default 0.
+    #[serde(default)]
+    pub retain_generations: usize,
+    /// How long a publication waits for values that a program watches to be decoded; those that take longer are replaced
+    /// after it. At most 10 s. Default 20 ms.
+    #[serde(default = "watched_wait")]
+    pub watched_wait: Duration,
+    /// Whether a watched directory is also looked at from time to time.
+    #[serde(default)]
+    pub poll: PollConfig,
     /// The layout of a store's bundle. Default [`Layout::Access`].
     pub layout: Layout,
     /// The folder of the served tree's store; `None` for one in the user's cache folder. Default `None`.
     pub store: Option<PathBuf>,
     /// Requests that may be open at once. Default and bound 4,194,304.
     pub open_requests_max: usize,
+}
+
+fn watched_wait() -> Duration {
+    Duration::from_millis(20)
 }
 
 impl Default for RuntimeConfig {
@@ -244,6 +293,9 @@ impl Default for RuntimeConfig {
             prefetch_dependencies: true,
             watch: false,
             settle: SettleConfig::default(),
+            retain_generations: 0,
+            watched_wait: watched_wait(),
+            poll: PollConfig::default(),
             layout: Layout::default(),
             store: None,
             open_requests_max: limits::OPEN_REQUESTS_MAX,
@@ -321,8 +373,28 @@ impl RuntimeConfig {
         if self.settle.open_max > Duration::from_secs(60) {
             return Err(Error::config("settle.open_max", "it is longer than 60 s"));
         }
+        if self.settle.fresh > self.settle.open_max {
+            return Err(Error::config("settle.fresh", "it is longer than settle.open_max"));
+        }
+        if self.settle.unfinished > self.settle.unfinished_max {
+            return Err(Error::config("settle.unfinished", "it is longer than settle.unfinished_max"));
+        }
+        if self.settle.unfinished_max > Duration::from_secs(60) {
+            return Err(Error::config("settle.unfinished_max", "it is longer than 60 s"));
+        }
         if self.settle.lock_max > Duration::from_secs(600) {
             return Err(Error::config("settle.lock_max", "it is longer than 600 s"));
+        }
+        within("retain_generations", self.retain_generations, 0, limits::GENERATIONS_RETAINED_MAX)?;
+        if self.watched_wait > Duration::from_secs(10) {
+            return Err(Error::config("watched_wait", "it is longer than 10 s"));
+        }
+        let period = Duration::from_millis(50)..=Duration::from_secs(86_400);
+        if self.poll.period.is_some_and(|asked| !period.contains(&asked)) {
+            return Err(Error::config("poll.period", "it is not within 50 ms to a day"));
+        }
+        if self.poll.always && self.poll.period.is_none() {
+            return Err(Error::config("poll.always", "poll.period is none: say how often"));
         }
         if self.memory_wait.is_zero() {
             return Err(Error::config("memory_wait", "it is zero: no load could ever wait for an eviction"));
@@ -361,7 +433,14 @@ mod tests {
         check("tables.lock", |config| (config.mapping, config.tables.lock) = (false, true));
         check("settle.quiet", |config| config.settle.quiet = Duration::from_secs(1));
         check("settle.open_max", |config| config.settle.open_max = Duration::from_secs(61));
+        check("settle.fresh", |config| config.settle.fresh = Duration::from_secs(1));
+        check("settle.unfinished", |config| config.settle.unfinished = Duration::from_secs(1));
+        check("settle.unfinished_max", |config| config.settle.unfinished_max = Duration::from_secs(61));
+        check("poll.period", |config| config.poll.period = Some(Duration::ZERO));
+        check("poll.always", |config| (config.poll.period, config.poll.always) = (None, true));
         check("settle.lock_max", |config| config.settle.lock_max = Duration::from_secs(601));
+        check("retain_generations", |config| config.retain_generations = 257);
+        check("watched_wait", |config| config.watched_wait = Duration::from_secs(11));
         check("memory_wait", |config| config.memory_wait = Duration::ZERO);
         check("deadline", |config| config.deadline = Some(Duration::ZERO));
     }

@@ -38,6 +38,14 @@ pub enum Error {
         /// Where it was looked for.
         generation: Generation,
     },
+    /// A generation that is not kept, or cannot be gone back to any more.
+    #[error("generation {generation} is not to be had: {why}")]
+    NotRetained {
+        /// Which.
+        generation: Generation,
+        /// Why not, and which are kept.
+        why: String,
+    },
     /// Bytes that do not match what the table of contents says, or a structure that contradicts itself.
     #[error("{file}: corrupt: {what}; run `flyloft verify` to see what is damaged, then pack it again")]
     Corrupt {
@@ -116,15 +124,27 @@ pub enum Error {
         cause: String,
     },
     /// A source file that does not build.
-    #[error("{path}{}: {transform}: {cause}", Line(*line))]
+    #[error("{path}{}: {transform}: {cause}", Place(*line, *column))]
     Build {
         /// The source file, as an asset path or as the operating system names it.
         path: String,
         /// The line, where known.
         line: Option<u32>,
+        /// The column in that line, where known, in characters from 1.
+        column: Option<u32>,
         /// The step that failed: "scan", "read", a transform's name.
         transform: String,
         /// Why.
+        cause: String,
+    },
+    /// Bytes that cannot be decoded as what they are asked for.
+    #[error("{path}: cannot be decoded as {type_name}: {cause}")]
+    Decode {
+        /// The asset.
+        path: AssetPath,
+        /// The type that was asked for.
+        type_name: &'static str,
+        /// Why: what the decoder returned, or its panic.
         cause: String,
     },
     /// A configuration value that cannot be used.
@@ -176,6 +196,11 @@ impl Error {
         Self::Io { what: what.into(), path: path.as_ref().to_owned(), source: Arc::new(source) }
     }
 
+    /// A failure to build the file `path` in the step `transform`, at no place in it.
+    pub fn build(path: impl Into<String>, transform: impl Into<String>, cause: impl Into<String>) -> Self {
+        Self::Build { path: path.into(), line: None, column: None, transform: transform.into(), cause: cause.into() }
+    }
+
     /// A configuration error.
     pub fn config(field: impl Into<String>, why: impl Into<String>) -> Self {
         Self::Config { field: field.into(), why: why.into() }
@@ -214,11 +239,14 @@ impl fmt::Display for List<'_> {
     }
 }
 
-struct Line(Option<u32>);
+/// `:LINE:COLUMN` as far as they are known.
+struct Place(Option<u32>, Option<u32>);
 
-impl fmt::Display for Line {
+impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.map_or(Ok(()), |line| write!(f, ":{line}"))
+        let Some(line) = self.0 else { return Ok(()) };
+        write!(f, ":{line}")?;
+        self.1.map_or(Ok(()), |column| write!(f, ":{column}"))
     }
 }
 
@@ -248,8 +276,6 @@ mod tests {
         };
         let text = error.to_string();
         assert!(!text.contains('\n') && text.contains("b.png (15 bytes)") && text.contains("5s"), "{text}");
-        let error =
-            Error::Build { path: "a.json".into(), line: Some(3), transform: "minify-json".into(), cause: "x".into() };
-        assert_eq!(error.to_string(), "a.json:3: minify-json: x");
+        assert_eq!(Error::build("a.json", "minify-json", "x").to_string(), "a.json: minify-json: x");
     }
 }

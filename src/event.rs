@@ -20,6 +20,8 @@ pub enum Event {
     },
     /// A source file does not build. Its last good version stays.
     BuildFailed(BuildFailure),
+    /// Bytes that cannot be decoded as what a program watches. Its last good value stays.
+    DecodeFailed(DecodeFailure),
     /// A source file that failed builds again.
     Healed {
         /// The file.
@@ -141,8 +143,31 @@ pub struct BuildFailure {
     pub path: String,
     /// The line, where known.
     pub line: Option<u32>,
+    /// The column in that line, where known, in characters from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<u32>,
     /// The step that failed: "scan", "read", a transform's name.
     pub transform: String,
     /// Why.
     pub cause: String,
+}
+
+/// A failure to decode the new bytes of an asset that a program watches as a value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecodeFailure {
+    /// The asset.
+    pub path: AssetPath,
+    /// The type it is watched as.
+    pub type_name: String,
+    /// The generation that has the bytes.
+    pub generation: Generation,
+    /// Why.
+    pub cause: String,
+}
+
+impl BuildFailure {
+    /// A failure of the step `transform`, at no place in the file.
+    pub fn new(path: impl Into<String>, transform: impl Into<String>, cause: impl Into<String>) -> Self {
+        Self { path: path.into(), line: None, column: None, transform: transform.into(), cause: cause.into() }
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Everything here is a small value. Nothing here touches a file, a clock or a thread.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -92,6 +93,27 @@ impl AssetPath {
         self.0.rsplit_once('/').map_or("", |(folder, _)| folder)
     }
 
+    /// The path of an asset that is made beside this one: `scene.gltf` with the label `mesh/0` is `scene.gltf#mesh/0`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidPath`] when the label is none: it has parts as a path has, and no `#`.
+    pub fn labelled(&self, label: &str) -> Result<AssetPath, Error> {
+        AssetPath::new(label)?;
+        if label.contains('#') {
+            let path = label.chars().take(200).collect();
+            return Err(Error::InvalidPath { path, why: "it contains a '#', and a label has none" });
+        }
+        AssetPath::new(&format!("{self}#{label}"))
+    }
+
+    /// The path before the last `#` and what stands behind it, where there is one: what the source and the label are if
+    /// the asset was made beside another one. A file may have such a name too.
+    pub fn source_and_label(&self) -> Option<(AssetPath, &str)> {
+        let (source, label) = self.0.rsplit_once('#')?;
+        AssetPath::new(label).ok()?;
+        AssetPath::new(source).ok().map(|source| (source, label))
+    }
+
     /// Resolves a reference written inside this asset, such as `../css/site.css`, against its folder.
     /// A leading `/` stands for the top of the tree. `None` when the reference leaves the tree or is not a path.
     pub fn resolve(&self, reference: &str) -> Option<AssetPath> {
@@ -110,6 +132,13 @@ impl AssetPath {
             }
         }
         AssetPath::new(&parts.join("/")).ok()
+    }
+}
+
+/// Ordered and hashed as its text is.
+impl Borrow<str> for AssetPath {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 
@@ -313,7 +342,7 @@ impl fmt::Display for AssetKind {
 }
 
 /// BLAKE3 of uncompressed bytes: identity survives recompression.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContentHash(pub [u8; 32]);
 
 impl ContentHash {
@@ -448,6 +477,18 @@ mod tests {
         assert_eq!(resolve("./a/./b").as_deref(), Some("docs/guide/a/b"));
         assert_eq!(resolve("../../../x"), None);
         assert_eq!(resolve(""), Some("docs/guide".into()));
+    }
+
+    #[test]
+    fn a_label_is_a_path_behind_a_hash_sign() {
+        let scene = AssetPath::new("a/scene.gltf").unwrap();
+        let mesh = scene.labelled("mesh/0").unwrap();
+        assert_eq!(mesh.as_str(), "a/scene.gltf#mesh/0");
+        assert_eq!(mesh.source_and_label(), Some((scene.clone(), "mesh/0")));
+        assert_eq!(scene.source_and_label(), None);
+        for bad in ["", "a#b", "/a", "a/", "../a", "a//b"] {
+            assert!(scene.labelled(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

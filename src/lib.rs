@@ -18,7 +18,8 @@
 //! ```
 //!
 //! - [`Runtime`] is what a program holds; [`Snapshot`] is one generation of the tree, [`Asset`] a handle to resident
-//!   bytes, [`AssetReader`] a stream for what is larger than memory.
+//!   bytes, [`AssetReader`] a stream for what is larger than memory, [`Typed`] a handle to a decoded value,
+//!   [`Watched`] one that follows reloads.
 //! - [`build`] packs trees, [`bundle`] reads and writes the file format.
 //! - `serve` (a feature, on by default) is the HTTP face.
 //!
@@ -52,3 +53,4 @@ pub use event::Event;
 pub use ids::{AssetId, AssetKind, AssetPath, ContentHash, Generation, Origin, Priority};
 pub use residency::Asset;
 pub use runtime::{AssetReader, Load, LoadMany, Request, Runtime, ShutdownReport, Snapshot};
+pub use runtime::{Decode, DecodeContext, DecodeError, Json, LoadAs, Newest, Postcard, ReloadCallback, Typed, Watched};

@@ -46,6 +46,13 @@ pub const STORED_BYTES_MAX: u64 = 64 << 20;
 pub const EVENTS_BEHIND_MAX: usize = 1024;
 /// Largest bundle that is put into memory whole when its tables are asked for ahead; of a larger one the tables alone are.
 pub const POPULATE_BYTES_MAX: u64 = 100 << 20;
+/// Most generations that are kept besides the one that readers see.
+pub const GENERATIONS_RETAINED_MAX: usize = 256;
+/// While older generations are kept a store compacts itself only when dead bytes, theirs among them, exceed the live ones
+/// so many times: they cannot be gone back to after it.
+pub const COMPACT_RETAINED_TIMES: u64 = 4;
+/// Labelled assets that are made beside one source at most.
+pub const LABELS_MAX: usize = 1 << 16;
 /// Generation numbers reserved ahead at once, durably, before the first of them is shown to a reader.
 pub const GENERATIONS_RESERVED: u64 = 1024;
 

@@ -24,5 +24,5 @@ pub use file_watcher::FileWatcherMessage;
 pub use io_dispatcher::{DispatcherMessage, Lookup, Prefetch};
 pub use io_worker::IoWorkerMessage;
 pub use predictor::{Loaded, PredictorMessage, Uses};
-pub use rebuilder::{ChangeSet, Publication, RebuilderMessage, Staged, StagedTimes};
+pub use rebuilder::{ChangeSet, Publication, RebuilderMessage, Rollback, Staged, StagedTimes};
 pub use supervisor::SupervisorMessage;

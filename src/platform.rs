@@ -20,4 +20,5 @@ pub mod numa;
 pub mod random;
 pub mod threads;
 pub mod topology;
+pub mod version_control;
 pub mod watch;

@@ -3,6 +3,7 @@
 //! - [`Budget`] decides who may have memory; [`Content`] and [`Chunk`] are memory with its charge; [`Reaper`] frees
 //!   what is large.
 //! - [`ResidentTable`] finds resident [`Asset`]s by id, in the generation that [`Generations`] says readers see.
+//! - [`Values`] knows what was decoded from contents, by type; the values themselves are kept beside the bytes.
 //! - [`Ledger`] holds every request that is not answered yet. Actors do the work; the ledger knows what is owed.
 //!
 //! Invariant 5: all of it outlives every actor. What an actor holds of it (a [`Charge`], a [`Lease`]) gives itself back
@@ -11,20 +12,24 @@
 pub mod asset;
 pub mod budget;
 pub mod content;
+pub mod followers;
 pub mod generations;
 pub mod ledger;
 pub mod reaper;
 pub mod table;
+pub mod typed;
 
 pub use asset::{Asset, Name};
 pub use budget::{Budget, BudgetStats, Charge, IoCharge, Shortfall};
 pub use content::{Chunk, Content, ContentBuilder};
+pub use followers::Followers;
 pub use generations::{Generations, Live};
 pub use ledger::{
     Answer, Ask, Change, Joined, Key, Lease, Ledger, LedgerStats, Located, Merge, Ticket, Wakers, Want, Working,
 };
 pub use reaper::Reaper;
 pub use table::{Candidate, ResidentTable, TableStats};
+pub use typed::{Flight, Value, ValueStats, Values, Waiting, Wanted};
 
 mod hold;
 #[cfg(test)]

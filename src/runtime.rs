@@ -3,11 +3,15 @@
 //! Everything here is a thin face over the resident table (hits) and the ledger (misses). Its futures are not tied to
 //! an executor: they wake by the waker they were polled with.
 
+mod callback;
 mod load;
 mod many;
 mod reader;
+mod rollback;
 mod snapshot;
 mod status;
+mod typed;
+mod watched;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -17,19 +21,22 @@ use parking_lot::Mutex;
 use ractor::{Actor, ActorRef};
 
 pub use crate::actors::{ActorReport, ActorState};
+pub use callback::ReloadCallback;
 pub use load::{Load, Request};
 pub use many::{Completions, LoadMany};
 pub use reader::{AssetReader, Chunks};
 pub use snapshot::Snapshot;
 pub use status::{EngineStatus, Health, ShutdownReport, Stats, Status};
+pub use typed::{Decode, DecodeContext, DecodeError, Json, LoadAs, Postcard, Typed};
+pub use watched::{Newest, Watched};
 
 use crate::actors::Shared;
 use crate::actors::supervision::supervisor::{self, Supervisor};
 use crate::actors::supervision::tree::TREE;
 use crate::builder::RuntimeBuilder;
 use crate::error::{Error, Result};
-use crate::event::Event;
-use crate::ids::{AssetId, Priority};
+use crate::event::{Event, Published};
+use crate::ids::{AssetId, AssetPath, Priority};
 use crate::messages::SupervisorMessage;
 use crate::platform::affinity::CpuSet;
 use crate::platform::threads::{Core, Pool};
@@ -155,6 +162,65 @@ impl Runtime {
     /// Dropping the future cancels the load, unless someone else waits for it too.
     pub fn load(&self, path: impl AsRef<str>) -> Load {
         self.request(path).send()
+    }
+
+    /// Loads the asset at medium priority and decodes it: once for each content, whoever asks. Answered at once when the
+    /// value is there. Dropping the future cancels it, unless someone else waits for it too.
+    ///
+    /// ```
+    /// # async fn example(runtime: &flyloft::Runtime) -> flyloft::Result<()> {
+    /// let page = runtime.load_as::<String>("pages/index.html").await?;
+    /// println!("{} lines of generation {}", page.lines().count(), page.generation());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn load_as<T: Decode>(&self, path: impl AsRef<str>) -> LoadAs<T> {
+        match self.get_as(path.as_ref()) {
+            Some(typed) => LoadAs::ready(typed),
+            None => LoadAs::after(Arc::clone(self.shared()), self.load(path)),
+        }
+    }
+
+    /// The decoded asset, if it is resident in the current generation and was decoded as this type: no lock, no
+    /// allocation, no waiting.
+    ///
+    /// ```
+    /// # fn example(runtime: &flyloft::Runtime) {
+    /// let title = runtime.get_as::<serde_json::Value>("site.json").map(|site| site["title"].to_string());
+    /// # }
+    /// ```
+    #[inline]
+    pub fn get_as<T: Decode>(&self, path: impl AsRef<str>) -> Option<Typed<T>> {
+        typed::resident(self.shared(), AssetId::of_path(path.as_ref()), self.shared().table.current())
+    }
+
+    /// The decoded asset, followed: what it gives is always the newest good one.
+    ///
+    /// # Errors
+    /// Those of [`Runtime::load_as`], when there is no good one to begin with.
+    pub async fn watched<T: Decode>(&self, path: impl AsRef<str>) -> Result<Watched<T>> {
+        Watched::new(Arc::clone(self.shared()), AssetPath::new(path.as_ref())?).await
+    }
+
+    /// Has `call` called for each publication from now on, one after the other, on a thread of its own, until what this
+    /// gives is dropped. A panic of it is caught. One that falls far behind is told of several publications as of one.
+    ///
+    /// ```
+    /// # fn example(runtime: &flyloft::Runtime) -> flyloft::Result<()> {
+    /// let callback = runtime.on_reload(|published| {
+    ///     for asset in &published.changed {
+    ///         println!("{} in generation {}", asset.path, published.generation);
+    ///     }
+    /// })?;
+    /// # drop(callback);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the thread cannot be started.
+    pub fn on_reload(&self, call: impl Fn(&Published) + Send + Sync + 'static) -> Result<ReloadCallback> {
+        callback::start(self.shared(), Box::new(call))
     }
 
     /// A load with a priority, a deadline or dependencies.
@@ -349,6 +415,8 @@ impl Inner {
             workshop.close();
         }
         self.core.stop();
+        self.shared.followers.end();
+        self.shared.reloads.close();
         self.shared.reaper.stop();
         committed
     }

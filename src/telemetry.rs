@@ -6,7 +6,9 @@
 pub mod events;
 pub mod histogram;
 pub mod metrics;
+pub mod reloads;
 
 pub use events::{Events, Subscription};
 pub use histogram::{Histogram, Quantiles};
 pub use metrics::{Counter, Metrics, MetricsReport};
+pub use reloads::{ReloadQueue, Reloads};

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use flyloft::bundle::{
-    AssetPut, BuildRecord, Bundle, BundleWriter, Changes, Codec, ContentPut, Decoder, EncodedFrame, Params,
-    check_stored,
+    AssetPut, BuildInput, BuildRecord, BuildStep, Bundle, BundleWriter, Changes, Codec, ContentPut, Decoder,
+    EncodedFrame, Params, check_stored,
 };
 use flyloft::config::Layout;
 use flyloft::platform::fs::{FileSystem, OsFileSystem};
@@ -86,11 +86,20 @@ fn write(path: &Path) {
     let mut run = put("run.sh", new(&html[3..20], vec![(lz4, 3, 17)]), &[]);
     run.executable = true;
     run.build = Some(BuildRecord {
-        transform: "cut".into(),
-        version: 3,
-        parameters: [9; 32],
+        steps: vec![
+            BuildStep { transform: "cut".into(), version: 3, parameters: [9; 32] },
+            BuildStep { transform: "trim".into(), version: 1, parameters: [0; 32] },
+        ],
         source: ContentHash::of(&html),
-        inputs: vec![(self::path("docs/index.html"), Some(ContentHash::of(&html))), (self::path("cut.toml"), None)],
+        inputs: vec![
+            BuildInput::Read { path: self::path("cut.toml"), hash: None },
+            BuildInput::Read { path: self::path("docs/index.html"), hash: Some(ContentHash::of(&html)) },
+            BuildInput::Exists { path: self::path("docs/copy.html"), exists: true },
+            BuildInput::Exists { path: self::path("docs/none.html"), exists: false },
+            BuildInput::Listed { folder: None, names: ContentHash::of(b"names") },
+            BuildInput::Listed { folder: Some(self::path("docs")), names: ContentHash::of(b"more names") },
+        ],
+        labels: vec!["head".into(), "part/0".into()],
     });
     let first = writer
         .stage(Changes {
@@ -154,7 +163,8 @@ fn the_golden_file_is_read_as_it_was_written() {
     assert_eq!(bundle.dependencies(path("scene.gltf").id()).unwrap().len(), 70);
     let run = bundle.find(&path("run.sh")).unwrap().unwrap();
     assert!(run.executable);
-    assert_eq!(bundle.build_record(run.id).unwrap().unwrap().inputs.len(), 2);
+    let built = bundle.build_record(run.id).unwrap().unwrap();
+    assert_eq!((built.steps.len(), built.inputs.len(), built.labels), (2, 6, vec!["head".into(), "part/0".into()]));
     assert_eq!(&*bundle.dictionary(1).unwrap(), b"a dictionary that no frame uses");
     assert_eq!(bundle.section(*b"NOTE").unwrap().unwrap(), b"a section that a reader may skip");
     assert_eq!(bundle.verify(&mut |finding| panic!("{finding}")).unwrap().findings, 0);

@@ -213,7 +213,6 @@ fn say(line: &str) {
 }
 
 /// What came of one child.
-#[derive(Default)]
 struct Told {
     seen: BTreeMap<Generation, Seen>,
     durable: Generation,
@@ -227,7 +226,7 @@ fn each_step(tree: &Tree, at: &str) -> Told {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "the_process_that_dies", "--nocapture", "--test-threads=1"]).env(PART, part);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut told = Told::default();
+    let mut told = Told { seen: BTreeMap::new(), durable: Generation(0), steps: None };
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         let line = line.unwrap();
         match line.split('\t').collect::<Vec<_>>()[..] {

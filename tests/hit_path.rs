@@ -10,6 +10,7 @@ use flyloft::config::Layout as BundleLayout;
 use flyloft::platform::clock::{Clock, SystemClock};
 use flyloft::platform::fs::{FileSystem, OsFileSystem};
 use flyloft::residency::{Ask, Asset, Budget, Content, Generations, Key, Ledger, Name, ResidentTable, Ticket, Want};
+use flyloft::residency::{Value, Values, Wanted};
 use flyloft::{AssetId, AssetKind, AssetPath, ContentHash, Error, Generation};
 
 fn generations() -> Arc<Generations> {
@@ -33,6 +34,32 @@ fn admit(table: &ResidentTable, budget: &Arc<Budget>, path: &str) -> AssetId {
     let content = builder.finish(ContentHash::of(b"hello")).unwrap();
     drop(table.admit(Asset::new(name, Generation(1), content), None));
     id
+}
+
+#[test]
+fn a_hit_of_a_decoded_value_allocates_nothing() {
+    let generations = generations();
+    let table = ResidentTable::new(&generations, 1);
+    let budget = Budget::new(1 << 20, 0, &BTreeMap::new());
+    let id = admit(&table, &budget, "a.txt");
+    let content = Arc::clone(table.get(id).unwrap().content());
+    let values = Arc::<Values>::default();
+    let Wanted::Make(waiting, flight) = values.want::<usize>(&content, 0) else { panic!("nobody made it") };
+    flight.made(Value::new(7usize, budget.try_charge(AssetKind::Text, 8).unwrap()), &content, 0);
+    // Its answer holds the value, too.
+    drop(waiting);
+    let read = || table.read(id, |asset| asset.content().value::<usize>(table.tick())).unwrap().unwrap();
+    assert_eq!(**read(), 7);
+    let counted = measure(|| {
+        for _ in 0..1_000 {
+            assert_eq!(**read(), 7);
+        }
+    });
+    assert_eq!(counted.count_total, 0);
+    assert!(table.read(id, |asset| asset.content().value::<u8>(0)).unwrap().is_none());
+    let before = budget.snapshot().charged;
+    assert_eq!(values.let_go(1, None), 8);
+    assert_eq!(budget.snapshot().charged, before - 8);
 }
 
 #[test]

@@ -10,5 +10,7 @@ mod incremental;
 mod serving;
 #[path = "pack/support.rs"]
 mod support;
+#[path = "pack/tracked.rs"]
+mod tracked;
 #[path = "pack/whole.rs"]
 mod whole;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use flyloft::build::transform::{Context, Input, MinifyJson, Transform};
+use flyloft::build::transform::{Context, Entry, Input, MinifyJson, NoParameters, Transform};
 use flyloft::{AssetPath, Event, Runtime};
 
 use crate::support::{count, head, median, row};
@@ -142,14 +142,12 @@ impl Reader {
 fn transform_alone(edition: usize, threads: usize) -> f64 {
     let sources: Vec<(AssetPath, Vec<u8>)> =
         (0..FILES).map(|file| (AssetPath::new(&path(file)).expect("it is a path"), source(file, edition))).collect();
-    let parameters = toml_of_nothing();
     let began = Instant::now();
     std::thread::scope(|scope| {
         for part in sources.chunks(FILES.div_ceil(threads)) {
-            let parameters = &parameters;
             scope.spawn(move || {
                 for (path, bytes) in part {
-                    let built = MinifyJson.run(Input { path, bytes, parameters }, &mut Nothing);
+                    let built = MinifyJson.run(Input { path, bytes }, &NoParameters {}, &mut Nothing);
                     std::hint::black_box(built.expect("it is JSON"));
                 }
             });
@@ -158,15 +156,19 @@ fn transform_alone(edition: usize, threads: usize) -> f64 {
     began.elapsed().as_secs_f64()
 }
 
-fn toml_of_nothing() -> toml::Table {
-    toml::Table::new()
-}
-
 /// A transform of one file alone reads no other.
 struct Nothing;
 
 impl Context for Nothing {
     fn read(&mut self, _path: &AssetPath) -> Option<Vec<u8>> {
         None
+    }
+
+    fn exists(&mut self, _path: &AssetPath) -> bool {
+        false
+    }
+
+    fn list(&mut self, _folder: &str) -> Vec<Entry> {
+        Vec::new()
     }
 }

@@ -40,6 +40,10 @@ pub fn evict(shared: &Shared, policy: &mut dyn Eviction, bytes: u64, kind: Optio
             break;
         }
     }
+    if unlinked < bytes {
+        // What nobody uses of what is pinned, or is not in the table any more.
+        unlinked += shared.values.let_go(bytes - unlinked, kind);
+    }
     shared.metrics.evictions.add(count as u64);
     shared.metrics.evicted_bytes.add(unlinked);
     tracing::debug!(victims = count, unlinked, asked = bytes, "evicted");

@@ -1,14 +1,16 @@
 //! Role: turns file system events into change sets.
 //!
-//! Owns: the operating system's watch, the open change set. Receives: [`FileWatcherMessage`]. Sends: `Changed` and
-//! `Rescan` to the rebuilder. On restart: rebuilt: the watch; lost: the open set and events while it was down, which the
-//! rescan that follows every start finds by their results. Bounds: an open set names each path once, and one that grows
-//! past 50,000 becomes a rescan.
+//! Owns: the operating system's watch, the open change set, the times at which the tree is looked at where events are not
+//! to be had. Receives: [`FileWatcherMessage`]. Sends: `Changed` and `Rescan` to the rebuilder; looks for version
+//! controls' locks on the workshop's threads. On restart: rebuilt: the watch; lost: the open set and events while it was
+//! down, which the rescan that follows every start finds by their results. Bounds: an open set names each path once, and
+//! one that grows past 50,000 becomes a rescan; 1,024 unfinished writes are looked at again by themselves.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
@@ -16,13 +18,22 @@ use super::Shared;
 use crate::build::Workshop;
 use crate::event::Event;
 use crate::messages::{ChangeSet, FileWatcherMessage, RebuilderMessage};
-use crate::platform::watch::{RawEvent, RawKind, WatchGuard};
-use crate::policy::settle::{Settle, Settled};
+use crate::platform::version_control::{Locks, concern};
+use crate::platform::watch::{RawEvent, RawKind, Scope, WatchGuard};
+use crate::policy::settle::{Change, Settle, Settled};
 
 /// Paths in one change set; more are found faster by looking at the whole tree.
 const PATHS_MAX: usize = 50_000;
-/// What a version control holds while it rewrites the tree.
-const LOCKS: [&str; 3] = [".git/index.lock", ".hg/wlock", ".jj/working_copy/working_copy.lock"];
+/// When a write that was not seen to finish is looked at again: whoever closes a file that was opened without a name, or
+/// on a file system that does not say so, is not heard.
+const AGAIN: [Duration; 4] =
+    [Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(16)];
+/// Writes that are looked at again; with more, the whole tree is.
+const AGAIN_MAX: usize = 1024;
+/// How soon it is tried again to look at the tree while a version control's lock stands.
+const LOCK_CHECK: Duration = Duration::from_millis(100);
+/// The lane of the build pool that looks for locks: behind builds.
+const LOCK_LANE: u8 = 1;
 
 /// The actor.
 pub struct FileWatcher;
@@ -38,15 +49,40 @@ pub struct Args {
 /// The open set.
 pub struct State {
     shared: Arc<Shared>,
-    root: PathBuf,
+    workshop: Arc<Workshop>,
+    locks: Arc<Locks>,
     /// Keeps the watch alive.
-    _guard: Box<dyn WatchGuard>,
+    guard: Box<dyn WatchGuard>,
     settle: Settle,
     paths: BTreeSet<PathBuf>,
+    /// Of these, the files whose write was not seen to finish.
+    begun: BTreeSet<PathBuf>,
     /// The set became too large, or events were lost: look at everything instead.
     rescan: Option<String>,
+    /// Files whose write was not finished when their set was handed over: when to look again, and how often that was
+    /// done.
+    again: BTreeMap<PathBuf, (Instant, usize)>,
+    /// Whether the operating system leaves changes untold, so that the tree is looked at from time to time.
+    blind: bool,
+    /// When the whole tree is looked at next without having been told of anything.
+    look: Option<Instant>,
     /// Numbers the timers: an older one is ignored.
     timer: u64,
+    /// When the newest timer rings, while it has not.
+    alarm: Option<Instant>,
+}
+
+/// What matters of a tree: what is not ignored, and locks.
+struct TreeScope(Arc<Workshop>);
+
+impl Scope for TreeScope {
+    fn wants(&self, inside: &Path, is_dir: bool) -> bool {
+        match concern(inside, is_dir) {
+            None => !self.0.is_of_no_interest(inside, is_dir),
+            Some((_, false)) => false,
+            Some((above, true)) => above.as_os_str().is_empty() || !self.0.is_of_no_interest(&above, true),
+        }
+    }
 }
 
 impl Actor for FileWatcher {
@@ -55,24 +91,42 @@ impl Actor for FileWatcher {
     type Arguments = Args;
 
     async fn pre_start(&self, myself: ActorRef<Self::Msg>, args: Args) -> Result<State, ActorProcessingErr> {
-        let settle = Settle::new(args.shared.config.settle);
-        let root = args.workshop.root().to_owned();
-        let paths = BTreeSet::new();
+        let Args { shared, workshop } = args;
+        let root = workshop.root();
+        let locks = Arc::new(Locks::of(root));
         let to = myself.clone();
         let sink = move |events| {
             // A watcher that has ended is started again, and looks at everything.
             drop(to.send_message(FileWatcherMessage::Events(events)));
         };
-        let guard = args.shared.watch.watch(&root, Box::new(sink))?;
-        let mut state = State { shared: args.shared, root, _guard: guard, settle, paths, rescan: None, timer: 0 };
-        for lock in LOCKS {
-            let held = state.root.join(lock).exists();
-            if held {
-                state.settle.lock(state.shared.clock.now(), true);
-            }
+        let scope = Arc::new(TreeScope(Arc::clone(&workshop)));
+        let guard = shared.watch.watch(root, locks.beside(), scope, Box::new(sink))?;
+        let to = myself.clone();
+        workshop.on_ignoring(move || drop(to.send_message(FileWatcherMessage::IgnoringChanged)));
+        let now = shared.clock.now();
+        let mut settle = Settle::new(shared.config.settle);
+        for (place, stands) in locks.standing() {
+            settle.lock(now, number(place), stands);
         }
+        let mut state = State {
+            guard,
+            settle,
+            locks,
+            paths: BTreeSet::new(),
+            begun: BTreeSet::new(),
+            rescan: None,
+            again: BTreeMap::new(),
+            blind: false,
+            look: None,
+            timer: 0,
+            alarm: None,
+            shared,
+            workshop,
+        };
+        state.look = state.period().map(|period| now + period);
         // What changed before the watch stood is found by looking.
         state.shared.addresses.rebuilder.hint(RebuilderMessage::Rescan { why: None });
+        state.poll(&myself);
         Ok(state)
     }
 
@@ -83,86 +137,210 @@ impl Actor for FileWatcher {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            FileWatcherMessage::Events(events) => state.events(events, &myself),
-            FileWatcherMessage::Poll { timer } if timer == state.timer => state.poll(&myself),
-            FileWatcherMessage::Poll { .. } => {}
+            FileWatcherMessage::Events(events) => state.events(events),
+            FileWatcherMessage::IgnoringChanged => state.guard.rescope(),
+            FileWatcherMessage::Poll { timer } if timer == state.timer => state.alarm = None,
+            FileWatcherMessage::Poll { .. } => return Ok(()),
+            FileWatcherMessage::Locks(places) => state.look_unless_locked(places),
         }
+        state.poll(&myself);
         Ok(())
     }
 }
 
 impl State {
-    fn events(&mut self, events: Vec<RawEvent>, myself: &ActorRef<FileWatcherMessage>) {
+    fn events(&mut self, events: Vec<RawEvent>) {
         let now = self.shared.clock.now();
         for event in events {
             match &event.kind {
                 RawKind::Overflow(why) => self.lost(why.clone(), now),
+                RawKind::Blind(why) => self.blind(why, now),
+                RawKind::Sighted => self.sighted(),
                 RawKind::RootGone => self.root_gone(),
-                _ if self.is_lock(&event.path) => {
-                    let gone = matches!(event.kind, RawKind::Removed | RawKind::MovedFrom);
-                    self.settle.lock(now, !gone);
+                kind if self.locks.is_lock(self.workshop.root(), &event.path) => {
+                    let gone = matches!(kind, RawKind::Removed | RawKind::MovedFrom);
+                    self.settle.lock(now, number(&event.path), !gone);
                 }
-                _ if self.is_version_control(&event.path) => {}
-                kind => {
-                    let finished = kind.is_finished() || event.is_dir == Some(true);
-                    self.settle.event_of(now, number(&event.path), finished);
-                    if let RawKind::Moved { from } = kind {
-                        self.paths.insert(from.clone());
-                    }
-                    self.paths.insert(event.path);
-                }
+                // Something else beside a lock that stands outside the tree.
+                _ if !event.path.starts_with(self.workshop.root()) => {}
+                _ => self.change(event, now),
             }
         }
         if self.paths.len() > PATHS_MAX {
             self.lost(format!("more than {PATHS_MAX} paths changed at once"), now);
         }
-        self.poll(myself);
     }
 
-    fn lost(&mut self, why: String, now: std::time::Instant) {
+    fn change(&mut self, event: RawEvent, now: Instant) {
+        let RawEvent { path, kind, is_dir } = event;
+        let (id, is_dir) = (number(&path), is_dir == Some(true));
+        let change = match kind {
+            RawKind::Moved { from } => {
+                match is_dir {
+                    true => self.settle.event(now, number(&from), Change::Gone),
+                    false => self.settle.renamed(now, number(&from), id),
+                }
+                self.begun.remove(&from);
+                self.again.remove(&from);
+                self.add(from);
+                if is_dir { Change::Other } else { Change::Finished }
+            }
+            RawKind::Removed | RawKind::MovedFrom => Change::Gone,
+            RawKind::Attributes => Change::Other,
+            _ if is_dir => Change::Other,
+            RawKind::Created => Change::Created,
+            RawKind::Modified => Change::Begun,
+            RawKind::Finished | RawKind::MovedTo => Change::Finished,
+            // Told apart by the caller.
+            RawKind::Overflow(_) | RawKind::Blind(_) | RawKind::Sighted | RawKind::RootGone => return,
+        };
+        self.settle.event(now, id, change);
+        match change {
+            Change::Created | Change::Begun if self.rescan.is_none() => drop(self.begun.insert(path.clone())),
+            Change::Finished | Change::Gone => {
+                self.begun.remove(&path);
+                self.again.remove(&path);
+            }
+            _ => {}
+        }
+        self.add(path);
+    }
+
+    fn add(&mut self, path: PathBuf) {
+        // Everything is looked at anyway.
+        if self.rescan.is_none() {
+            self.paths.insert(path);
+        }
+    }
+
+    fn lost(&mut self, why: String, now: Instant) {
         self.rescan.get_or_insert(why);
         self.paths.clear();
-        self.settle.event(now, false);
+        self.begun.clear();
+        self.settle.everything(now);
+    }
+
+    /// How often the tree is looked at, if it is.
+    fn period(&self) -> Option<Duration> {
+        let config = &self.shared.config.poll;
+        config.period.filter(|_| self.blind || config.always)
+    }
+
+    fn blind(&mut self, why: &str, now: Instant) {
+        self.blind = true;
+        self.look = self.period().map(|period| now + period);
+        let instead = match self.period() {
+            Some(period) => format!("the whole tree is looked at every {period:?}"),
+            None => "changes may be missed, since poll.period is none".to_owned(),
+        };
+        let what = format!("{}: {why}; {instead}", self.workshop.root().display());
+        tracing::warn!("{what}");
+        self.shared.events.send(Event::Warning { what });
+        self.lost(why.to_owned(), now);
+    }
+
+    /// The overflow that comes with it has everything looked at once more.
+    fn sighted(&mut self) {
+        self.blind = false;
+        if self.period().is_none() {
+            self.look = None;
+        }
     }
 
     /// The watch follows the path: when a folder stands there again it says so by an overflow.
     fn root_gone(&self) {
-        let what = format!("{}: moved or removed; what was published stays until it is back", self.root.display());
+        let root = self.workshop.root().display();
+        let what = format!("{root}: moved or removed; what was published stays until it is back");
         tracing::warn!("{what}");
         self.shared.events.send(Event::Warning { what });
     }
 
-    /// Hands the set over if it is complete, or asks to be woken when it may be.
+    /// Hands over what is complete, looks at what is due, and asks to be woken when more may be.
     fn poll(&mut self, myself: &ActorRef<FileWatcherMessage>) {
         let now = self.shared.clock.now();
-        self.timer += 1;
-        let timer = self.timer;
-        match self.settle.poll(now) {
-            Settled::Idle => {}
-            Settled::Wait(until) => {
-                myself.send_after(until.saturating_duration_since(now), move || FileWatcherMessage::Poll { timer });
-            }
+        let mut wake = match self.settle.poll(now) {
+            Settled::Idle => None,
+            Settled::Wait(until) => Some(until),
             Settled::Ready => {
-                let first = self.settle.take().unwrap_or(now);
-                let paths = std::mem::take(&mut self.paths);
-                let message = match self.rescan.take() {
-                    Some(why) => RebuilderMessage::Rescan { why: Some(why) },
-                    None => RebuilderMessage::Changed(ChangeSet { paths, first, settled: now }),
-                };
-                // A rebuilder that is down takes this actor with it, and both start with a look at everything.
-                self.shared.addresses.rebuilder.hint(message);
+                self.hand_over(now);
+                None
             }
+        };
+        self.look_again(now);
+        if self.look.is_some_and(|at| at <= now) {
+            self.look = self.period().map(|period| now + period);
+            self.ask_for_locks(myself);
+        }
+        wake = wake.into_iter().chain(self.look).chain(self.again.values().map(|(at, _)| *at)).min();
+        let Some(wake) = wake else { return };
+        // One that rings too early asks again; one that rings in time is enough.
+        if self.alarm.is_none_or(|alarm| wake < alarm) {
+            self.timer += 1;
+            self.alarm = Some(wake);
+            let timer = self.timer;
+            myself.send_after(wake.saturating_duration_since(now), move || FileWatcherMessage::Poll { timer });
         }
     }
 
-    fn is_lock(&self, path: &Path) -> bool {
-        LOCKS.iter().any(|lock| path.ends_with(lock))
+    fn hand_over(&mut self, now: Instant) {
+        let first = self.settle.take().unwrap_or(now);
+        for path in std::mem::take(&mut self.begun) {
+            self.again.entry(path).or_insert((now + AGAIN[0], 0));
+        }
+        if self.again.len() > AGAIN_MAX {
+            self.again.clear();
+            let soon = now + AGAIN[1];
+            self.look = Some(self.look.map_or(soon, |look| look.min(soon)));
+        }
+        let paths = std::mem::take(&mut self.paths);
+        let message = match self.rescan.take() {
+            Some(why) => RebuilderMessage::Rescan { why: Some(why) },
+            None => RebuilderMessage::Changed(ChangeSet { paths, first, settled: now }),
+        };
+        // A rebuilder that is down takes this actor with it, and both start with a look at everything.
+        self.shared.addresses.rebuilder.hint(message);
     }
 
-    fn is_version_control(&self, path: &Path) -> bool {
-        let inner = path.strip_prefix(&self.root).unwrap_or(path);
-        let folders = [".git", ".hg", ".jj", ".svn"];
-        inner.iter().any(|part| folders.iter().any(|folder| part == *folder))
+    /// Has the files looked at again whose write was not seen to finish.
+    fn look_again(&mut self, now: Instant) {
+        if self.again.values().all(|(at, _)| *at > now) || self.settle.locked_until(now).is_some() {
+            return;
+        }
+        let mut paths = BTreeSet::new();
+        self.again.retain(|path, (at, times)| {
+            if *at > now {
+                return true;
+            }
+            paths.insert(path.clone());
+            *times += 1;
+            let next = AGAIN.get(*times);
+            *at = next.map_or(now, |wait| now + *wait);
+            next.is_some()
+        });
+        self.shared.addresses.rebuilder.hint(RebuilderMessage::Changed(ChangeSet { paths, first: now, settled: now }));
+    }
+
+    /// Where events do not tell of a file they do not tell of a lock either.
+    fn ask_for_locks(&self, myself: &ActorRef<FileWatcherMessage>) {
+        let (locks, to) = (Arc::clone(&self.locks), myself.clone());
+        let look = move || {
+            let places = locks.standing().map(|(place, stands)| (place.to_owned(), stands)).collect();
+            drop(to.send_message(FileWatcherMessage::Locks(places)));
+        };
+        self.workshop.pool().submit(LOCK_LANE, Box::new(look));
+    }
+
+    fn look_unless_locked(&mut self, places: Vec<(PathBuf, bool)>) {
+        let now = self.shared.clock.now();
+        for (place, stands) in places {
+            self.settle.lock(now, number(&place), stands);
+        }
+        if let Some(until) = self.settle.locked_until(now) {
+            let soon = until.min(now + LOCK_CHECK);
+            self.look = Some(self.look.map_or(soon, |look| look.min(soon)));
+        } else {
+            self.shared.addresses.rebuilder.hint(RebuilderMessage::Rescan { why: None });
+        }
     }
 }
 

@@ -15,15 +15,13 @@ use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
-use super::{Shared, eviction};
+use super::Shared;
 use crate::bundle::{Codec, Placement};
 use crate::error::{Error, Result};
 use crate::ids::{AssetKind, Origin, Priority};
 use crate::limits;
 use crate::messages::work::{Credits, Flight, Part, Permit, ReadToken};
-use crate::messages::{
-    CacheManagerMessage, DispatcherMessage, EvictorMessage, Filled, Finished, IoWorkerMessage, Lookup, Prefetch,
-};
+use crate::messages::{CacheManagerMessage, DispatcherMessage, Filled, Finished, IoWorkerMessage, Lookup, Prefetch};
 use crate::platform::cgroup;
 use crate::platform::io::{Access, ReadOp};
 use crate::policy::schedule::Lanes;
@@ -403,11 +401,7 @@ impl State {
         let behind: u64 = behind.map(|pending| pending.located.placement.piece_bytes()).sum();
         let ahead = behind.min(self.shared.config.resident_bytes_max() / EVICT_AHEAD_PART);
         let bytes = shortfall.missing_bytes.max(1) + ahead;
-        let make_room = EvictorMessage::MakeRoom { bytes, kind: shortfall.kind };
-        if self.shared.addresses.evictor.cast(make_room).is_err() && self.shared.roster.is_parked("evictor") {
-            // Serving goes on without the evictor: the oldest go, by the same policy, from a fresh start.
-            eviction::make_room(&self.shared, bytes, shortfall.kind);
-        }
+        self.shared.make_room(bytes, shortfall.kind);
     }
 
     /// Memory may have come free: those who waited for it are tried again, in their order. Returns what the first of

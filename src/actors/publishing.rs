@@ -38,6 +38,8 @@ impl Shared {
             return None;
         }
         self.table.retire(self.generations.oldest_live());
+        self.table.let_go_of_ended(self.generations.oldest_wanted());
+        self.followers.published(live.generation());
         self.metrics.reloads.one();
         self.note_residents(residents);
         self.addresses.predictor.hint(PredictorMessage::Published(live));

@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::oneshot;
 
 use self::residents::AtHand;
 use super::Shared;
@@ -23,7 +24,8 @@ use crate::error::{Error, Result};
 use crate::event::{BuildFailure, Event, Published, ReloadTimings};
 use crate::ids::Generation;
 use crate::messages::work::caught;
-use crate::messages::{ChangeSet, Publication, RebuilderMessage, Staged, StagedTimes};
+use crate::messages::{ChangeSet, Publication, RebuilderMessage, Rollback, Staged, StagedTimes};
+use crate::residency::Live;
 
 /// How soon a file that somebody was writing is looked at again, at first and at most.
 const AGAIN_MIN: Duration = Duration::from_millis(1);
@@ -71,6 +73,8 @@ struct Next {
     first: Option<Instant>,
     settled: Option<Instant>,
     why: Option<String>,
+    /// Go back to this generation instead.
+    rollback: Option<Arc<Live>>,
 }
 
 impl Actor for Rebuilder {
@@ -110,6 +114,8 @@ impl Actor for Rebuilder {
                 state.committed(generation, commit_us, result, &myself);
             }
             RebuilderMessage::Idle { builds } => state.idle(builds),
+            // It is taken up below, when no build runs.
+            RebuilderMessage::Rollback => {}
         }
         state.start_build(&myself);
         state.start_commit(&myself);
@@ -140,7 +146,16 @@ impl State {
         if self.building {
             return;
         }
-        let Some(mut next) = self.next.take() else { return };
+        // A wish that nobody waits for is none.
+        let wish = {
+            let mut wishes = self.shared.rollbacks.lock();
+            std::iter::from_fn(|| wishes.pop_front()).find(|wish| !wish.reply.is_closed())
+        };
+        let (wish, reply) = match wish {
+            Some(Rollback { to, reply }) => (Some(Next { rollback: Some(to), ..Next::default() }), Some(reply)),
+            None => (self.next.take(), None),
+        };
+        let Some(mut next) = wish else { return };
         self.building = true;
         self.builds += 1;
         next.task.everything |= self.shared.incomplete.swap(false, Ordering::AcqRel);
@@ -154,7 +169,7 @@ impl State {
                 let entered = span.enter();
                 let began = shared.clock.now();
                 let at_hand = Arc::new(AtHand::new(&shared));
-                let built = build(&workshop, &next, &at_hand);
+                let built = build(&shared, &workshop, &next, &at_hand);
                 let staged_at = shared.clock.now();
                 let changes = built.as_ref().map(|built| at_hand.versions(built)).unwrap_or_default();
                 let resident_at = shared.clock.now();
@@ -164,7 +179,8 @@ impl State {
                 let bundle = built.as_ref().ok().and_then(|built| built.bundle.clone());
                 let publication =
                     bundle.map(|bundle| Arc::new(Publication { bundle, changes, shown: OnceLock::new() }));
-                let staged = Staged { built, publication: publication.clone(), times, rescanned: next.why, span };
+                let staged =
+                    Staged { built, publication: publication.clone(), times, rescanned: next.why, reply, span };
                 shared.staged.lock().push_back(staged);
                 // At once, unless something is still to be published before it: the rebuilder sees to it that all of it
                 // is, however this ends.
@@ -179,12 +195,15 @@ impl State {
 
     /// Publishes what is staged, oldest first.
     fn built(&mut self, myself: &ActorRef<RebuilderMessage>) {
-        while let Some(staged) = { self.shared.staged.lock().pop_front() } {
+        while let Some(mut staged) = { self.shared.staged.lock().pop_front() } {
             self.building = false;
             let built = match &staged.built {
                 Ok(built) => built,
                 Err(error) => {
-                    self.failed(error);
+                    match staged.reply.take() {
+                        Some(reply) => self.refused(reply, error),
+                        None => self.failed(error),
+                    }
                     continue;
                 }
             };
@@ -194,7 +213,10 @@ impl State {
                 self.to_commit = Some(publication.bundle.clone());
             }
             self.report(&staged, built);
+            let seen = self.shared.table.current();
             self.look_again(&built.unfinished, myself);
+            // Whoever asked may have gone.
+            staged.reply.take().map(|reply| reply.send(Ok(seen)));
         }
     }
 
@@ -236,14 +258,22 @@ impl State {
         let generation = bundle.generation();
         tracing::info!(parent: &staged.span, %generation, changed = built.changed.len(), ?timings, "published");
         let event = Published { old, generation, changed: built.changed.clone(), timings };
+        self.shared.reloads.tell(&event);
         self.shared.events.send(Event::Published(event));
+    }
+
+    /// A rollback that is not possible changes nothing; what a failed write left behind is found by the next build.
+    fn refused(&self, reply: oneshot::Sender<Result<Generation>>, error: &Error) {
+        tracing::warn!(%error, "no rollback");
+        self.shared.incomplete.store(!matches!(error, Error::NotRetained { .. }), Ordering::Release);
+        // Whoever asked may have gone.
+        drop(reply.send(Err(error.clone())));
     }
 
     fn failed(&mut self, error: &Error) {
         tracing::error!(%error, "the tree could not be built; the old generation stays");
         let path = self.workshop.root().display().to_string();
-        let failure =
-            BuildFailure { path: path.clone(), line: None, transform: "build".into(), cause: error.to_string() };
+        let failure = BuildFailure::new(path.clone(), "build", error.to_string());
         self.shared.failures.lock().insert(path, failure.clone());
         self.shared.events.send(Event::BuildFailed(failure));
         // What the failed build did not get to is found by the next, whatever that is about.
@@ -292,7 +322,8 @@ impl State {
 
     /// A store compacts itself when dead bytes exceed live ones, and never while it is busy.
     fn idle(&mut self, builds: u64) {
-        if builds == self.builds && !self.building && self.next.is_none() && self.workshop.wants_compaction() {
+        let retained = self.shared.config.retain_generations > 0;
+        if builds == self.builds && !self.building && self.next.is_none() && self.workshop.wants_compaction(retained) {
             self.next = Some(Next { compact: true, ..Next::default() });
         }
     }
@@ -332,11 +363,15 @@ fn publish(shared: &Shared, publication: &Publication, only_after: Option<Genera
 }
 
 /// Builds, and turns a panic of the builder into an error. The workshop opens the builder again for the next task.
-fn build(workshop: &Workshop, next: &Next, at_hand: &Arc<AtHand>) -> Result<Built> {
+fn build(shared: &Shared, workshop: &Workshop, next: &Next, at_hand: &Arc<AtHand>) -> Result<Built> {
     let keeper = Arc::clone(at_hand) as Arc<dyn Keeper>;
-    let build = || workshop.build_shown(&next.task, &NoProgress, Some(keeper));
-    caught(|| if next.compact { workshop.compact() } else { build() }).unwrap_or_else(|cause| {
+    let work = || match &next.rollback {
+        Some(to) => workshop.rollback(shared.generations.current().bundle(), to.bundle()),
+        None if next.compact => workshop.compact(),
+        None => workshop.build_shown(&next.task, &NoProgress, Some(keeper)),
+    };
+    caught(work).unwrap_or_else(|cause| {
         let path = workshop.root().display().to_string();
-        Err(Error::Build { path, line: None, transform: "build".into(), cause })
+        Err(Error::build(path, "build", cause))
     })
 }

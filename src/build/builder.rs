@@ -3,6 +3,7 @@
 mod apply;
 mod delta;
 mod make;
+mod rollback;
 mod stage;
 mod tree;
 
@@ -11,12 +12,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub(super) use self::rollback::Held;
 use self::tree::Tree;
 use super::arena::ArenaStats;
+use super::config::Ignoring;
 use super::contents::ContentReader;
 use super::frames::{Dictionaries, Encoders};
 use super::scan::Exclude;
 use super::transform::TransformRegistry;
+use super::why::{Why, Whys};
 use super::{parallel, stats};
 use crate::bundle::{Bundle, BundleWriter, Committer, Params};
 use crate::config::Layout;
@@ -124,6 +128,8 @@ pub struct TreeBuilder {
     options: BuildOptions,
     threads: usize,
     exclude: Exclude,
+    /// What of the tree is ignored, by the last scan of all of it.
+    ignoring: Arc<Ignoring>,
     writer: BundleWriter,
     encoders: Encoders,
     dictionaries: Dictionaries,
@@ -132,6 +138,7 @@ pub struct TreeBuilder {
     tree: Tree,
     /// Who is shown the new contents of the next build.
     keeper: Option<Arc<dyn Keeper>>,
+    whys: Arc<Whys>,
     /// What was written did not read back: the staged generation must not be built upon.
     broken: Option<Error>,
     /// Held for as long as the writer lives; declared after it, so that it goes after it.
@@ -191,6 +198,7 @@ impl TreeBuilder {
             stats_path: stats.map(Path::to_owned),
             threads: options.threads(),
             options,
+            ignoring: Arc::new(Ignoring::new(Default::default(), exclude.clone())),
             exclude,
             encoders: Encoders::new(writer.layout()),
             writer,
@@ -198,6 +206,7 @@ impl TreeBuilder {
             checker: None,
             tree,
             keeper: None,
+            whys: Arc::default(),
             broken: None,
             _lock: lock,
         })
@@ -208,14 +217,31 @@ impl TreeBuilder {
         self.writer.bundle()
     }
 
+    /// Why the asset was built the last time since this builder was opened; `None` when it was not, or that was in the
+    /// build that made the bundle, or too many others were since.
+    pub fn why(&self, path: &AssetPath) -> Option<Why> {
+        self.whys.get(path)
+    }
+
+    /// What [`TreeBuilder::why`] answers from, for who cannot wait for a build.
+    pub(super) fn whys(&self) -> Arc<Whys> {
+        Arc::clone(&self.whys)
+    }
+
+    /// What of the tree is ignored, by the last scan of all of it.
+    pub fn ignoring(&self) -> &Arc<Ignoring> {
+        &self.ignoring
+    }
+
     /// Commits what is staged; may be used from another thread.
     pub fn committer(&self) -> Committer {
         self.writer.committer()
     }
 
-    /// Whether dead bytes exceed live ones.
-    pub fn wants_compaction(&self) -> bool {
-        self.bundle().is_some_and(|bundle| bundle.info().dead_bytes > bundle.info().live_bytes)
+    /// Whether dead bytes exceed live ones so many times.
+    pub fn wants_compaction(&self, times: u64) -> bool {
+        let exceed = |bundle: &Bundle| bundle.info().dead_bytes > bundle.info().live_bytes.saturating_mul(times);
+        self.bundle().is_some_and(exceed)
     }
 
     /// Everything that does not build now, in path order.

@@ -9,7 +9,7 @@ use super::builder::{self, Progress};
 use super::contents::ContentReader;
 use super::frames::{Bytes, Dictionaries, Encoders, Layer};
 use super::parallel::{self, lock};
-use super::{pack, plan};
+use super::{labels, pack, plan};
 use crate::bundle::{AssetPut, AssetRecord, Bundle, BundleWriter, Changes, ContentPut, Params};
 use crate::error::{Error, Result};
 use crate::ids::{AssetPath, ContentHash, Generation};
@@ -67,6 +67,7 @@ fn rewrite(
         assets.sort_by(|a, b| a.path.cmp(&b.path));
         assets
     };
+    let beside = labels::folders(&labels::labelled(old, &assets)?);
     let mut dependencies = Vec::with_capacity(assets.len());
     for asset in &assets {
         let mut uses: Vec<AssetPath> = old.dependencies(asset.id)?.into_iter().map(|is| is.path).collect();
@@ -103,7 +104,8 @@ fn rewrite(
             build: old.build_record(asset.id)?,
         });
     }
-    let put_folders = old.folders().collect::<Result<Vec<_>>>()?;
+    let mut put_folders = old.folders().collect::<Result<Vec<_>>>()?;
+    put_folders.retain(|folder| !beside.contains(folder));
     let bundle = writer.stage(Changes { put, remove: Vec::new(), put_folders, remove_folders: Vec::new() })?;
     writer.committer().commit(&bundle)?;
     fs.rename(temporary, path).map_err(|error| Error::io("rename to it", path, error))?;

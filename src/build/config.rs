@@ -4,15 +4,23 @@
 //! misspelt rule that is silently dropped is worse than one that is refused.
 
 mod glob;
+mod ignore;
 mod parse;
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
 
-use crate::error::{Error, Result};
+use crate::bundle::BuildStep;
+use crate::error::Error;
 use crate::ids::AssetPath;
 
-use super::transform::{Identity, TransformRegistry};
+use super::Because;
+use super::scan::Exclude;
+use super::transform::{Bound, Identity, TransformRegistry};
 use glob::Globs;
+pub use ignore::{IGNORE_FILE_NAME, Ignoring};
+pub(super) use ignore::{Nearest, Patterns};
 
 /// The name of the file, at the top of the tree.
 pub const FILE_NAME: &str = "flyloft.toml";
@@ -21,18 +29,52 @@ pub const FILE_NAME: &str = "flyloft.toml";
 /// and always ignored, at any depth.
 pub const VERSION_CONTROL: [&str; 5] = [".git", ".hg", ".svn", ".jj", ".bzr"];
 
+/// What is wrong with a `flyloft.toml`, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// The bytes of the text that it is about; empty where it is about the whole text.
+    pub span: Range<usize>,
+    /// The line of the first of them, from 1; `None` where it is about the whole text.
+    pub line: Option<u32>,
+    /// The column of the first of them, in characters from 1.
+    pub column: Option<u32>,
+    /// What is wrong and what was expected. One line.
+    pub message: String,
+}
+
+impl Mistake {
+    /// As an error: its field says where.
+    pub fn into_error(self) -> Error {
+        let at = self.line.zip(self.column).map_or(String::new(), |(line, column)| format!(":{line}:{column}"));
+        Error::config(format!("{FILE_NAME}{at}"), self.message)
+    }
+
+    /// A mistake about the whole text.
+    pub(super) fn whole(message: impl Into<String>) -> Self {
+        Self { span: 0..0, line: None, column: None, message: message.into() }
+    }
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.clone().into_error().fmt(f)
+    }
+}
+
 /// One `[[transform]]`.
 #[derive(Clone, Debug)]
 pub struct Rule {
     globs: Globs,
-    /// The transform's name.
-    pub name: String,
-    /// Its parameters.
-    pub parameters: toml::Table,
-    /// Where the rule's name stands: `flyloft.toml:LINE:COLUMN`.
-    pub place: String,
-    /// Where each parameter stands, by name.
-    parameter_places: BTreeMap<String, String>,
+    /// The transforms that are run one after the other, each on the bytes that the one before made; at least one.
+    steps: Vec<Step>,
+}
+
+/// One transform of a rule.
+#[derive(Clone, Debug)]
+pub(super) struct Step {
+    pub transform: Bound,
+    /// A hash of the parameters that is the same however they were written.
+    pub parameters: [u8; 32],
 }
 
 impl Rule {
@@ -41,9 +83,50 @@ impl Rule {
         self.globs.matches(path.as_str(), false)
     }
 
-    /// A hash of the parameters that is the same however they were written.
-    pub fn parameters_hash(&self) -> [u8; 32] {
-        parameters_hash(&self.parameters)
+    pub(super) fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// The names of its transforms, in the order in which they are run.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.steps.iter().map(|step| step.transform.name())
+    }
+
+    /// What a build record says of it.
+    pub fn recorded(&self) -> Vec<BuildStep> {
+        let step = |step: &Step| BuildStep {
+            transform: step.transform.name().to_owned(),
+            version: step.transform.version(),
+            parameters: step.parameters,
+        };
+        self.steps.iter().map(step).collect()
+    }
+
+    /// Whether an asset with these steps in its build record was built as it would be by this rule.
+    pub fn is_recorded_as(&self, steps: &[BuildStep]) -> bool {
+        self.steps.len() == steps.len()
+            && self.steps.iter().zip(steps).all(|(step, recorded)| {
+                step.transform.name() == recorded.transform
+                    && step.transform.version() == recorded.version
+                    && step.parameters == recorded.parameters
+            })
+    }
+
+    /// How an asset with these steps in its build record was built otherwise than by this rule.
+    pub(super) fn differs_from(&self, steps: &[BuildStep]) -> Option<Because> {
+        if self.is_recorded_as(steps) {
+            return None;
+        }
+        let same = |(step, recorded): (&Step, &BuildStep)| {
+            step.transform.name() == recorded.transform && step.transform.version() == recorded.version
+        };
+        let same = self.steps.len() == steps.len() && self.steps.iter().zip(steps).all(same);
+        Some(if same { Because::ParametersChanged } else { Because::TransformChanged })
+    }
+
+    /// Whether it leaves files as they are.
+    fn is_identity(&self) -> bool {
+        self.names().all(|name| name == Identity::NAME)
     }
 }
 
@@ -90,63 +173,36 @@ fn feed_bytes(hasher: &mut blake3::Hasher, letter: u8, bytes: &[u8]) {
 /// A whole `flyloft.toml`. The default is that of a tree without one.
 #[derive(Clone, Debug, Default)]
 pub struct TreeConfig {
-    ignore: Globs,
+    ignore: Patterns,
     rules: Vec<Rule>,
     dependencies: BTreeMap<AssetPath, Vec<AssetPath>>,
 }
 
 impl TreeConfig {
-    /// Reads the text of a `flyloft.toml`.
+    /// Reads the text of a `flyloft.toml`, whose rules may name the transforms of `registry` with parameters that these
+    /// take.
     ///
     /// # Errors
-    /// [`Error::Config`] with the place and what was expected there.
-    pub fn parse(text: &str) -> Result<Self> {
-        parse::tree_config(text)
+    /// The first mistake.
+    pub fn parse(text: &str, registry: &TransformRegistry) -> Result<Self, Mistake> {
+        parse::tree_config(text, registry)
     }
 
-    /// Checks that every rule names a transform that is registered and gives it parameters that it takes.
-    ///
-    /// # Errors
-    /// [`Error::Config`] with the place of the first that does not.
-    pub fn check(&self, registry: &TransformRegistry) -> Result<()> {
-        for rule in &self.rules {
-            let Some(transform) = registry.get(&rule.name) else {
-                let known: Vec<&str> = registry.names().collect();
-                return Err(Error::config(
-                    &rule.place,
-                    format!("no transform is named '{}'; expected one of {}", rule.name, known.join(", ")),
-                ));
-            };
-            if let Err(error) = transform.validate(&rule.parameters) {
-                return Err(match error {
-                    Error::Config { field, why } => {
-                        let place = rule.parameter_places.get(&field).unwrap_or(&rule.place);
-                        Error::config(place, format!("parameter '{field}': {why}"))
-                    }
-                    other => Error::config(&rule.place, other.to_string()),
-                });
-            }
-        }
-        Ok(())
+    /// What is ignored, without the ignore files of the tree; `exclude` is our own output.
+    pub(super) fn ignoring(&self, exclude: &Exclude) -> Ignoring {
+        Ignoring::new(self.ignore.clone(), exclude.clone())
     }
 
-    /// Whether the file or folder at this path, relative to the tree and `/`-separated, is ignored: it or a folder
-    /// above it is a version control's own or matches a glob of `ignore`.
+    /// Whether the file or folder at this path, relative to the tree and `/`-separated, is ignored, as far as
+    /// `flyloft.toml` says: it or a folder above it is a version control's own or matches a pattern of `ignore`.
     pub fn ignores(&self, path: &str, is_folder: bool) -> bool {
-        if path.split('/').any(|part| VERSION_CONTROL.contains(&part)) {
-            return true;
-        }
-        if self.ignore.is_empty() {
-            return false;
-        }
-        let folders = memchr::memchr_iter(b'/', path.as_bytes()).map(|slash| &path[..slash]);
-        folders.into_iter().any(|folder| self.ignore.matches(folder, true)) || self.ignore.matches(path, is_folder)
+        self.ignoring(&Exclude::default()).ignores(path, is_folder)
     }
 
     /// The rule for this asset: of those that match, the last one, so that exceptions stand below what they except.
     /// `None` where no rule matches or the last one says `identity`.
     pub fn rule(&self, path: &AssetPath) -> Option<&Rule> {
-        self.rules.iter().rev().find(|rule| rule.matches(path)).filter(|rule| rule.name != Identity::NAME)
+        self.rules.iter().rev().find(|rule| rule.matches(path)).filter(|rule| !rule.is_identity())
     }
 
     /// Every rule, as written.

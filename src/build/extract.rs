@@ -19,6 +19,8 @@ use std::cell::RefCell;
 use crate::ids::AssetPath;
 
 use found::Found;
+#[cfg(feature = "gltf")]
+pub(super) use found::percent_decoded;
 use memo::Memo;
 
 /// A file that another one names.
@@ -102,6 +104,13 @@ pub fn references(path: &AssetPath, bytes: &[u8]) -> Vec<Reference> {
         }
         found.finish()
     })
+}
+
+/// The file of the tree that a reference stands for as web formats write it, in the file at `from`.
+#[cfg(feature = "gltf")]
+pub(super) fn target(from: &AssetPath, url: &str) -> Option<AssetPath> {
+    let decoded = found::percent_decoded(found::local_part(url.as_bytes())?);
+    from.resolve(std::str::from_utf8(&decoded).ok()?)
 }
 
 thread_local! {

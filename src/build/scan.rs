@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use super::config::TreeConfig;
+use super::config::{IGNORE_FILE_NAME, Ignoring, Nearest, Patterns};
 use super::parallel::lock;
 use crate::error::{Error, Result};
 use crate::event::BuildFailure;
@@ -49,6 +49,8 @@ pub struct Scan {
     pub problems: Vec<BuildFailure>,
     /// What is left out on purpose: links that are not followed, sockets.
     pub warnings: Vec<String>,
+    /// The ignore files, by the folders that they stand in.
+    pub(super) ignore_files: Vec<(String, Arc<Patterns>)>,
 }
 
 impl Scan {
@@ -62,6 +64,7 @@ impl Scan {
         self.links.append(&mut other.links);
         self.problems.append(&mut other.problems);
         self.warnings.append(&mut other.warnings);
+        self.ignore_files.append(&mut other.ignore_files);
     }
 
     fn sort(&mut self) {
@@ -82,7 +85,7 @@ pub(super) fn place_of(relative: &Path) -> Option<Cow<'_, str>> {
 
 /// A failure of the step "scan".
 pub(super) fn problem(path: impl Into<String>, cause: impl Into<String>) -> BuildFailure {
-    BuildFailure { path: path.into(), line: None, transform: "scan".into(), cause: cause.into() }
+    BuildFailure::new(path, "scan", cause)
 }
 
 /// Looks at a tree.
@@ -93,9 +96,8 @@ pub struct Scanner<'a> {
     pub root: &'a Path,
     /// The top folder without links and dots: what lies below it is in the tree.
     pub real_root: &'a Path,
-    /// What to ignore.
-    pub config: &'a TreeConfig,
-    pub(super) exclude: &'a Exclude,
+    /// What to ignore. A scan of the whole tree finds the ignore files by itself.
+    pub ignoring: &'a Ignoring,
     /// How many threads look at once.
     pub threads: usize,
 }
@@ -108,6 +110,8 @@ struct Listing {
     at: PathBuf,
     /// The links that led there, if it is not at its own place.
     through: Option<Arc<Through>>,
+    /// The ignore files that count in the folder that it stands in.
+    nearest: Nearest,
 }
 
 #[derive(Default)]
@@ -126,8 +130,8 @@ impl Scanner<'_> {
         // Listed once more by the walk; here for the error alone.
         self.fs.read_dir(self.root).map_err(|error| Error::io("list", self.root, error))?;
         let mut scan = Scan::default();
-        let links =
-            self.walk(vec![Listing { path: String::new(), at: self.root.to_owned(), through: None }], &mut scan);
+        let top = Listing { path: String::new(), at: self.root.to_owned(), through: None, nearest: Nearest::default() };
+        let links = self.walk(vec![top], &mut scan);
         self.follow(links, &mut scan);
         scan.sort();
         Ok(scan)
@@ -160,10 +164,11 @@ impl Scanner<'_> {
         }
         let at = self.root.join(path.as_str());
         match stat {
-            Ok(stat) if self.skips(path.as_str(), stat.kind == FileKind::Dir) => {}
+            Ok(stat) if self.ignoring.ignores(path.as_str(), stat.kind == FileKind::Dir) => {}
             Ok(stat) => {
                 let (mut links, mut below) = (Vec::new(), Vec::new());
-                let listing = Listing { path: path.as_str().to_owned(), at, through: None };
+                let nearest = self.ignoring.nearest_to(path.folder());
+                let listing = Listing { path: path.as_str().to_owned(), at, through: None, nearest };
                 match stat.kind {
                     FileKind::Symlink => links.push(listing),
                     FileKind::Dir => self.folder(listing, &mut scan, &mut below),
@@ -179,11 +184,6 @@ impl Scanner<'_> {
         }
         scan.sort();
         (path, scan)
-    }
-
-    /// Whether there is nothing to see here: ignored, or our own output.
-    fn skips(&self, path: &str, is_folder: bool) -> bool {
-        self.config.ignores(path, is_folder) || self.exclude.excludes(path)
     }
 
     /// Adds everything in and below the `tops`. Returns the links found.
@@ -235,19 +235,21 @@ impl Scanner<'_> {
 
     /// Adds what one folder holds; links and folders below it go to `links` and `below`.
     fn list(&self, listing: &Listing, scan: &mut Scan, links: &mut Vec<Listing>, below: &mut Vec<Listing>) {
+        let nearest = self.nearest_in(listing, scan);
         let listed = self.fs.each_entry(&listing.at, &mut |entry, look| {
             let at = listing.at.join(&entry.name);
             let Some(name) = entry.name.to_str() else {
-                if !self.config.ignores(&join(&listing.path, &entry.name.to_string_lossy()), false) {
+                let path = join(&listing.path, &entry.name.to_string_lossy());
+                if !self.ignoring.ignores_within(&path, false, &nearest) {
                     scan.problem(one_line(&at), "its name is not UTF-8; rename it or ignore it");
                 }
                 return;
             };
             let path = join(&listing.path, name);
-            if self.skips(&path, entry.kind == FileKind::Dir) {
+            if self.ignoring.ignores_within(&path, entry.kind == FileKind::Dir, &nearest) {
                 return;
             }
-            let found = Listing { path, at, through: listing.through.clone() };
+            let found = Listing { path, at, through: listing.through.clone(), nearest: nearest.clone() };
             match entry.kind {
                 FileKind::Dir => self.folder(found, scan, below),
                 FileKind::Symlink => links.push(found),
@@ -266,6 +268,35 @@ impl Scanner<'_> {
                 scan.problem(name, cause_of("list it", &error));
             }
         }
+    }
+
+    /// The ignore files that count in a folder, with its own if it has one.
+    fn nearest_in(&self, listing: &Listing, scan: &mut Scan) -> Nearest {
+        let at = listing.at.join(IGNORE_FILE_NAME);
+        let bytes = match self.fs.stat(&at, true) {
+            Ok(stat) if stat.kind == FileKind::File => self.fs.read(&at),
+            // A folder of that name says nothing.
+            Ok(_) => return listing.nearest.clone(),
+            Err(error) => Err(error),
+        };
+        let bytes = match bytes {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                if !is_gone(&error) {
+                    scan.problem(join(&listing.path, IGNORE_FILE_NAME), cause_of("read it", &error));
+                }
+                return listing.nearest.clone();
+            }
+        };
+        let (patterns, wrong) = Patterns::parse(&String::from_utf8_lossy(&bytes));
+        for (line, cause) in wrong {
+            let cause = format!("{cause}; mend the pattern or take it out");
+            let failure = BuildFailure { line: Some(line), ..problem(join(&listing.path, IGNORE_FILE_NAME), cause) };
+            scan.problems.push(failure);
+        }
+        let patterns = Arc::new(patterns);
+        scan.ignore_files.push((listing.path.clone(), Arc::clone(&patterns)));
+        listing.nearest.with(&listing.path, patterns)
     }
 
     fn folder(&self, found: Listing, scan: &mut Scan, below: &mut Vec<Listing>) {

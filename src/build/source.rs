@@ -95,12 +95,7 @@ impl Reader<'_> {
                 let trusted = Stamp::of(&file.stat).is_trusted(read_from);
                 Ok(Source { file, hash, bytes, references, trusted })
             }
-            Err(error) => Err(BuildFailure {
-                path: file.path.as_str().to_owned(),
-                line: None,
-                transform: "read".into(),
-                cause: error.to_string(),
-            }),
+            Err(error) => Err(BuildFailure::new(file.path.as_str(), "read", error.to_string())),
         }
     }
 

@@ -34,6 +34,11 @@ impl Stamp {
         Self { len: stat.len, mtime_ns: stat.mtime_ns, ctime_ns: stat.ctime_ns, inode: stat.inode, device: stat.device }
     }
 
+    /// The device and the number of the file there, whatever its name; `None` where the operating system has none.
+    pub fn file(&self) -> Option<(u64, u64)> {
+        (self.inode != 0).then_some((self.device, self.inode))
+    }
+
     /// Whether a file that is read from `now` on cannot change without its stamp changing.
     pub fn is_trusted(&self, now: SystemTime) -> bool {
         let newest = self.mtime_ns.max(self.ctime_ns);

@@ -1,147 +1,192 @@
 //! Functions from source bytes to built bytes: registered by name, versioned, chosen by glob in `flyloft.toml`.
 
+#[cfg(feature = "gltf")]
+mod gltf;
 mod identity;
+#[cfg(feature = "image")]
+mod image;
 mod minify_json;
+mod registry;
+#[cfg(feature = "shaders")]
+mod shader;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
-use crate::ids::AssetPath;
+use crate::ids::{AssetKind, AssetPath};
 
+#[cfg(feature = "gltf")]
+pub use self::gltf::Gltf;
+#[cfg(feature = "image")]
+pub use self::image::{
+    Color as ImageColor, Filter as ImageFilter, Flip as ImageFlip, Format as ImageFormat, Image, ImageParameters,
+};
 pub use identity::Identity;
 pub use minify_json::MinifyJson;
-
-/// Longest name of a transform, in bytes.
-const NAME_BYTES_MAX: usize = 64;
+pub(super) use registry::Bound;
+pub use registry::TransformRegistry;
+#[cfg(feature = "shaders")]
+pub use shader::{Language as ShaderLanguage, Shader, ShaderParameters, Stage as ShaderStage, Target as ShaderTarget};
 
 /// What a transform works on.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
     /// The asset's path.
     pub path: &'a AssetPath,
-    /// The source bytes.
+    /// The source bytes; in a rule of several steps those that the step before made.
     pub bytes: &'a [u8],
-    /// The parameters that the rule gives; checked by [`Transform::validate`] before.
-    pub parameters: &'a toml::Table,
 }
 
 impl Input<'_> {
-    /// The error that says that this source does not build, and where.
+    /// The error that says that this source does not build, and in which line.
     pub fn error(&self, transform: &str, line: Option<u32>, cause: impl Into<String>) -> Error {
+        self.failure(transform, line, None, cause.into())
+    }
+
+    /// The error that says that this source does not build, and where: line and column count from 1.
+    pub fn error_at(&self, transform: &str, line: u32, column: u32, cause: impl Into<String>) -> Error {
+        self.failure(transform, Some(line), Some(column), cause.into())
+    }
+
+    fn failure(&self, transform: &str, line: Option<u32>, column: Option<u32>, cause: String) -> Error {
         Error::Build {
             path: self.path.as_str().to_owned(),
             line,
+            column,
             transform: transform.to_owned(),
-            cause: one_line(cause.into()),
+            cause: one_line(cause),
         }
     }
 }
 
-/// What a transform may look at besides its input. Everything read is a dependency: the asset is built again when it
-/// changes.
+/// Something that stands directly in a folder of the tree.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// Its path, from the top of the tree.
+    pub path: AssetPath,
+    /// Whether it is a folder.
+    pub is_folder: bool,
+}
+
+/// What a transform may look at besides its input. Whatever it looks at is a dependency: the asset is built again when
+/// the answer would be another one.
 pub trait Context {
     /// The source bytes of another file of the tree; `None` when there is none, and then the asset is built again
     /// once there is.
     fn read(&mut self, path: &AssetPath) -> Option<Vec<u8>>;
+
+    /// Whether the tree has such a file: a dependency on its existence alone, not on its bytes.
+    fn exists(&mut self, path: &AssetPath) -> bool;
+
+    /// What stands directly in a folder ("" is the top of the tree), in path order: a dependency on which names are
+    /// there, not on what they hold. Nothing when there is no such folder.
+    fn list(&mut self, folder: &str) -> Vec<Entry>;
+}
+
+/// What a transform makes of one input: the asset's own bytes, and perhaps assets of their own beside them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Output {
+    /// The built bytes of the asset itself.
+    pub bytes: Vec<u8>,
+    /// Further assets, at `SOURCE#LABEL`. They are read, change and go by themselves.
+    pub labelled: Vec<Labelled>,
+    /// What the built asset refers to besides what was read and what its source names.
+    pub dependencies: Vec<AssetPath>,
+}
+
+/// An asset that a transform makes beside the one that it builds: `scene.gltf#mesh/0`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Labelled {
+    /// What stands behind the `#`: parts as those of an [`AssetPath`], and no other `#`. The labels of a source differ.
+    pub label: String,
+    /// What it is; by its extension where this is `None`.
+    pub kind: Option<AssetKind>,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// What it refers to.
+    pub dependencies: Vec<AssetPath>,
+}
+
+impl From<Vec<u8>> for Output {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, labelled: Vec::new(), dependencies: Vec::new() }
+    }
 }
 
 /// A versioned function from source bytes to built bytes.
 ///
-/// It must be pure: the same input, parameters and files read give the same bytes, on every machine. Whoever changes
-/// what it does raises its version, which builds every asset again that it made.
-pub trait Transform: Send + Sync {
+/// It must be pure: the same input, parameters and files looked at give the same bytes, on every machine. Whoever
+/// changes what it does raises its version, which builds every asset again that it made.
+///
+/// ```
+/// use flyloft::build::transform::{Context, Input, Output, Transform, TransformRegistry};
+///
+/// struct Shout;
+///
+/// /// The parameters that a rule of flyloft.toml may give.
+/// #[derive(serde::Deserialize)]
+/// #[serde(deny_unknown_fields)]
+/// struct Loudness {
+///     #[serde(default)]
+///     marks: u8,
+/// }
+///
+/// impl Transform for Shout {
+///     type Parameters = Loudness;
+///     fn name(&self) -> &str {
+///         "shout"
+///     }
+///     fn version(&self) -> u32 {
+///         1
+///     }
+///     fn run(&self, input: Input<'_>, loudness: &Loudness, _: &mut dyn Context) -> flyloft::Result<Output> {
+///         let mut bytes = input.bytes.to_ascii_uppercase();
+///         bytes.extend(std::iter::repeat_n(b'!', loudness.marks.into()));
+///         Ok(bytes.into())
+///     }
+/// }
+///
+/// TransformRegistry::with_builtins().register(Shout)?;
+/// # Ok::<(), flyloft::Error>(())
+/// ```
+pub trait Transform: Send + Sync + 'static {
+    /// What a rule of `flyloft.toml` may set, read once for each rule. Give every field a default where one makes
+    /// sense, and refuse what is not known with `#[serde(deny_unknown_fields)]`, so that a misspelt parameter is an
+    /// error at its place.
+    type Parameters: DeserializeOwned + Send + Sync + 'static;
+
     /// The name that a rule gives: lower-case letters, digits and hyphens.
     fn name(&self) -> &str;
 
     /// Its version, from 1.
     fn version(&self) -> u32;
 
-    /// Checks the parameters of a rule.
+    /// Checks what the type of the parameters cannot say.
     ///
     /// # Errors
-    /// [`Error::Config`] that names the parameter. [`only_parameters`] refuses unknown ones.
-    fn validate(&self, parameters: &toml::Table) -> Result<()>;
+    /// What is wrong and what is expected, with the parameter's name in quotes: `'quality' is 200; expected 1 to 100`.
+    fn check(&self, _parameters: &Self::Parameters) -> std::result::Result<(), String> {
+        Ok(())
+    }
+
+    /// Whether what it makes is worth a place in the action cache. Default yes; a transform that costs little more than
+    /// reading a file says no.
+    fn cached(&self) -> bool {
+        true
+    }
 
     /// Builds one asset. Runs on a build thread; may run for several assets at once.
     ///
     /// # Errors
     /// [`Error::Build`], best made with [`Input::error`]: the last good version of the asset stays.
-    fn run(&self, input: Input<'_>, context: &mut dyn Context) -> Result<Vec<u8>>;
+    fn run(&self, input: Input<'_>, parameters: &Self::Parameters, context: &mut dyn Context) -> Result<Output>;
 }
 
-/// Refuses every parameter that is not one of `known`, by name.
-///
-/// # Errors
-/// [`Error::Config`] that names the first unknown parameter and the known ones.
-pub fn only_parameters(transform: &str, parameters: &toml::Table, known: &[&str]) -> Result<()> {
-    let Some(unknown) = parameters.keys().find(|name| !known.contains(&name.as_str())) else { return Ok(()) };
-    let expected = if known.is_empty() { "it takes none".to_owned() } else { format!("it takes {}", known.join(", ")) };
-    Err(Error::config(unknown.clone(), format!("'{transform}' has no such parameter; {expected}")))
-}
-
-/// The transforms that rules may name.
-#[derive(Clone, Default)]
-pub struct TransformRegistry {
-    by_name: BTreeMap<String, Arc<dyn Transform>>,
-}
-
-impl TransformRegistry {
-    /// No transform at all.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The built-in ones: `identity` and `minify-json`.
-    pub fn with_builtins() -> Self {
-        let mut registry = Self::new();
-        let builtins: [Arc<dyn Transform>; 2] = [Arc::new(Identity), Arc::new(MinifyJson)];
-        for transform in builtins {
-            registry.register(transform).expect("the built-in names are valid and differ");
-        }
-        registry
-    }
-
-    /// Adds a transform.
-    ///
-    /// # Errors
-    /// [`Error::Config`] when its name is not one, or is taken, or its version is 0.
-    pub fn register(&mut self, transform: Arc<dyn Transform>) -> Result<()> {
-        let name = transform.name();
-        let spelled = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(spelled) {
-            let shown: String = name.chars().take(NAME_BYTES_MAX).collect();
-            return Err(Error::config(
-                "transform",
-                format!("{shown:?} is not a name: up to {NAME_BYTES_MAX} lower-case letters, digits and hyphens"),
-            ));
-        }
-        if transform.version() == 0 {
-            return Err(Error::config("transform", format!("'{name}' has version 0; versions count from 1")));
-        }
-        if self.by_name.contains_key(name) {
-            return Err(Error::config("transform", format!("'{name}' is registered already")));
-        }
-        self.by_name.insert(name.to_owned(), transform);
-        Ok(())
-    }
-
-    /// The transform of this name.
-    pub fn get(&self, name: &str) -> Option<&Arc<dyn Transform>> {
-        self.by_name.get(name)
-    }
-
-    /// Every name, in order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.by_name.keys().map(String::as_str)
-    }
-}
-
-impl std::fmt::Debug for TransformRegistry {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_map().entries(self.by_name.iter().map(|(name, transform)| (name, transform.version()))).finish()
-    }
-}
+/// For transforms without parameters.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoParameters {}
 
 /// Errors are one line.
 pub(super) fn one_line(text: String) -> String {
@@ -157,57 +202,25 @@ impl Context for NoFiles {
     fn read(&mut self, _path: &AssetPath) -> Option<Vec<u8>> {
         None
     }
+    fn exists(&mut self, _path: &AssetPath) -> bool {
+        false
+    }
+    fn list(&mut self, _folder: &str) -> Vec<Entry> {
+        Vec::new()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    struct Named(&'static str, u32);
-
-    impl Transform for Named {
-        fn name(&self) -> &str {
-            self.0
-        }
-        fn version(&self) -> u32 {
-            self.1
-        }
-        fn validate(&self, parameters: &toml::Table) -> Result<()> {
-            only_parameters(self.0, parameters, &["level", "mode"])
-        }
-        fn run(&self, input: Input<'_>, _context: &mut dyn Context) -> Result<Vec<u8>> {
-            Err(input.error(self.0, Some(7), "first\nsecond"))
-        }
-    }
-
     #[test]
-    fn a_name_is_registered_once_and_must_be_a_name() {
-        let mut registry = TransformRegistry::with_builtins();
-        assert_eq!(registry.names().collect::<Vec<_>>(), ["identity", "minify-json"]);
-        registry.register(Arc::new(Named("mine", 1))).unwrap();
-        assert!(registry.get("mine").is_some() && registry.get("other").is_none());
-        let mut check = |transform: Named, expected: &str| {
-            let error = registry.register(Arc::new(transform)).unwrap_err().to_string();
-            assert!(error.contains(expected), "{error}");
-        };
-        check(Named("mine", 2), "'mine' is registered already");
-        check(Named("No Spaces", 1), "is not a name");
-        check(Named("", 1), "is not a name");
-        check(Named("zero", 0), "versions count from 1");
-    }
-
-    #[test]
-    fn an_unknown_parameter_is_refused_by_name_with_the_known_ones() {
-        let parameters: toml::Table = toml::from_str("level = 1\nmod = 'x'").unwrap();
-        let error = Named("mine", 1).validate(&parameters).unwrap_err().to_string();
-        assert_eq!(error, "mod: 'mine' has no such parameter; it takes level, mode");
-    }
-
-    #[test]
-    fn a_failure_is_one_line_with_the_file_and_its_line() {
+    fn a_failure_is_one_line_with_the_file_and_the_place() {
         let path = AssetPath::new("a/b.txt").unwrap();
-        let input = Input { path: &path, bytes: b"", parameters: &toml::Table::new() };
-        let error = Named("mine", 1).run(input, &mut NoFiles).unwrap_err();
-        assert_eq!(error.to_string(), "a/b.txt:7: mine: first second");
+        let input = Input { path: &path, bytes: b"" };
+        let check = |error: Error, expected: &str| assert_eq!(error.to_string(), expected);
+        check(input.error("mine", Some(7), "first\nsecond"), "a/b.txt:7: mine: first second");
+        check(input.error("mine", None, "first"), "a/b.txt: mine: first");
+        check(input.error_at("mine", 7, 3, "first"), "a/b.txt:7:3: mine: first");
     }
 }

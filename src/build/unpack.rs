@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::contents::ContentReader;
 use super::source::WHOLE_BYTES_MAX;
-use super::{BuildOptions, parallel};
+use super::{BuildOptions, labels, parallel};
 use crate::bundle::{AssetRecord, Bundle};
 use crate::error::{Error, Result};
 use crate::platform::fs::{FileKind, FileSystem};
@@ -19,10 +19,15 @@ pub struct UnpackReport {
     pub folders: u64,
     /// Bytes written.
     pub bytes: u64,
+    /// Assets that a transform made beside others (`scene.gltf#mesh/0`): they are no files, and are left out.
+    pub labelled: u64,
 }
 
 /// Unpacks a whole generation into the folder `into`, which must not exist or be empty: then nothing that stands
 /// there, a link least of all, can lead a write out of it.
+///
+/// A file gets the bytes that readers of the bundle see: where a transform built it, the built ones. What transforms
+/// made beside files is left out, so that the folder can be packed again.
 ///
 /// # Errors
 /// [`Error::Config`] when the folder is not empty, [`Error::Corrupt`] when a content is damaged, [`Error::Io`].
@@ -44,13 +49,20 @@ pub fn unpack(fs: &dyn FileSystem, bundle: &Bundle, into: &Path) -> Result<Unpac
     let make = |path: &Path| fs.create_dir_all(path).map_err(|error| Error::io("create the folder", path, error));
     make(into)?;
     let mut report = UnpackReport::default();
-    for folder in bundle.folders() {
-        make(&into.join(folder?.as_str()))?;
-        report.folders += 1;
-    }
     // In the order of frames a frame is decoded once, mostly; but paths are in that order already, mostly, and each
     // thread writes runs of neighbours.
-    let assets = bundle.assets().collect::<Result<Vec<_>>>()?;
+    let mut assets = bundle.assets().collect::<Result<Vec<_>>>()?;
+    let labelled = labels::labelled(bundle, &assets)?;
+    assets.retain(|asset| !labelled.contains(&asset.path));
+    report.labelled = labelled.len() as u64;
+    let beside = labels::folders(&labelled);
+    for folder in bundle.folders() {
+        let folder = folder?;
+        if !beside.contains(&folder) {
+            make(&into.join(folder.as_str()))?;
+            report.folders += 1;
+        }
+    }
     let mut made = "";
     for asset in &assets {
         let folder = asset.path.folder();

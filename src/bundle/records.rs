@@ -1,7 +1,7 @@
 //! The records in the leaves: how keys and values of each tree are written.
 
 use super::bytes::{Fields, put_string, put_varint, unzigzag, zigzag};
-use super::values::{BuildRecord, Codec, FrameRef};
+use super::values::{BuildInput, BuildRecord, BuildStep, Codec, FrameRef};
 use crate::ids::{AssetId, AssetKind, AssetPath, ContentHash};
 use crate::limits;
 
@@ -326,40 +326,72 @@ impl FolderRow {
 /// A build record as one byte string, which is then cut into chunks.
 pub(crate) fn encode_build(record: &BuildRecord) -> Vec<u8> {
     let mut out = Vec::new();
-    put_string(&mut out, record.transform.as_bytes());
-    put_varint(&mut out, u64::from(record.version));
-    out.extend_from_slice(&record.parameters);
+    put_varint(&mut out, record.steps.len() as u64);
+    for step in &record.steps {
+        put_string(&mut out, step.transform.as_bytes());
+        put_varint(&mut out, u64::from(step.version));
+        out.extend_from_slice(&step.parameters);
+    }
     out.extend_from_slice(&record.source.0);
     put_varint(&mut out, record.inputs.len() as u64);
-    for (path, hash) in &record.inputs {
-        put_string(&mut out, path.as_str().as_bytes());
-        match hash {
-            None => out.push(0),
-            Some(hash) => {
-                out.push(1);
-                out.extend_from_slice(&hash.0);
+    for input in &record.inputs {
+        let (path, kind, hash) = match input {
+            BuildInput::Read { path, hash: None } => (path.as_str(), NOT_READ, None),
+            BuildInput::Read { path, hash: Some(hash) } => (path.as_str(), READ, Some(hash)),
+            BuildInput::Exists { path, exists: false } => (path.as_str(), NOT_THERE, None),
+            BuildInput::Exists { path, exists: true } => (path.as_str(), THERE, None),
+            BuildInput::Listed { folder, names } => {
+                (folder.as_ref().map_or("", AssetPath::as_str), LISTED, Some(names))
             }
-        }
+        };
+        put_string(&mut out, path.as_bytes());
+        out.push(kind);
+        out.extend_from_slice(hash.map_or(&[], |hash| &hash.0));
+    }
+    put_varint(&mut out, record.labels.len() as u64);
+    for label in &record.labels {
+        put_string(&mut out, label.as_bytes());
     }
     out
 }
 
+/// Kinds of inputs of a build.
+const NOT_READ: u8 = 0;
+const READ: u8 = 1;
+const NOT_THERE: u8 = 2;
+const THERE: u8 = 3;
+const LISTED: u8 = 4;
+
 pub(crate) fn decode_build(bytes: &[u8]) -> Option<BuildRecord> {
     let mut fields = Fields(bytes);
-    let transform = fields.text()?.to_owned();
-    let version = fields.varint_u32()?;
-    let (parameters, source) = (fields.array()?, ContentHash(fields.array()?));
-    let mut inputs = Vec::new();
+    let mut record = BuildRecord::default();
     for _ in 0..fields.varint()? {
-        let path = AssetPath::new(fields.text()?).ok()?;
-        let hash = match fields.u8()? {
-            0 => None,
-            1 => Some(ContentHash(fields.array()?)),
-            _ => return None,
-        };
-        inputs.push((path, hash));
+        let transform = fields.text()?.to_owned();
+        let (version, parameters) = (fields.varint_u32()?, fields.array()?);
+        record.steps.push(BuildStep { transform, version, parameters });
     }
-    fields.0.is_empty().then_some(BuildRecord { transform, version, parameters, source, inputs })
+    record.source = ContentHash(fields.array()?);
+    for _ in 0..fields.varint()? {
+        let (path, kind) = (fields.text()?, fields.u8()?);
+        let file = || AssetPath::new(path).ok();
+        record.inputs.push(match kind {
+            NOT_READ => BuildInput::Read { path: file()?, hash: None },
+            READ => BuildInput::Read { path: file()?, hash: Some(ContentHash(fields.array()?)) },
+            NOT_THERE => BuildInput::Exists { path: file()?, exists: false },
+            THERE => BuildInput::Exists { path: file()?, exists: true },
+            LISTED => {
+                let folder = if path.is_empty() { None } else { Some(file()?) };
+                BuildInput::Listed { folder, names: ContentHash(fields.array()?) }
+            }
+            _ => return None,
+        });
+    }
+    for _ in 0..fields.varint()? {
+        let label = fields.text()?;
+        AssetPath::new(label).ok()?;
+        record.labels.push(label.to_owned());
+    }
+    fields.0.is_empty().then_some(record)
 }
 
 /// Keys are big-endian, so that their byte order is the order of the numbers; an id's bytes are those of the hash.

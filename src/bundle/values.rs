@@ -124,18 +124,54 @@ pub struct Dependency {
 }
 
 /// How an asset's content came to be; kept for assets that are not simply their source file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BuildRecord {
-    /// Name of the transform.
+    /// The transforms that made it, in the order in which they were run.
+    pub steps: Vec<BuildStep>,
+    /// Hash of the source file.
+    pub source: ContentHash,
+    /// What else they looked at, each once, in order.
+    pub inputs: Vec<BuildInput>,
+    /// Labels of the assets that they made beside it, in order: the asset `a.gltf` with the label `mesh/0` has beside it
+    /// `a.gltf#mesh/0`.
+    pub labels: Vec<String>,
+}
+
+/// One transform that made an asset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildStep {
+    /// Its name.
     pub transform: String,
     /// Its version.
     pub version: u32,
     /// Hash of its parameters.
     pub parameters: [u8; 32],
-    /// Hash of the source file.
-    pub source: ContentHash,
-    /// What else it read, and the hash it had; `None` where it asked for a file that did not exist.
-    pub inputs: Vec<(AssetPath, Option<ContentHash>)>,
+}
+
+/// Something that a transform looked at besides its source.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BuildInput {
+    /// It read a file, or asked for one that did not exist.
+    Read {
+        /// The file.
+        path: AssetPath,
+        /// The hash that it had; `None` where it did not exist.
+        hash: Option<ContentHash>,
+    },
+    /// It asked whether there is a file.
+    Exists {
+        /// The file.
+        path: AssetPath,
+        /// The answer.
+        exists: bool,
+    },
+    /// It listed a folder.
+    Listed {
+        /// The folder; `None` is the top of the tree.
+        folder: Option<AssetPath>,
+        /// BLAKE3 of the names in it.
+        names: ContentHash,
+    },
 }
 
 /// A bundle's figures. Reading them costs nothing: they stand in the root page.

@@ -10,10 +10,11 @@ use super::page::PageRef;
 use super::pages::{Pages, View};
 use super::reader::Bundle;
 use super::records::{FrameRow, key};
-use super::root::{Root, SECTION_BYTES_MAX, SECTIONS_MAX};
+use super::root::{Counters, Root, SECTION_BYTES_MAX, SECTIONS_MAX};
 use super::stage::{self, Changes, Laid};
 use super::superblock::{self, MINOR, Superblock};
 use super::tree;
+use super::update::PageSink;
 use super::values::{Codec, FrameRef};
 use super::{DICTIONARY_BYTES_MAX, HEAD_BYTES};
 use crate::config::Layout;
@@ -401,7 +402,54 @@ impl BundleWriter {
             self.sections.clear();
             return Ok(current.clone());
         }
-        let staged = staged.expect("only what builds on a generation can change nothing");
+        self.complete(staged.expect("only what builds on a generation can change nothing"))
+    }
+
+    /// Stages a generation whose assets and folders are those of `old`, an earlier generation of this bundle: a root page
+    /// that names the trees of `old`. Numbers of assets, folders and frames go on from where they are, and dictionaries
+    /// and sections stay as they are. The answer is the generation that is there when it has these trees already.
+    ///
+    /// # Errors
+    /// [`Error::NotRetained`] when `old` is of another bundle, as it is after the bundle was compacted; those of writing.
+    pub fn stage_again(&mut self, old: &Bundle) -> Result<Bundle> {
+        let Some(current) = self.current.as_ref().filter(|_| self.has_pages_of(old)) else {
+            let why = "the bundle was compacted since".into();
+            return Err(Error::NotRetained { generation: old.generation(), why });
+        };
+        let now = &self.root;
+        let mut root = old.inner.root.clone();
+        root.counters = Counters {
+            next_asset: now.counters.next_asset,
+            next_folder: now.counters.next_folder,
+            next_frame: now.counters.next_frame,
+            next_dictionary: now.counters.next_dictionary,
+            dictionary_bytes: now.counters.dictionary_bytes,
+            ..root.counters
+        };
+        let dictionaries = usize::from(tree::DICTIONARIES.number) - 1;
+        root.trees[dictionaries] = now.trees[dictionaries];
+        root.sections.clone_from(&now.sections);
+        if root.trees == now.trees {
+            return Ok(current.clone());
+        }
+        let mut pages = PageSink::new(self.end());
+        let at = pages.add(&root.encode());
+        self.complete(stage::Staged { root, at, pages, used: Vec::new() })
+    }
+
+    /// Whether the pages of `old` stand where it says in this very file. A compacted bundle may have the same uuid: it is
+    /// as if freshly packed. A root page that is where it was names pages that are where they were.
+    fn has_pages_of(&self, old: &Bundle) -> bool {
+        let view = &old.inner.view;
+        if Arc::ptr_eq(&view.pages, &self.pages) {
+            return true;
+        }
+        view.end <= self.buffer_at
+            && View::new(Arc::clone(&self.pages), self.buffer_at).is_ok_and(|own| own.page(&old.inner.at).is_ok())
+    }
+
+    /// Writes the pages of a staged generation, and stands on it from then on.
+    fn complete(&mut self, staged: stage::Staged) -> Result<Bundle> {
         let standing = self.standing();
         let toc = staged.pages.bytes;
         if let Err(error) = self.flush_appends() {

@@ -1,5 +1,8 @@
-//! What the file watcher is told. Senders: the operating system's watch (`Events`), its own timer (`Poll`).
-//! Lost events are made good by the rescan that follows every start of the watcher.
+//! What the file watcher is told. Senders: the operating system's watch (`Events`), the workshop (`IgnoringChanged`), its
+//! own timer (`Poll`) and offloaded job (`Locks`). Lost events are made good by the rescan that follows every start of the
+//! watcher.
+
+use std::path::PathBuf;
 
 use crate::platform::watch::RawEvent;
 
@@ -7,9 +10,13 @@ use crate::platform::watch::RawEvent;
 pub enum FileWatcherMessage {
     /// What happened to files, oldest first.
     Events(Vec<RawEvent>),
-    /// The time at which the open change set may be settled has come.
+    /// Something else is ignored than before.
+    IgnoringChanged,
+    /// It is time to see what is due.
     Poll {
         /// The timer's number; an older one is ignored.
         timer: u64,
     },
+    /// The places of version controls' locks, with whether one stands there: asked for before the tree is looked at.
+    Locks(Vec<(PathBuf, bool)>),
 }

@@ -1,17 +1,19 @@
 //! What the rebuilder is told.
 //!
-//! Senders: the file watcher (`Changed`, `Rescan`), its own offloaded jobs (`Built`, `Committed`). A lost change set is found again by the rescan that every start makes.
+//! Senders: the file watcher (`Changed`, `Rescan`), its own offloaded jobs (`Built`, `Committed`), the runtime (`Rollback`). A lost change set is found again by the rescan that every start makes.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use tokio::sync::oneshot;
+
 use crate::build::Built;
 use crate::bundle::Bundle;
 use crate::error::Result;
 use crate::ids::{AssetId, Generation};
-use crate::residency::Asset;
+use crate::residency::{Asset, Live};
 
 /// To the rebuilder.
 pub enum RebuilderMessage {
@@ -26,6 +28,8 @@ pub enum RebuilderMessage {
     Built,
     /// Look again at files that somebody was writing.
     LookAgain,
+    /// A generation is to be gone back to; which is in [`Rollback`].
+    Rollback,
     /// It has been quiet for a while: compact the store, if nothing was built since.
     Idle {
         /// How many builds there had been.
@@ -63,7 +67,15 @@ pub struct Publication {
     pub shown: OnceLock<(Instant, Generation)>,
 }
 
-/// What a build job led to, kept outside the rebuilder until it is published and told.
+/// A wish to go back to an earlier generation, kept outside the rebuilder until a build takes it.
+pub struct Rollback {
+    /// That generation.
+    pub to: Arc<Live>,
+    /// Who is answered, with the new generation, once readers see it.
+    pub reply: oneshot::Sender<Result<Generation>>,
+}
+
+/// What a build job led to, kept outside the rebuilder until it is published.
 pub struct Staged {
     /// What was built, or why not.
     pub built: Result<Built>,
@@ -73,6 +85,8 @@ pub struct Staged {
     pub times: StagedTimes,
     /// Why the whole tree was looked at, if events were lost.
     pub rescanned: Option<String>,
+    /// Who is answered, if it is a rollback.
+    pub reply: Option<oneshot::Sender<Result<Generation>>>,
     /// The span of this reload.
     pub span: tracing::Span,
 }

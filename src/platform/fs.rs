@@ -57,6 +57,8 @@ pub struct FileStat {
     pub device: u64,
     /// Whether someone may execute it.
     pub executable: bool,
+    /// How many names it has; 1 where the operating system does not say.
+    pub links: u64,
 }
 
 impl FileStat {

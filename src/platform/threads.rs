@@ -46,6 +46,21 @@ impl Threads for OsThreads {
     }
 }
 
+/// Runs `body` on a thread of its own whose stack has room for `stack_bytes`, and waits for it: for what goes deep by
+/// itself, such as a parser that is not ours. A panic goes on in the caller.
+///
+/// # Errors
+/// What the operating system says when it starts no such thread.
+pub fn with_stack<R: Send>(stack_bytes: usize, body: impl FnOnce() -> R + Send) -> io::Result<R> {
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().name("fly-deep".to_owned()).stack_size(stack_bytes);
+        match builder.spawn_scoped(scope, body)?.join() {
+            Ok(result) => Ok(result),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
 /// Joins `thread` unless it is the calling thread, which would wait for itself for ever.
 pub(super) fn join_from_outside(thread: JoinHandle<()>) {
     if thread.thread().id() != std::thread::current().id() {
@@ -69,6 +84,17 @@ mod tests {
         });
         OsThreads.spawn("fly-test", &pin, body).unwrap().join().unwrap();
         assert_eq!(told.recv().unwrap(), (Some("fly-test".to_owned()), pin));
+    }
+
+    #[test]
+    fn what_goes_deep_has_the_stack_that_it_asks_for() {
+        fn deep(depth: u32) -> u32 {
+            let room = std::hint::black_box([depth; 256]);
+            if depth == 0 { 0 } else { deep(depth - 1) + room[1] / depth }
+        }
+        assert_eq!(with_stack(64 << 20, || deep(8000)).unwrap(), 8000);
+        let panic = std::panic::catch_unwind(|| with_stack(1 << 20, || assert!(deep(1) == 0, "told"))).unwrap_err();
+        assert_eq!(panic.downcast_ref(), Some(&"told"));
     }
 
     #[test]

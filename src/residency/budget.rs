@@ -127,6 +127,7 @@ pub struct Budget {
     peak: AtomicU64,
     resident_gate: Gate,
     io_gate: Gate,
+    value_gate: Gate,
     pub(super) bin: Bin,
     /// One for each node, in the order of their places; one where there is one node; none without heaps.
     heaps: Vec<Arc<Heap>>,
@@ -157,6 +158,7 @@ impl Budget {
             peak: AtomicU64::new(0),
             resident_gate: Gate::default(),
             io_gate: Gate::default(),
+            value_gate: Gate::default(),
             bin: Bin::default(),
             heaps,
         })
@@ -194,7 +196,7 @@ impl Budget {
         if let Err(missing) = self.resident.take(bytes) {
             // Someone may have found the kind full because of us.
             purse.give(bytes);
-            self.resident_gate.released();
+            self.resident_released();
             return Err(total_short(missing));
         }
         self.note_peak();
@@ -228,6 +230,17 @@ impl Budget {
         })
     }
 
+    /// As [`Budget::charge_or_wait`], for a decoded value and [`Budget::on_value_release`].
+    ///
+    /// # Errors
+    /// As [`Budget::try_charge`].
+    pub fn charge_value_or_wait(self: &Arc<Self>, kind: AssetKind, bytes: u64) -> Result<Charge, Shortfall> {
+        self.try_charge(kind, bytes).or_else(|_| {
+            self.value_gate.waiting.store(true, Ordering::SeqCst);
+            self.try_charge(kind, bytes)
+        })
+    }
+
     /// The most that one charge of `kind` can ever be, in bytes.
     pub fn admissible_bytes(&self, kind: AssetKind) -> u64 {
         self.resident.limit.min(self.kind(kind).limit)
@@ -236,6 +249,11 @@ impl Budget {
     /// Sets who is told when resident memory came free while someone waits. It replaces the one before.
     pub fn on_release(&self, wake: OnRelease) {
         self.resident_gate.wake.store(Some(Arc::new(wake)));
+    }
+
+    /// Sets who is told when resident memory came free while a decoded value waits for it. It replaces the one before.
+    pub fn on_value_release(&self, wake: OnRelease) {
+        self.value_gate.wake.store(Some(Arc::new(wake)));
     }
 
     /// Sets who is told when a part of the I/O reserve came free while someone waits. It replaces the one before.
@@ -282,7 +300,12 @@ impl Budget {
     fn give_resident(&self, kind: AssetKind, bytes: u64) {
         self.kind(kind).give(bytes);
         self.resident.give(bytes);
+        self.resident_released();
+    }
+
+    fn resident_released(&self) {
         self.resident_gate.released();
+        self.value_gate.released();
     }
 }
 
@@ -337,6 +360,12 @@ impl Charge {
         if surplus > 0 {
             self.budget.give_resident(self.kind, surplus);
         }
+    }
+
+    /// Takes what `other` is charged over, which is of the same kind and budget.
+    pub fn absorb(&mut self, mut other: Charge) {
+        debug_assert!(self.kind == other.kind && Arc::ptr_eq(&self.budget, &other.budget), "two purses in one charge");
+        self.bytes += std::mem::take(&mut other.bytes);
     }
 
     /// Moves all of it into a charge of its own; this one is empty then.

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use super::budget::Charge;
 use super::hold::SteadyBytes;
 use super::reaper::Garbage;
+use super::typed::{Beside, Value};
 use crate::error::{Error, Result};
 use crate::ids::ContentHash;
 use crate::limits;
@@ -43,6 +44,7 @@ impl Drop for Memory {
 pub struct Content {
     hash: ContentHash,
     memory: Memory,
+    beside: Beside,
 }
 
 impl Content {
@@ -96,6 +98,22 @@ impl Content {
     /// What it is charged, in bytes.
     pub fn weight_bytes(&self) -> u64 {
         self.memory.charge.bytes()
+    }
+
+    /// The value of type `T` that was decoded from it, if one is kept beside it; `tick` is when it is used. Takes no
+    /// lock.
+    #[inline]
+    pub fn value<T: Send + Sync + 'static>(&self, tick: u32) -> Option<Arc<Value<T>>> {
+        self.beside.get(tick)
+    }
+
+    pub(super) fn beside(&self) -> &Beside {
+        &self.beside
+    }
+
+    /// What comes free when it is let go of: its own bytes, and those of values beside it that nobody else holds.
+    pub(super) fn evictable_bytes(&self) -> u64 {
+        self.weight_bytes() + self.beside.idle_bytes()
     }
 }
 
@@ -170,7 +188,8 @@ impl ContentBuilder {
     /// contents; it is not computed here.
     pub fn finish(&self, hash: ContentHash) -> Option<Arc<Content>> {
         let buffer = self.target.take()?;
-        Some(Arc::new(Content { hash, memory: Memory { buffer, charge: self.charge.lock().take() } }))
+        let memory = Memory { buffer, charge: self.charge.lock().take() };
+        Some(Arc::new(Content { hash, memory, beside: Beside::default() }))
     }
 }
 

@@ -4,7 +4,7 @@
 //! number, so that publishing is one store for both (invariant 3). A generation is prepared first (its [`Live`] can be
 //! found by whoever reads the new number) and shown by [`super::ResidentTable::publish`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -81,6 +81,21 @@ pub struct Generations {
     /// Held by whoever changes `reachable` and `number`.
     change: Mutex<()>,
     census: Arc<Census>,
+    retained: Mutex<Retained>,
+}
+
+/// Generations that readers no longer see and that are kept all the same, the oldest first.
+#[derive(Default)]
+struct Retained {
+    kept: VecDeque<Arc<Live>>,
+    /// How many at most.
+    most: usize,
+}
+
+/// What a publication made unreachable. Dropping it may call back.
+pub(super) struct Unreachable {
+    _before: Arc<Vec<Arc<Live>>>,
+    _retired: Vec<Arc<Live>>,
 }
 
 impl Generations {
@@ -98,6 +113,7 @@ impl Generations {
             reachable: ArcSwap::from_pointee(vec![live]),
             change: Mutex::new(()),
             census,
+            retained: Mutex::default(),
         })
     }
 
@@ -163,7 +179,7 @@ impl Generations {
 
     /// The one store: from here on readers see `live`, which is prepared and newer than what they see. Gives what is
     /// no longer reachable, to be dropped where a callback may run.
-    pub(super) fn show(&self, live: &Arc<Live>) -> Arc<Vec<Arc<Live>>> {
+    pub(super) fn show(&self, live: &Arc<Live>) -> Unreachable {
         let _change = self.change.lock();
         let before = self.reachable.load_full();
         if !before.iter().any(|other| Arc::ptr_eq(other, live)) {
@@ -171,16 +187,61 @@ impl Generations {
             let all = before.iter().chain([live]).cloned().collect();
             self.reachable.store(Arc::new(all));
         }
+        let number = self.number();
         self.number.store(live.generation.0, Ordering::SeqCst);
         let newer = before.iter().filter(|other| other.generation > live.generation);
         self.reachable.store(Arc::new([live].into_iter().chain(newer).cloned().collect()));
-        before
+        let mut retained = self.retained.lock();
+        retained.kept.extend(before.iter().find(|other| other.generation == number).cloned());
+        let surplus = retained.kept.len().saturating_sub(retained.most);
+        let retired = retained.kept.drain(..surplus).collect();
+        drop(retained);
+        Unreachable { _before: before, _retired: retired }
+    }
+
+    /// Keeps so many generations besides the one that readers see, from now on: they can be had by
+    /// [`Generations::at`], as if somebody held them.
+    pub fn retain(&self, most: usize) {
+        let mut retained = self.retained.lock();
+        retained.most = most;
+        let surplus = retained.kept.len().saturating_sub(most);
+        let retired: Vec<Arc<Live>> = retained.kept.drain(..surplus).collect();
+        drop(retained);
+        drop(retired);
+    }
+
+    /// The generation with this number, if it is the one that readers see or is kept.
+    pub fn at(&self, generation: Generation) -> Option<Arc<Live>> {
+        let current = self.current();
+        if current.generation == generation {
+            return Some(current);
+        }
+        self.retained.lock().kept.iter().find(|live| live.generation == generation).cloned()
+    }
+
+    /// The numbers of the generations that are kept, and of the one that readers see, which is the last.
+    pub fn kept(&self) -> Vec<Generation> {
+        let retained = self.retained.lock();
+        let current = self.number();
+        let older = retained.kept.iter().map(|live| live.generation).filter(|number| *number < current);
+        older.chain([current]).collect()
     }
 
     /// The oldest generation that anyone holds.
     pub fn oldest_live(&self) -> Generation {
         let number = self.number();
         self.census.living.lock().keys().next().copied().unwrap_or(number).min(number)
+    }
+
+    /// The oldest generation that anyone holds for another reason than that it is kept.
+    pub fn oldest_wanted(&self) -> Generation {
+        let retained = self.retained.lock();
+        let alone: Vec<Generation> =
+            retained.kept.iter().filter(|live| Arc::strong_count(live) == 1).map(|live| live.generation).collect();
+        drop(retained);
+        let number = self.number();
+        let living = self.census.living.lock();
+        living.keys().find(|generation| !alone.contains(generation)).copied().unwrap_or(number).min(number)
     }
 
     /// How many generations are held, the current one included.
@@ -223,6 +284,23 @@ mod tests {
         assert_eq!((ends.load(Ordering::SeqCst), generations.live_count()), (0, 2));
         drop(other);
         assert_eq!((ends.load(Ordering::SeqCst), generations.oldest_live()), (1, Generation(2)));
+    }
+
+    #[test]
+    fn as_many_generations_as_asked_for_are_kept_besides_the_current_one() {
+        let generations = Generations::starting_with(bundle(), Generation(1));
+        generations.retain(2);
+        for number in 2..=5 {
+            let next = generations.prepare_as(bundle(), Generation(number));
+            assert!(generations.at(Generation(number)).is_none(), "nobody sees it yet");
+            drop(generations.show(&next));
+        }
+        assert_eq!(generations.kept(), [3, 4, 5].map(Generation));
+        assert_eq!((generations.oldest_live(), generations.live_count()), (Generation(3), 3));
+        assert!(generations.at(Generation(2)).is_none());
+        assert_eq!(generations.at(Generation(4)).unwrap().generation(), Generation(4));
+        generations.retain(0);
+        assert_eq!((generations.kept(), generations.live_count()), (vec![Generation(5)], 1));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Nothing depends on the reaper for correctness: when there is none, or it has ended, whoever drops the last handle
 //! frees in place. A charge travels with its buffer and ends after it, wherever that happens.
 
+use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -36,6 +37,8 @@ impl Garbage {
 /// What the reaper is asked for.
 enum Chore {
     Free(Garbage),
+    /// A value of whatever type, and its charge, which ends after it.
+    Drop(Box<dyn Any + Send>, Charge),
     Warm(Arc<Heap>),
 }
 
@@ -43,6 +46,10 @@ impl Chore {
     fn run(self) {
         match self {
             Self::Free(garbage) => garbage.free(),
+            Self::Drop(value, charge) => {
+                drop(value);
+                drop(charge);
+            }
             Self::Warm(heap) => heap.warm(),
         }
     }
@@ -66,6 +73,20 @@ impl Bin {
             }
         } else {
             garbage.free();
+        }
+    }
+
+    /// Drops `value`, and then ends its charge: on the reaper when it is large and there is one, else here.
+    pub(super) fn throw_value<T: Send + 'static>(&self, value: T, charge: Charge) {
+        if charge.bytes() >= limits::LARGE_FREE_BYTES as u64
+            && let Some(sender) = &*self.0.load()
+        {
+            if let Err(refused) = sender.send(Chore::Drop(Box::new(value), charge)) {
+                refused.into_inner().run();
+            }
+        } else {
+            drop(value);
+            drop(charge);
         }
     }
 

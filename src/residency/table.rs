@@ -41,7 +41,7 @@ pub(super) use self::version::Node;
 pub struct Candidate {
     /// Which asset.
     pub id: AssetId,
-    /// What its content is charged, in bytes.
+    /// What its content is charged, in bytes, with the values beside it that nobody holds.
     pub weight: u64,
     /// Its kind.
     pub kind: AssetKind,
@@ -101,6 +101,8 @@ struct Writer {
     changed: BTreeMap<Generation, Vec<AssetId>>,
     /// No generation before this one is live: nothing is admitted for it.
     oldest: Generation,
+    /// What ended up to here, and was wanted by nobody then, was let go of.
+    let_go: Generation,
     /// The number of contents at which dead entries are looked for.
     sweep_at: usize,
 }
@@ -127,6 +129,7 @@ impl ResidentTable {
                 changes: HashMap::default(),
                 changed: BTreeMap::new(),
                 oldest: Generation(0),
+                let_go: Generation(0),
                 sweep_at: SWEEP_MIN,
             }),
             contents: DashMap::default(),
@@ -255,6 +258,27 @@ impl ResidentTable {
         self.let_go(gone, PATIENCE.1)
     }
 
+    /// Takes out what ended up to `wanted` and nobody has a handle to: of generations that are kept and that nobody reads.
+    /// It is loaded again when somebody does. Gives the bytes that come free.
+    pub fn let_go_of_ended(&self, wanted: Generation) -> u64 {
+        let mut gone = Gone::default();
+        self.writing(|writing, writer| {
+            let from = writer.let_go.next();
+            if wanted < from {
+                return;
+            }
+            writer.let_go = wanted;
+            let ids: Vec<AssetId> = writer.changed.range(from..=wanted).flat_map(|(_, ids)| ids).copied().collect();
+            for id in ids {
+                for id in [id, id.stored()] {
+                    let ended = |version: Linked<'_, Node>| version.death() <= wanted && !is_held(version);
+                    self.unlink(writing, writer, id, ended, &mut gone);
+                }
+            }
+        });
+        self.let_go(gone, PATIENCE.1)
+    }
+
     /// Takes everything that nobody holds out of the table. Gives the bytes that come free.
     pub fn clear(&self) -> u64 {
         let mut ids = Vec::new();
@@ -322,7 +346,7 @@ impl ResidentTable {
 
     /// Frees what nobody can see any more.
     fn free(&self, gone: Gone) -> u64 {
-        let known = |asset: &Asset| (asset.hash(), asset.content().weight_bytes());
+        let known = |asset: &Asset| (asset.hash(), asset.content().evictable_bytes());
         let contents: Vec<(ContentHash, u64)> = gone.versions.iter().map(known).collect();
         hold::let_go(gone.versions);
         drop(gone.slots);

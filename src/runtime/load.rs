@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use super::DEFAULT_PRIORITY;
+use super::{DEFAULT_PRIORITY, Decode, LoadAs};
 use crate::actors::Shared;
 use crate::config::AssetNode;
 use crate::error::{Error, Result};
@@ -61,6 +61,12 @@ impl Request {
     /// Starts the load.
     pub fn send(self) -> Load {
         self.send_for(Want::Resident)
+    }
+
+    /// Starts the load, and decodes what it loads.
+    pub fn send_as<T: Decode>(self) -> LoadAs<T> {
+        let shared = Arc::clone(&self.shared);
+        LoadAs::after(shared, self.send())
     }
 
     /// Starts the load of the asset as it is stored: see [`super::Snapshot::load_stored`].

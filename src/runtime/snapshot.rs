@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::load::ask;
-use super::{AssetReader, DEFAULT_PRIORITY, Load, LoadMany, Request};
+use super::typed::{self, Typed};
+use super::{AssetReader, DEFAULT_PRIORITY, Decode, Load, LoadAs, LoadMany, Request};
 use crate::actors::Shared;
 use crate::bundle::{AssetRecord, Bundle, Dependency};
 use crate::error::{Error, Result};
@@ -78,6 +79,20 @@ impl Snapshot {
     /// Loads the asset as this generation has it.
     pub fn load(&self, path: impl AsRef<str>) -> Load {
         self.request(path).send()
+    }
+
+    /// Loads the asset as this generation has it, and decodes it: as [`Runtime::load_as`](crate::Runtime::load_as).
+    pub fn load_as<T: Decode>(&self, path: impl AsRef<str>) -> LoadAs<T> {
+        match self.get_as(path.as_ref()) {
+            Some(typed) => LoadAs::ready(typed),
+            None => LoadAs::after(Arc::clone(&self.shared), self.load(path)),
+        }
+    }
+
+    /// The decoded asset, if it is resident in this generation and was decoded as this type: no lock, no allocation, no
+    /// waiting.
+    pub fn get_as<T: Decode>(&self, path: impl AsRef<str>) -> Option<Typed<T>> {
+        typed::resident(&self.shared, AssetId::of_path(path.as_ref()), self.generation())
     }
 
     /// A load with a priority, a deadline or dependencies.

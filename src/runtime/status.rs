@@ -11,7 +11,7 @@ use crate::event::BuildFailure;
 use crate::ids::Generation;
 use crate::platform::io::{Driver, DriverStats};
 use crate::platform::threads::{Pool, PoolStats};
-use crate::residency::{BudgetStats, LedgerStats};
+use crate::residency::{BudgetStats, LedgerStats, ValueStats};
 use crate::telemetry::MetricsReport;
 
 /// Whether a runtime works.
@@ -123,6 +123,8 @@ pub struct Stats {
     pub budget: BudgetStats,
     /// Open requests, and how earlier ones ended.
     pub ledger: LedgerStats,
+    /// Decoded values.
+    pub values: ValueStats,
     /// Assets that are resident.
     pub resident: usize,
 }
@@ -133,6 +135,7 @@ impl Stats {
             metrics: shared.metrics.report(),
             budget: shared.budget.snapshot(),
             ledger: shared.ledger.stats(),
+            values: shared.values.stats(),
             resident: shared.table.stats().assets,
         }
     }

@@ -67,7 +67,10 @@ pub(super) fn at_once<B>(face: &Face, request: &Request<B>) -> Option<Response<R
     };
     let (method, headers) = (request.method(), request.headers());
     let asked = Asked { face, method, headers, path: raw, snapshot: &snapshot };
-    match asked.weigh(&found) {
+    let told = kind::is_told_by_bytes(raw).then(|| snapshot.get(raw));
+    // What is not resident as it is would have to be read for its first bytes.
+    let told = told.map_or(Some(None), |asset| asset.map(Some))?;
+    match asked.weigh(&found, told.as_deref().map_or(&[], kind::first)) {
         Weighed::Answered(response) => Some(response),
         Weighed::Send(head) => match found {
             Found::Resident(asset, _) => Some(asked.with(head, asset)),
@@ -134,8 +137,8 @@ struct Head {
 }
 
 impl Asked<'_> {
-    /// Sections 13 and 14 of RFC 9110, for the representation that was found.
-    fn weigh(&self, found: &Found) -> Weighed {
+    /// Sections 13 and 14 of RFC 9110, for the representation that was found of an asset with these first bytes.
+    fn weigh(&self, found: &Found, first: &[u8]) -> Weighed {
         let (len, etag, encoding) = (found.len(), Tag::of(found.hash()), found.encoding());
         let mut headers = HeaderMap::with_capacity(HEADERS);
         headers.insert(ETAG, etag.value());
@@ -155,7 +158,7 @@ impl Asked<'_> {
                 return answered(StatusCode::PRECONDITION_FAILED, headers, Bytes::from(line).into());
             }
         }
-        headers.insert(CONTENT_TYPE, kind::content_type(self.path));
+        headers.insert(CONTENT_TYPE, kind::content_type_of(self.path, first));
         if encoding == Encoding::Zstd {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("zstd"));
         }
@@ -180,7 +183,8 @@ impl Asked<'_> {
     }
 
     async fn send(&self, found: Found) -> Result<Response<Reply>> {
-        let head = match self.weigh(&found) {
+        let first = kind::first_of(self.snapshot, self.path).await?;
+        let head = match self.weigh(&found, &first) {
             Weighed::Answered(response) => return Ok(response),
             Weighed::Send(head) => head,
         };

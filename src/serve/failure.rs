@@ -25,7 +25,7 @@ pub(super) fn line(status: StatusCode, text: String) -> Response {
 fn status(error: &Error) -> StatusCode {
     match error {
         Error::InvalidPath { .. } => StatusCode::BAD_REQUEST,
-        Error::NotFound { .. } => StatusCode::NOT_FOUND,
+        Error::NotFound { .. } | Error::NotRetained { .. } => StatusCode::NOT_FOUND,
         // What may work a moment later.
         Error::TooLarge { .. }
         | Error::Pinned { .. }

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Arc;
 
-use flyloft::build::transform::{Context, Input, Transform, TransformRegistry};
+use flyloft::build::transform::{Context, Input, NoParameters, Output, Transform, TransformRegistry};
 use flyloft::build::{BuildOptions, Built, NoProgress, TreeBuilder};
+use flyloft::bundle::BuildInput;
 use flyloft::platform::clock::SystemClock;
 use flyloft::platform::fs::OsFileSystem;
 use flyloft::{AssetPath, Result};
@@ -205,16 +206,14 @@ fn twins_fail_until_one_of_them_goes() {
 struct Join;
 
 impl Transform for Join {
+    type Parameters = NoParameters;
     fn name(&self) -> &str {
         "join"
     }
     fn version(&self) -> u32 {
         1
     }
-    fn validate(&self, _parameters: &toml::Table) -> Result<()> {
-        Ok(())
-    }
-    fn run(&self, input: Input<'_>, context: &mut dyn Context) -> Result<Vec<u8>> {
+    fn run(&self, input: Input<'_>, _: &NoParameters, context: &mut dyn Context) -> Result<Output> {
         let mut joined = Vec::new();
         for line in std::str::from_utf8(input.bytes).unwrap().lines() {
             match line {
@@ -228,14 +227,14 @@ impl Transform for Join {
                 name => joined.extend(context.read(&AssetPath::new(name)?).unwrap_or_else(|| b"(none)".to_vec())),
             }
         }
-        Ok(joined)
+        Ok(joined.into())
     }
 }
 
 fn joining(tree: &Tree) -> (TreeBuilder, Built) {
     tree.write("flyloft.toml", b"[[transform]]\nglob = '*.join'\nname = 'join'\n");
     let mut registry = TransformRegistry::with_builtins();
-    registry.register(Arc::new(Join)).unwrap();
+    registry.register(Join).unwrap();
     let options = BuildOptions { tolerant: true, threads: 2, registry: Arc::new(registry), ..BuildOptions::default() };
     let mut builder = TreeBuilder::open(
         Arc::new(OsFileSystem),
@@ -297,7 +296,8 @@ fn an_output_that_comes_out_the_same_publishes_nothing() {
     let bundle = tree.update(&mut builder, &["a.txt"]).bundle.unwrap();
     let record = bundle.build_record(path("x.join").id()).unwrap().unwrap();
     assert_eq!(record.source, flyloft::ContentHash::of(b"?a.txt\n"));
-    assert_eq!(record.inputs, [(path("a.txt"), Some(flyloft::ContentHash::of(b"c")))]);
+    let hash = Some(flyloft::ContentHash::of(b"c"));
+    assert_eq!(record.inputs, [BuildInput::Read { path: path("a.txt"), hash }]);
 }
 
 #[test]

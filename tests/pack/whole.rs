@@ -113,7 +113,7 @@ fn a_transform_is_chosen_by_glob_and_what_is_ignored_is_not_packed() {
     assert_eq!(content(&bundle, "flyloft.toml").unwrap(), config.as_bytes());
     assert_eq!(dependencies(&bundle, "a.json"), [("b.tmp".to_owned(), false), ("c.txt".to_owned(), true)]);
     let record = bundle.build_record(path("a.json").id()).unwrap().unwrap();
-    assert_eq!(record.transform, "minify-json");
+    assert_eq!(record.steps.iter().map(|step| step.transform.as_str()).collect::<Vec<_>>(), ["minify-json"]);
     assert_eq!(record.source, flyloft::ContentHash::of(b"{ \"a\" : [ 1, 2 ] }"));
 }
 

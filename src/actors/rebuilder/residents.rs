@@ -12,6 +12,7 @@ use crate::bundle::Bundle;
 use crate::error::Result;
 use crate::event::ChangedAsset;
 use crate::ids::{AssetId, AssetKind, ContentHash};
+use crate::residency::followers::Became;
 use crate::residency::{Asset, Content, Name};
 
 /// Takes the new contents of what is resident while a build has their bytes in memory.
@@ -41,6 +42,15 @@ impl AtHand {
                 }
             }
         }
+        let became = built.changed.iter().zip(&changes).map(|(changed, (id, asset))| {
+            let became = match (changed.new, asset) {
+                (None, _) => Became::Gone,
+                (Some(_), Some(asset)) => Became::Resident(asset.clone()),
+                (Some(_), None) => Became::Elsewhere,
+            };
+            (*id, became)
+        });
+        self.shared.followers.prepare(bundle.generation(), became, self.shared.config.watched_wait);
         changes
     }
 
@@ -113,12 +123,13 @@ fn content(
     Ok(target.finish(hash))
 }
 
-/// Which of them are resident, the one that was used last first.
+/// Which of them are resident, the one that was used last first; last of all those that somebody follows.
 fn hottest(shared: &Shared, changed: &[ChangedAsset]) -> Vec<usize> {
-    let candidates = changed.iter().enumerate().filter_map(|(index, changed)| {
-        let candidate = shared.table.candidate(changed.id)?;
-        Some((candidate.last_used, index))
-    });
+    let candidates =
+        changed.iter().enumerate().filter_map(|(index, changed)| match shared.table.candidate(changed.id) {
+            Some(candidate) => Some((candidate.last_used, index)),
+            None => shared.followers.follows(changed.id).then_some((0, index)),
+        });
     let mut hot: Vec<(u32, usize)> = candidates.collect();
     hot.sort_unstable_by(|one, other| other.cmp(one));
     hot.into_iter().map(|(_, index)| index).collect()

@@ -138,6 +138,9 @@ fn line(event: &Event) -> Option<String> {
             let (path, step, cause) = (&failure.path, &failure.transform, &failure.cause);
             format!("failed: {path}{line}: {step}: {cause}; its last good version is served")
         }
+        Event::DecodeFailed(failure) => {
+            format!("{}: not decoded as {}: {}", failure.path, failure.type_name, failure.cause)
+        }
         Event::Healed { path } => format!("healed: {path} builds again"),
         Event::Warning { what } => format!("warning: {what}"),
         Event::Rescanned { why } => format!("looked at the whole tree again: {why}"),
@@ -152,7 +155,7 @@ fn line(event: &Event) -> Option<String> {
 
 fn reloaded(published: &Published) -> String {
     let Published { generation, changed, timings, .. } = published;
-    let us = timings.settle_us + timings.build_us + timings.stage_us + timings.publish_us;
+    let us = timings.total_us();
     let name = |change: &flyloft::event::ChangedAsset| {
         let sign = match (&change.old, &change.new) {
             (None, _) => "+",

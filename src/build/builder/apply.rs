@@ -13,11 +13,11 @@ use crate::build::arena::{Arena, Arenas, Lent};
 use crate::build::config::TreeConfig;
 use crate::build::source::{BEING_WRITTEN, Reader, Source, open_folder};
 use crate::build::stats::Stamp;
-use crate::build::{Progress, graph, parallel};
-use crate::bundle::Bundle;
+use crate::build::{Because, Progress, Why, graph, parallel};
+use crate::bundle::{BuildInput, BuildRecord, Bundle};
 use crate::error::{Error, Result};
 use crate::event::{BuildFailure, ReloadTimings};
-use crate::ids::{AssetPath, ContentHash};
+use crate::ids::{AssetPath, ContentHash, Generation};
 use crate::platform::clock::Clock;
 use crate::platform::fs::{FileKind, FileSystem};
 
@@ -28,10 +28,11 @@ impl TreeBuilder {
 
     pub(super) fn apply(&mut self, mut delta: Delta, started: Instant, progress: &dyn Progress) -> Result<Built> {
         let looked_at = self.clock.now();
+        self.keep_held(&mut delta);
         let mut failed: Vec<Failed> = Vec::new();
         for failure in delta.failures.drain(..) {
             let path = AssetPath::new(&failure.path).ok();
-            failed.push(Failed { failure, path, inputs: Vec::new() });
+            failed.push(Failed::new(failure, path));
         }
         self.refuse(&mut failed)?;
 
@@ -43,6 +44,7 @@ impl TreeBuilder {
         let mut changed: BTreeMap<AssetPath, Option<ContentHash>> = BTreeMap::new();
         let mut appeared: BTreeSet<AssetPath> = BTreeSet::new();
         for path in &delta.gone {
+            delta.gone_sources.push(self.tree.labels_of(path));
             self.tree.remove(path);
             changed.insert(path.clone(), None);
         }
@@ -52,21 +54,33 @@ impl TreeBuilder {
         let config = std::mem::take(&mut self.tree.config);
         let mut unfinished: BTreeSet<PathBuf> = BTreeSet::new();
         let root = self.root.clone();
+        let mut because: BTreeMap<AssetPath, Because> = BTreeMap::new();
+        let base = delta.base.as_ref();
         let take = |tree: &mut Tree, candidate: &Candidate, read: Result<_, BuildFailure>| {
             match read {
                 Ok(source) => {
                     let source: Source<'_> = source;
                     let path = &source.file.path;
                     let old = know(tree, &source);
+                    if tree.held.holds(path, Some(source.hash)) {
+                        return;
+                    }
                     let differs = candidate.was != Some(source.hash);
-                    let flipped = old.is_none_or(|old| old.executable != source.file.stat.executable);
+                    let was = old.map(|old| old.executable);
+                    let was = was.or_else(|| Some(base?.get(path)?.executable));
+                    let flipped = was != Some(source.file.stat.executable);
                     if differs && !first {
                         changed.insert(path.clone(), Some(source.hash));
                     }
                     if candidate.was.is_none() && !first {
                         appeared.insert(path.clone());
+                        because.insert(path.clone(), Because::New);
+                    } else if differs && !first {
+                        because.insert(path.clone(), Because::SourceChanged);
                     }
-                    if differs || flipped || candidate.force || whole {
+                    // What a transform made of the same bytes stands.
+                    let look = whole && (candidate.was.is_none() || config.rule(path).is_none());
+                    if differs || flipped || candidate.force || look {
                         sources.push(source);
                     }
                 }
@@ -78,7 +92,7 @@ impl TreeBuilder {
                     }
                     // Its last good version stays for the moment; that it is closed is a change of its own.
                     if !is_open || candidate.was.is_none() && whole {
-                        failed.push(Failed { failure, path: Some(path), inputs: Vec::new() });
+                        failed.push(Failed::new(failure, Some(path)));
                     }
                 }
             }
@@ -94,7 +108,11 @@ impl TreeBuilder {
             sort(&mut sources);
         }
         let read = sources.len();
-        self.read_again(&changed, &mut sources, &later_arenas.lend(), &mut failed, progress);
+        let mut again = self.read_again(&changed, &delta, &appeared);
+        again.retain(|path, _| make::source_of(&sources, path).is_none() && self.tree.files.contains_key(path));
+        self.read_these(&again, &mut sources, &later_arenas.lend(), &mut failed, progress);
+        self.tree.held.release(again.keys());
+        because.append(&mut again);
         if sources.len() > read {
             sort(&mut sources);
         }
@@ -104,33 +122,38 @@ impl TreeBuilder {
         let read_at = self.clock.now();
         let made = {
             let reader = self.reader();
-            let maker =
-                Maker { tree: &self.tree, registry: &self.options.registry, reader: &reader, sources: &sources };
+            let maker = Maker { tree: &self.tree, reader: &reader, sources: &sources };
             parallel::map(self.threads, &sources, Exists::default, |seen, number, _| maker.make(number, seen))
         };
         // In the memory that they were made in: it is tens of megabytes of a large tree.
         let mut warnings = std::mem::take(&mut delta.warnings);
-        let keep = |made: Result<Output, Failed>| match made {
+        let keep = |made: Result<Output, Box<Failed>>| match made {
             Ok(mut output) => {
                 warnings.append(&mut output.warnings);
                 Some(output)
             }
             Err(failure) => {
-                failed.push(failure);
+                failed.push(*failure);
                 None
             }
         };
         let mut outputs: Vec<Output> = made.into_iter().filter_map(keep).collect();
         self.refuse(&mut failed)?;
         self.hold_back(&mut outputs, &mut failed);
-        let built_at = self.clock.now();
-
-        // Stage.
-        appeared.extend(delta.gone.iter().cloned());
         let touched: Vec<AssetPath> = match whole {
             true => Vec::new(),
             false => outputs.iter().map(|output| output.path.clone()).chain(delta.gone.iter().cloned()).collect(),
         };
+        let whys = if first { Vec::new() } else { self.whys_of(&outputs, because) };
+        self.labels(&mut outputs, &mut delta, &mut appeared);
+        for output in &mut outputs {
+            output.settle(|target| self.tree.has(target));
+            warnings.append(&mut output.warnings);
+        }
+        let built_at = self.clock.now();
+
+        // Stage.
+        appeared.extend(delta.gone.iter().cloned());
         let mut places = std::mem::take(&mut delta.places);
         if !self.tree.failures.is_empty() && !whole {
             // What was built because of something else no longer fails either.
@@ -154,6 +177,8 @@ impl TreeBuilder {
         timings.transform_us = us(read_at, built_at);
         timings.stage_us = us(built_at, self.clock.now());
         let healed = self.settle_failures(whole, &places, failed);
+        let generation = self.bundle().map_or(Generation(0), Bundle::generation);
+        self.whys.remember(whys.into_iter().map(|(path, why)| (path, Why { generation, ..why })));
         Ok(Built {
             bundle,
             base,
@@ -173,41 +198,141 @@ impl TreeBuilder {
             return Ok(());
         }
         failed.sort_by(|a, b| a.failure.path.cmp(&b.failure.path));
-        let BuildFailure { path, line, transform, mut cause } = failed[0].failure.clone();
+        let BuildFailure { path, line, column, transform, mut cause } = failed[0].failure.clone();
         if failed.len() > 1 {
             cause = format!("{cause} (and {} more)", failed.len() - 1);
         }
-        Err(Error::Build { path, line, transform, cause })
+        Err(Error::Build { path, line, column, transform, cause })
     }
 
-    /// Reads what was built from something that changed, and what failed and may build now.
-    fn read_again<'b>(
-        &mut self,
+    /// What was built from something that changed, and what failed and may build now, with the reason.
+    fn read_again(
+        &self,
         changed: &BTreeMap<AssetPath, Option<ContentHash>>,
+        delta: &Delta,
+        appeared: &BTreeSet<AssetPath>,
+    ) -> BTreeMap<AssetPath, Because> {
+        let mut again: BTreeMap<AssetPath, Because> = BTreeMap::new();
+        // What was gone back to was made from what was there then: only what changes now counts.
+        let moved = |input: &BuildInput| match input {
+            BuildInput::Read { path, .. } | BuildInput::Exists { path, .. } => changed.contains_key(path),
+            BuildInput::Listed { folder, .. } => {
+                let folder = folder.as_ref().map_or("", AssetPath::as_str);
+                let folders = delta.put_folders.iter().chain(&delta.remove_folders);
+                appeared.iter().chain(&delta.gone).chain(folders).any(|path| path.folder() == folder)
+            }
+        };
+        let mut look = |path: &AssetPath, record: &BuildRecord| {
+            let held = self.tree.is_held(path);
+            let stale = |input: &&BuildInput| self.tree.is_stale(input) && (!held || moved(input));
+            if let Some(input) = record.inputs.iter().find(stale) {
+                again.insert(path.clone(), self.because_of(input));
+            }
+        };
+        if delta.base.is_some() {
+            // Of the whole tree nothing that was looked at is taken to be what it was.
+            self.tree.records().for_each(|(path, record)| look(path, record));
+        } else {
+            let folders = delta.put_folders.iter().chain(&delta.remove_folders);
+            let named = appeared.iter().chain(&delta.gone).chain(folders).map(|path| (path, true));
+            let other = changed.keys().filter(|path| !appeared.contains(*path)).map(|path| (path, false));
+            let lookers: BTreeSet<&AssetPath> =
+                named.chain(other).flat_map(|(path, lists)| self.tree.lookers(path, lists)).collect();
+            for path in lookers {
+                self.tree.record(path).into_iter().for_each(|record| look(path, record));
+            }
+        }
+        for failed in self.tree.failures.values() {
+            if let Some(path) = &failed.path
+                && (failed.unit.iter().any(|member| changed.contains_key(member))
+                    || failed.inputs.iter().any(|input| self.tree.is_stale(input)))
+            {
+                again.entry(path.clone()).or_insert(Because::Forced);
+            }
+        }
+        // What is made beside a source gives way to a file of its name, and the source says so.
+        for path in appeared.iter().chain(&delta.put_folders) {
+            for source in self.tree.sources_of_labels_at(path) {
+                again.entry(source.clone()).or_insert_with(|| Because::InputAppeared { path: path.clone() });
+            }
+        }
+        again
+    }
+
+    fn because_of(&self, input: &BuildInput) -> Because {
+        match input {
+            BuildInput::Read { path, hash: None } | BuildInput::Exists { path, exists: false } => {
+                Because::InputAppeared { path: path.clone() }
+            }
+            BuildInput::Read { path, .. } if self.tree.files.contains_key(path) => {
+                Because::InputChanged { path: path.clone() }
+            }
+            BuildInput::Read { path, .. } | BuildInput::Exists { path, .. } => {
+                Because::InputGone { path: path.clone() }
+            }
+            BuildInput::Listed { folder, .. } => {
+                Because::ListingChanged { folder: folder.as_ref().map_or(String::new(), ToString::to_string) }
+            }
+        }
+    }
+
+    /// Why each of these was built; what is no more than looked at again is left out.
+    fn whys_of(&self, outputs: &[Output], mut because: BTreeMap<AssetPath, Because>) -> Vec<(AssetPath, Why)> {
+        let why = |output: &Output| {
+            let path = &output.path;
+            let because = because.remove(path).or_else(|| {
+                let rule = self.tree.config.rule(path)?;
+                let Some(record) = self.tree.record(path) else { return Some(Because::TransformChanged) };
+                Some(rule.differs_from(&record.steps).unwrap_or(Because::Forced))
+            })?;
+            let (from_action_cache, build_us) = (output.from_action_cache, output.build_us);
+            Some((path.clone(), Why { generation: Generation(0), because, from_action_cache, build_us }))
+        };
+        outputs.iter().filter_map(why).collect()
+    }
+
+    /// Makes what was made beside sources outputs of their own, and what is no longer made, or whose source is gone,
+    /// gone. `moved` gets what came and what went.
+    fn labels(&mut self, outputs: &mut Vec<Output>, delta: &mut Delta, moved: &mut BTreeSet<AssetPath>) {
+        let mut dropped: BTreeSet<AssetPath> = BTreeSet::new();
+        for source in std::mem::take(&mut delta.gone_sources) {
+            dropped.extend(source);
+        }
+        let mut made: Vec<Output> = Vec::new();
+        for output in outputs.iter_mut() {
+            let before = self.tree.labels_of(&output.path);
+            let now: BTreeSet<&AssetPath> = output.labelled.iter().map(|labelled| &labelled.path).collect();
+            dropped.extend(before.iter().filter(|label| !now.contains(label)).cloned());
+            moved.extend(now.into_iter().filter(|label| !before.contains(label)).cloned());
+            self.tree.set_record(&output.path, output.record.as_deref().cloned());
+            made.append(&mut output.labelled);
+        }
+        if !made.is_empty() {
+            outputs.append(&mut made);
+            outputs.sort_by(|a, b| a.path.cmp(&b.path));
+        }
+        // A file of the same name is an asset of its own.
+        dropped.retain(|label| !self.tree.has(label) && delta.gone.binary_search(label).is_err());
+        delta.gone.retain(|path| !self.tree.has(path));
+        delta.gone.extend(dropped);
+    }
+
+    /// Reads sources again.
+    fn read_these<'b>(
+        &mut self,
+        again: &BTreeMap<AssetPath, Because>,
         sources: &mut Vec<Source<'b>>,
         lent: &Lent<'b>,
         failed: &mut Vec<Failed>,
         progress: &dyn Progress,
     ) {
-        let mut again: BTreeSet<AssetPath> = BTreeSet::new();
-        for (path, now) in changed {
-            again.extend(self.tree.stale_readers(path, *now).cloned());
-        }
-        for failure in self.tree.failures.values() {
-            if let Some(path) = &failure.path
-                && failure.inputs.iter().any(|input| changed.contains_key(input))
-            {
-                again.insert(path.clone());
-            }
-        }
-        again.retain(|path| make::source_of(sources, path).is_none() && self.tree.files.contains_key(path));
         let mut candidates = Vec::with_capacity(again.len());
-        for path in again {
-            let at = self.tree.files.get(&path).and_then(|known| known.at.clone());
+        for path in again.keys() {
+            let at = self.tree.files.get(path).and_then(|known| known.at.clone());
             let at = at.map_or_else(|| self.root.join(path.as_str()), |at| at.to_path_buf());
             match self.fs.stat(&at, true) {
                 Ok(stat) if stat.kind == FileKind::File => {
-                    let file = self.tree.source_file(&path, stat);
+                    let file = self.tree.source_file(path, stat);
                     candidates.push(Candidate { file, was: None, force: true });
                 }
                 // It is gone, or no file any more: that is a change of its own, which is still to come.
@@ -222,7 +347,7 @@ impl TreeBuilder {
             }
             Err(failure) => {
                 let path = Some(candidate.file.path.clone());
-                failed.push(Failed { failure, path, inputs: Vec::new() });
+                failed.push(Failed::new(failure, path));
             }
         };
         let reader = reader(&*self.fs, &*self.clock, &self.root, &self.options);
@@ -238,28 +363,44 @@ impl TreeBuilder {
         }
         let mut number: HashMap<AssetPath, u32> = HashMap::new();
         let mut edges: Vec<Vec<AssetPath>> = Vec::new();
-        let mut add = |path: &AssetPath, uses: Vec<AssetPath>| {
-            number.entry(path.clone()).or_insert_with(|| {
+        let mut add = |path: &AssetPath, beside: &[AssetPath], uses: Vec<AssetPath>| {
+            let at = *number.entry(path.clone()).or_insert_with(|| {
                 edges.push(uses);
                 edges.len() as u32 - 1
             });
+            // What is made beside a source comes and waits with it.
+            number.extend(beside.iter().map(|path| (path.clone(), at)));
         };
         for output in outputs.iter() {
-            add(&output.path, output.dependencies.clone());
+            let beside: Vec<AssetPath> = output.labelled.iter().map(|labelled| labelled.path.clone()).collect();
+            let all = std::iter::once(output).chain(&output.labelled);
+            let uses = all.flat_map(|output| {
+                output.dependencies.iter().chain(output.open.iter().map(|open| &open.target)).cloned()
+            });
+            add(&output.path, &beside, uses.collect());
         }
         let made = outputs.len() as u32;
         for failed in failed.iter() {
             if let Some(path) = &failed.path {
                 // What it uses now is not known; what it used when it built last is.
-                let before = self.bundle().and_then(|bundle| bundle.dependencies(path.id()).ok());
-                let before = before.into_iter().flatten().map(|dependency| dependency.path);
-                add(path, before.chain(failed.inputs.iter().cloned()).collect());
+                let beside = self.tree.labels_of(path);
+                let before = std::iter::once(path).chain(&beside);
+                let before = before.filter_map(|path| self.bundle()?.dependencies(path.id()).ok());
+                let before = before.flatten().map(|dependency| dependency.path);
+                let read = failed.inputs.iter().filter_map(|input| match input {
+                    BuildInput::Read { path, .. } => Some(path.clone()),
+                    BuildInput::Exists { .. } | BuildInput::Listed { .. } => None,
+                });
+                let uses = before.chain(read).chain(failed.unit.iter().cloned()).collect();
+                add(path, &beside, uses);
             }
         }
         let edges: Vec<Vec<u32>> =
             edges.iter().map(|uses| uses.iter().filter_map(|path| number.get(path).copied()).collect()).collect();
         let mut held: BTreeMap<u32, (AssetPath, Vec<AssetPath>)> = BTreeMap::new();
-        let path_of: HashMap<u32, &AssetPath> = number.iter().map(|(path, number)| (*number, path)).collect();
+        let sources =
+            number.iter().filter(|(path, _)| path.source_and_label().is_none() || self.tree.files.contains_key(*path));
+        let path_of: HashMap<u32, &AssetPath> = sources.map(|(path, number)| (*number, path)).collect();
         for unit in graph::units(&edges) {
             let Some(bad) = unit.iter().find(|member| **member >= made) else { continue };
             let members: Vec<AssetPath> = unit.iter().map(|member| path_of[member].clone()).collect();
@@ -269,13 +410,9 @@ impl TreeBuilder {
         }
         for (member, (bad, unit)) in held.into_iter().rev() {
             let output = outputs.remove(member as usize);
-            let failure = BuildFailure {
-                path: output.path.as_str().to_owned(),
-                line: None,
-                transform: "cycle".into(),
-                cause: format!("it waits for '{bad}', which does not build and with which it is in a cycle"),
-            };
-            failed.push(Failed { failure, path: Some(output.path), inputs: unit });
+            let cause = format!("it waits for '{bad}', which does not build and with which it is in a cycle");
+            let failure = BuildFailure::new(output.path.as_str(), "cycle", cause);
+            failed.push(Failed { failure, path: Some(output.path), inputs: Vec::new(), unit });
         }
     }
 }

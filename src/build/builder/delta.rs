@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::TreeBuilder;
 use super::tree::{Failed, Known};
-use crate::build::config::{self, TreeConfig};
+use crate::build::config::{self, Ignoring, Mistake, TreeConfig};
 use crate::build::contents::ContentReader;
 use crate::build::scan::{Link, Scan, Scanner, SourceFile, place_of, problem};
 use crate::build::stats::{Remembered, Stamp};
-use crate::build::{Progress, source};
+use crate::build::{Progress, labels, source};
 use crate::bundle::AssetRecord;
 use crate::error::{Error, Result};
 use crate::event::BuildFailure;
@@ -30,6 +31,8 @@ pub(super) struct Delta {
     pub candidates: Vec<Candidate>,
     /// Assets of the bundle whose files are gone.
     pub gone: Vec<AssetPath>,
+    /// What had been made beside each of these.
+    pub gone_sources: Vec<Vec<AssetPath>>,
     pub put_folders: Vec<AssetPath>,
     pub remove_folders: Vec<AssetPath>,
     /// What cannot be read at all.
@@ -42,15 +45,8 @@ pub(super) struct Delta {
 }
 
 impl TreeBuilder {
-    fn scanner<'a>(&'a self, config: &'a TreeConfig) -> Scanner<'a> {
-        Scanner {
-            fs: &*self.fs,
-            root: &self.root,
-            real_root: &self.real_root,
-            config,
-            exclude: &self.exclude,
-            threads: self.threads,
-        }
+    fn scanner<'a>(&'a self, ignoring: &'a Ignoring) -> Scanner<'a> {
+        Scanner { fs: &*self.fs, root: &self.root, real_root: &self.real_root, ignoring, threads: self.threads }
     }
 
     /// Reads `flyloft.toml`. Answers what is wrong with it when that is tolerated: the last good one stays.
@@ -76,7 +72,7 @@ impl TreeBuilder {
         }
         let parsed = match text {
             None => Ok(TreeConfig::default()),
-            Some(Err(error)) => Err(Error::io("read", &at, error)),
+            Some(Err(error)) => Err(Mistake::whole(format!("it cannot be read: {error}"))),
             Some(Ok(bytes)) => self.parse_config(&bytes),
         };
         match parsed {
@@ -85,27 +81,20 @@ impl TreeBuilder {
                 self.tree.config_hash = hash;
                 Ok(None)
             }
-            Err(error) if !self.options.tolerant => Err(error),
-            Err(error) => {
+            Err(mistake) if !self.options.tolerant => Err(mistake.into_error()),
+            Err(Mistake { line, column, message, .. }) => {
                 if !self.tree.scanned && self.tree.config_hash.is_none() {
                     self.config_of_bundle(&path)?;
                 }
-                let text = error.to_string();
-                let rest =
-                    text.strip_prefix(config::FILE_NAME).and_then(|rest| rest.strip_prefix(':')).unwrap_or(&text);
-                let line = rest.split(':').next().and_then(|line| line.parse().ok());
-                let path = config::FILE_NAME.into();
-                Ok(Some(BuildFailure { path, line, transform: "config".into(), cause: rest.trim().to_owned() }))
+                let (path, transform) = (config::FILE_NAME.into(), "config".into());
+                Ok(Some(BuildFailure { path, line, column, transform, cause: message }))
             }
         }
     }
 
-    fn parse_config(&self, bytes: &[u8]) -> Result<TreeConfig> {
-        let text = std::str::from_utf8(bytes)
-            .map_err(|_| Error::config(config::FILE_NAME, "it is not UTF-8; save it as UTF-8"))?;
-        let config = TreeConfig::parse(text)?;
-        config.check(&self.options.registry)?;
-        Ok(config)
+    fn parse_config(&self, bytes: &[u8]) -> Result<TreeConfig, Mistake> {
+        let text = std::str::from_utf8(bytes).map_err(|_| Mistake::whole("it is not UTF-8; save it as UTF-8"))?;
+        TreeConfig::parse(text, &self.options.registry)
     }
 
     /// The last good `flyloft.toml` is in the bundle, since it is an asset.
@@ -131,13 +120,15 @@ impl TreeBuilder {
     pub(super) fn delta_of_tree(&mut self, progress: &dyn Progress) -> Result<Delta> {
         let mut delta = Delta::default();
         delta.failures.extend(self.load_config()?);
-        let config = std::mem::take(&mut self.tree.config);
-        let scan = self.scanner(&config).tree();
-        self.tree.config = config;
-        let scan = scan?;
+        let ignoring = self.tree.config.ignoring(&self.exclude);
+        let scan = self.scanner(&ignoring).tree()?;
         progress.step(0, scan.files.len() as u64, "scan");
         let config_fails = !delta.failures.is_empty();
-        let Scan { files, folders, links, problems, warnings } = scan;
+        let Scan { files, folders, links, problems, warnings, ignore_files } = scan;
+        let ignoring = ignoring.with_files(ignore_files);
+        if *self.ignoring != ignoring {
+            self.ignoring = Arc::new(ignoring);
+        }
         delta.failures.extend(problems);
         delta.warnings = warnings;
         let base = self.base()?;
@@ -194,7 +185,10 @@ impl TreeBuilder {
         let kept = |path: &AssetPath| {
             failing.iter().any(|bad| path.as_str().strip_prefix(bad.as_str()).is_some_and(starts_part))
         };
-        let is_gone = |path: &AssetPath| paths.binary_search(path).is_err() && !kept(path);
+        let stands = |path: &AssetPath| paths.binary_search(path).is_ok() || kept(path);
+        // What is made beside a source goes when that is built and does not make it any more, or with it.
+        let beside = |path: &AssetPath| self.tree.source_of_label(path).is_some_and(stands);
+        let is_gone = |path: &AssetPath| !stands(path) && !beside(path);
         delta.gone = base.keys().filter(|path| is_gone(path)).cloned().collect();
         delta.gone.sort();
         let folders: BTreeSet<AssetPath> = folders.into_iter().collect();
@@ -204,6 +198,9 @@ impl TreeBuilder {
                 had.insert(folder?);
             }
         }
+        for folder in labels::folders(self.tree.all_labelled().map(|(path, _)| path)) {
+            had.remove(&folder);
+        }
         delta.put_folders = folders.difference(&had).cloned().collect();
         delta.remove_folders = had.difference(&folders).filter(|path| !kept(path)).cloned().collect();
         self.tree.folders = folders;
@@ -212,8 +209,7 @@ impl TreeBuilder {
         if is_empty && self.tree.folders.is_empty() && delta.failures.is_empty() {
             if !self.options.tolerant {
                 let path = self.root.display().to_string();
-                let cause = "the folder is empty; there is nothing to pack".into();
-                return Err(Error::Build { path, line: None, transform: "scan".into(), cause });
+                return Err(Error::build(path, "scan", "the folder is empty; there is nothing to pack"));
             }
             delta.warnings.push(format!("{}: the folder is empty", self.root.display()));
         }
@@ -234,7 +230,8 @@ impl TreeBuilder {
     /// at again.
     fn config_differs(&self, base: &HashMap<AssetPath, AssetRecord>, config_fails: bool) -> Result<bool> {
         let path = AssetPath::new(config::FILE_NAME)?;
-        Ok(!config_fails && base.get(&path).map(|record| record.content) != self.tree.config_hash)
+        let differs = base.get(&path).map(|record| record.content) != self.tree.config_hash;
+        Ok(!config_fails && differs && !self.tree.held.is_held(&path, self.tree.config_hash))
     }
 
     /// Begins a whole scan: what is known of files becomes what is remembered of them.
@@ -255,19 +252,22 @@ impl TreeBuilder {
         self.tree.remembered = old.remembered;
         self.tree.failures = old.failures;
         self.tree.told = old.told;
+        self.tree.held = old.held;
         self.tree.links = links.into_iter().map(|link| (link.path, link.target)).collect();
         self.tree.scanned = true;
     }
 
     fn load_records(&mut self, base: &HashMap<AssetPath, AssetRecord>) -> Result<()> {
-        if self.tree.config.rules().is_empty() {
-            return Ok(());
-        }
         let Some(bundle) = self.writer.bundle().cloned() else { return Ok(()) };
-        for (path, record) in base {
-            if self.tree.config.rule(path).is_some() {
-                let built = bundle.build_record(record.id)?;
-                self.tree.set_record(path, built);
+        for path in base.keys() {
+            // What was made beside a source whose rule is gone must be known too: it goes once the source is built.
+            let beside = path.source_and_label().map(|(source, _)| source).filter(|source| base.contains_key(source));
+            let own = self.tree.config.rule(path).is_some().then(|| path.clone());
+            for path in beside.into_iter().chain(own) {
+                if self.tree.record(&path).is_none() {
+                    let built = bundle.build_record(path.id())?;
+                    self.tree.set_record(&path, built);
+                }
             }
         }
         Ok(())
@@ -280,13 +280,7 @@ impl TreeBuilder {
             None => (Some(record.content), true),
             Some(rule) => match self.tree.record(path) {
                 None => (Some(record.content), false),
-                Some(built) => {
-                    let version = self.options.registry.get(&rule.name).map(|transform| transform.version());
-                    let same = built.transform == rule.name
-                        && Some(built.version) == version
-                        && built.parameters == rule.parameters_hash();
-                    (Some(built.source), same)
-                }
+                Some(built) => (Some(built.source), rule.is_recorded_as(&built.steps)),
             },
         }
     }
@@ -308,8 +302,13 @@ impl TreeBuilder {
                 self.tree.redo = redo;
                 return Ok(None);
             }
-            if self.tree.config.ignores(inside, false) || self.exclude.excludes(inside) {
+            if self.ignoring.is_of_no_interest(Path::new(inside), false) {
                 continue;
+            }
+            // What an ignore file says, or no longer says, is found by looking at everything.
+            if inside.rsplit('/').next() == Some(config::IGNORE_FILE_NAME) || self.ignoring.has_files_in(inside) {
+                self.tree.redo = redo;
+                return Ok(None);
             }
             let leads_there = |target: &PathBuf| target.starts_with(&real) || real.starts_with(target);
             let links = self.tree.links.iter().filter(|(_, target)| target.as_ref().is_some_and(leads_there));
@@ -339,7 +338,10 @@ impl TreeBuilder {
                 }
             }
         }
-        self.look(places, &redo, &mut delta)?;
+        if !self.look(places, &redo, &mut delta)? {
+            self.tree.redo = redo;
+            return Ok(None);
+        }
         Ok(Some(delta))
     }
 
@@ -356,21 +358,25 @@ impl TreeBuilder {
         delta.places.push(name);
     }
 
-    /// Looks at places, at what is below them, and at links that lead to what is new there.
-    fn look(&mut self, mut places: BTreeSet<AssetPath>, redo: &BTreeSet<AssetPath>, delta: &mut Delta) -> Result<()> {
+    /// Looks at places, at what is below them, and at links that lead to what is new there. `false` when ignore files
+    /// turned up: then nothing short of looking at everything will do.
+    fn look(&mut self, mut places: BTreeSet<AssetPath>, redo: &BTreeSet<AssetPath>, delta: &mut Delta) -> Result<bool> {
         let mut candidates: BTreeMap<AssetPath, Candidate> = BTreeMap::new();
         let mut gone: BTreeSet<AssetPath> = BTreeSet::new();
         let (mut put_folders, mut remove_folders) = (BTreeSet::new(), BTreeSet::new());
         let mut looked: BTreeSet<AssetPath> = BTreeSet::new();
         let mut appeared = false;
+        // Files that changed and have other names: a change is told by the name that it was made by.
+        let mut linked: BTreeSet<(u64, u64)> = BTreeSet::new();
         while let Some(place) = places.pop_first() {
             let covered = |done: &AssetPath| place.as_str().strip_prefix(done.as_str()).is_some_and(starts_part);
-            if looked.range(..=&place).next_back().is_some_and(covered) {
+            if looked.range::<AssetPath, _>(..=&place).next_back().is_some_and(covered) {
                 continue;
             }
-            let config = std::mem::take(&mut self.tree.config);
-            let (place, scan) = self.scanner(&config).place(&place);
-            self.tree.config = config;
+            let (place, scan) = self.scanner(&self.ignoring).place(&place);
+            if !scan.ignore_files.is_empty() {
+                return Ok(false);
+            }
             let problems: BTreeSet<&str> = scan.problems.iter().map(|problem| problem.path.as_str()).collect();
             let kept =
                 |path: &AssetPath| problems.iter().any(|bad| path.as_str().strip_prefix(bad).is_some_and(starts_part));
@@ -385,7 +391,7 @@ impl TreeBuilder {
             let failing = self.tree.failures.values().filter_map(|failed| failed.path.as_ref());
             for path in failing.chain(redo).chain([&place]) {
                 let here = path.as_str().strip_prefix(place.as_str()).is_some_and(starts_part);
-                if here && !found.contains(path) && !kept(path) && self.is_asset(path)? {
+                if here && !found.contains(path) && !kept(path) && self.is_file(path)? {
                     gone.insert(path.clone());
                 }
             }
@@ -412,6 +418,9 @@ impl TreeBuilder {
                         && known.executable == file.stat.executable
                         && known.at == file.at
                 });
+                if !same && file.stat.links > 1 {
+                    linked.extend(Stamp::of(&file.stat).file());
+                }
                 if !same || force {
                     let was = known.map(|known| known.source);
                     self.tree.twins.insert(&file.path);
@@ -426,6 +435,12 @@ impl TreeBuilder {
             delta.failures.extend(scan.problems);
             delta.places.push(place.as_str().to_owned());
             looked.insert(place);
+            if places.is_empty() && !linked.is_empty() {
+                let is_linked = |known: &Known| known.stamp.file().is_some_and(|file| linked.contains(&file));
+                let names = self.tree.files.iter().filter(|(path, known)| is_linked(known) && !looked.contains(*path));
+                places.extend(names.map(|(path, _)| path.clone()).collect::<Vec<_>>());
+                linked.clear();
+            }
             if places.is_empty() && appeared {
                 // Links that led nowhere may lead to what is new.
                 appeared = false;
@@ -448,13 +463,14 @@ impl TreeBuilder {
         delta.gone = gone.into_iter().collect();
         delta.put_folders = put_folders.into_iter().collect();
         delta.remove_folders = remove_folders.into_iter().collect();
-        Ok(())
+        Ok(true)
     }
 
-    fn is_asset(&self, path: &AssetPath) -> Result<bool> {
+    /// Whether the bundle has an asset there that comes from a file of that path.
+    fn is_file(&self, path: &AssetPath) -> Result<bool> {
         Ok(match self.bundle() {
-            Some(bundle) => bundle.find(path)?.is_some(),
-            None => false,
+            Some(bundle) if self.tree.source_of_label(path).is_none() => bundle.find(path)?.is_some(),
+            Some(_) | None => false,
         })
     }
 

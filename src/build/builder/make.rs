@@ -1,16 +1,18 @@
 //! From a source file to what is packed of it: the transform, if there is one, and what it depends on.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::tree::{Failed, Tree};
+use super::tree::{Failed, Tree, names_hash};
 use crate::build::config::Rule;
 use crate::build::source::{Reader, Source};
-use crate::build::transform::{Context, Input, TransformRegistry};
-use crate::bundle::BuildRecord;
+use crate::build::transform::{Context, Entry, Input, Labelled};
+use crate::bundle::{BuildInput, BuildRecord};
 use crate::error::Error;
 use crate::event::BuildFailure;
 use crate::ids::{AssetId, AssetKind, AssetPath, ContentHash};
+use crate::limits;
 
 /// What is packed of a source file.
 pub(super) struct Output {
@@ -28,12 +30,26 @@ pub(super) struct Output {
     pub dependencies: Vec<AssetPath>,
     pub record: Option<Box<BuildRecord>>,
     pub warnings: Vec<String>,
+    /// Assets that were made beside it.
+    pub labelled: Vec<Output>,
+    /// Microseconds of its transforms.
+    pub build_us: u64,
+    /// Whether what it was built to was in the action cache.
+    pub from_action_cache: bool,
+    /// References to what no file is: known once all that is made beside files is.
+    pub open: Vec<Open>,
+}
+
+/// A reference whose target is no file, but may be made beside one.
+pub(super) struct Open {
+    pub target: AssetPath,
+    /// Whether it is a dependency also when there is no such asset, and then what is said about it.
+    pub required: Option<String>,
 }
 
 /// What is needed to make outputs. Shared by the threads that do.
 pub(super) struct Maker<'a> {
     pub tree: &'a Tree,
-    pub registry: &'a TransformRegistry,
     pub reader: &'a Reader<'a>,
     /// Sources that were read in this build, in path order.
     pub sources: &'a [Source<'a>],
@@ -86,10 +102,9 @@ pub(super) fn weak(source: &Source<'_>) -> Vec<AssetPath> {
 
 impl Maker<'_> {
     /// Makes the output of a source. A failure, or a panic of the transform, is that of this file alone.
-    pub fn make(&self, number: usize, seen: &mut Exists) -> Result<Output, Failed> {
+    pub fn make(&self, number: usize, seen: &mut Exists) -> Result<Output, Box<Failed>> {
         let source = &self.sources[number];
         let path = &source.file.path;
-        let (mut dependencies, warnings) = self.references(source, seen);
         let mut output = Output {
             path: path.clone(),
             id: path.id(),
@@ -101,126 +116,282 @@ impl Maker<'_> {
             bytes: None,
             dependencies: Vec::new(),
             record: None,
-            warnings,
+            warnings: Vec::new(),
+            labelled: Vec::new(),
+            build_us: 0,
+            from_action_cache: false,
+            open: Vec::new(),
         };
+        self.references(source, seen, &mut output);
         if let Some(rule) = self.tree.config.rule(path) {
-            let mut inputs = Inputs { maker: self, own: path, read: BTreeMap::new(), problem: None };
-            let bytes = self.transform(source, rule, &mut inputs).map_err(|failure| Failed {
-                failure,
-                path: Some(path.clone()),
-                inputs: inputs.read.keys().cloned().collect(),
-            })?;
-            let read: Vec<_> = inputs.read.into_iter().collect();
-            dependencies.extend(read.iter().map(|(input, _)| input.clone()));
-            output.hash = ContentHash::of(&bytes);
-            output.len = bytes.len() as u64;
-            output.bytes = Some(bytes);
+            let mut inputs =
+                Inputs { maker: self, own: path, files: BTreeMap::new(), folders: BTreeMap::new(), problem: None };
+            let started = self.reader.clock.now();
+            let made = self.transform(source, rule, &mut inputs);
+            output.build_us = (self.reader.clock.now() - started).as_micros() as u64;
+            let made = made.map_err(|failure| inputs.failed(path, failure))?;
+            let labels = self.labelled(number, made.labelled, &mut inputs, &mut output);
+            let labels =
+                labels.map_err(|cause| inputs.failed(path, BuildFailure::new(path.as_str(), made.last, cause)))?;
+            let read = inputs.files.iter().filter(|(_, seen)| matches!(seen, Seen::Read(_)));
+            output.dependencies.extend(read.map(|(input, _)| input.clone()));
+            self.refer(made.dependencies, &mut output);
+            output.hash = ContentHash::of(&made.bytes);
+            output.len = made.bytes.len() as u64;
+            output.bytes = Some(made.bytes);
             output.record = Some(Box::new(BuildRecord {
-                transform: rule.name.clone(),
-                version: self.registry.get(&rule.name).map_or(0, |transform| transform.version()),
-                parameters: rule.parameters_hash(),
+                steps: rule.recorded(),
                 source: source.hash,
-                inputs: read,
+                inputs: inputs.recorded(),
+                labels,
             }));
         }
-        dependencies.sort_unstable();
-        dependencies.dedup();
-        output.dependencies = dependencies;
+        output.dependencies.sort_unstable();
+        output.dependencies.dedup();
         Ok(output)
     }
 
     /// What the file names and what `[deps]` says, in no order, and a warning for each that does not exist.
-    fn references(&self, source: &Source<'_>, seen: &mut Exists) -> (Vec<AssetPath>, Vec<String>) {
+    fn references(&self, source: &Source<'_>, seen: &mut Exists, output: &mut Output) {
         let path = &source.file.path;
-        let mut dependencies = Vec::with_capacity(source.references.len());
-        let mut warnings = Vec::new();
+        output.dependencies.reserve(source.references.len());
         for (index, reference) in source.references.iter().enumerate() {
             let target = &reference.target;
             if target == path {
                 continue;
             }
-            let exists = seen.look(self.tree, index, target);
-            if !exists && !reference.required {
+            // A page may well refer to the folder that it stands in.
+            if seen.look(self.tree, index, target) || reference.required && self.tree.folders.contains(target) {
+                output.dependencies.push(target.clone());
                 continue;
             }
-            // A page may well refer to the folder that it stands in.
-            if !exists && !self.tree.folders.contains(target) {
+            let warning = || {
                 let line = reference.line.map_or(String::new(), |line| format!(":{line}"));
-                warnings.push(format!("{path}{line}: depends on '{target}', which does not exist"));
-            }
-            dependencies.push(target.clone());
+                format!("{path}{line}: depends on '{target}', which does not exist")
+            };
+            output.missing(target, reference.required.then(warning));
         }
         for target in self.tree.config.dependencies(path) {
             if target == path {
                 continue;
             }
-            if !self.tree.files.contains_key(target) {
-                warnings.push(format!("flyloft.toml: '{path}' depends on '{target}', which does not exist"));
+            if self.tree.files.contains_key(target) {
+                output.dependencies.push(target.clone());
+            } else {
+                let warning = format!("flyloft.toml: '{path}' depends on '{target}', which does not exist");
+                output.missing(target, Some(warning));
             }
-            dependencies.push(target.clone());
         }
-        (dependencies, warnings)
     }
 
-    fn transform(&self, source: &Source<'_>, rule: &Rule, inputs: &mut Inputs<'_>) -> Result<Vec<u8>, BuildFailure> {
+    /// What a transform says that an asset refers to.
+    fn refer(&self, targets: Vec<AssetPath>, output: &mut Output) {
+        for target in targets {
+            if target == output.path {
+                continue;
+            }
+            if self.tree.files.contains_key(&target) {
+                output.dependencies.push(target);
+            } else {
+                let warning = format!("{}: depends on '{target}', which does not exist", output.path);
+                output.missing(&target, Some(warning));
+            }
+        }
+    }
+
+    /// The assets made beside the one of a source, as outputs of their own; answers their labels, in order.
+    fn labelled(
+        &self,
+        number: usize,
+        labelled: Vec<Labelled>,
+        inputs: &mut Inputs<'_>,
+        output: &mut Output,
+    ) -> Result<Vec<String>, String> {
+        if labelled.len() > limits::LABELS_MAX {
+            return Err(format!(
+                "it makes {} labelled assets; at most {} are kept",
+                labelled.len(),
+                limits::LABELS_MAX
+            ));
+        }
+        let mut labels = BTreeSet::new();
+        for Labelled { label, kind, bytes, dependencies } in labelled {
+            let path = output.path.labelled(&label).map_err(|error| format!("the label '{label}': {error}"))?;
+            // What stands at the path, or where its folder would have to be.
+            let mut at = Some(path.clone());
+            while let Some(place) = at.filter(|place| place.as_str().len() > output.path.as_str().len()) {
+                if self.tree.files.contains_key(&place) || place == path && self.tree.folders.contains(&place) {
+                    // Once that is gone it is tried again.
+                    inputs.files.insert(place.clone(), Seen::Exists(true));
+                    return Err(format!(
+                        "'{place}' is in the tree, so that the asset '{path}' has no place; rename one"
+                    ));
+                }
+                at = AssetPath::new(place.folder()).ok();
+            }
+            let mut made = Output {
+                id: path.id(),
+                kind: kind.unwrap_or_else(|| path.kind()),
+                path,
+                source: number,
+                executable: false,
+                hash: ContentHash::of(&bytes),
+                len: bytes.len() as u64,
+                bytes: Some(bytes),
+                dependencies: Vec::new(),
+                record: None,
+                warnings: Vec::new(),
+                labelled: Vec::new(),
+                build_us: 0,
+                from_action_cache: false,
+                open: Vec::new(),
+            };
+            self.refer(dependencies, &mut made);
+            made.dependencies.sort_unstable();
+            made.dependencies.dedup();
+            if !labels.insert(label.clone()) {
+                return Err(format!("it makes two assets with the label '{label}'"));
+            }
+            output.labelled.push(made);
+        }
+        Ok(labels.into_iter().collect())
+    }
+
+    fn transform(&self, source: &Source<'_>, rule: &Rule, inputs: &mut Inputs<'_>) -> Result<Made, BuildFailure> {
         let path = &source.file.path;
-        let failed = |transform: &str, line: Option<u32>, cause: String| BuildFailure {
-            path: path.as_str().to_owned(),
-            line,
-            transform: transform.to_owned(),
-            cause,
-        };
-        let Some(transform) = self.registry.get(&rule.name) else {
-            return Err(failed(&rule.name, None, "no such transform is registered".into()));
-        };
         let again;
-        let bytes = match &source.bytes {
-            Some(bytes) => &bytes[..],
+        let mut bytes: Cow<'_, [u8]> = match &source.bytes {
+            Some(bytes) => Cow::Borrowed(&bytes[..]),
             None => {
                 let mut stat = source.file.stat;
                 let read = self.reader.stable(&self.reader.place(&source.file), &mut stat);
-                again = read.map_err(|error| failed("read", None, error.to_string()))?;
+                again = read.map_err(|error| BuildFailure::new(path.as_str(), "read", error.to_string()))?;
                 if ContentHash::of(&again) != source.hash {
-                    return Err(failed("read", None, "it changed while it was built".into()));
+                    return Err(BuildFailure::new(path.as_str(), "read", "it changed while it was built"));
                 }
-                &again
+                Cow::Owned(again)
             }
         };
-        let input = Input { path, bytes, parameters: &rule.parameters };
-        let run = catch_unwind(AssertUnwindSafe(|| transform.run(input, inputs)));
-        if let Some(problem) = inputs.problem.take() {
-            return Err(failed(&rule.name, None, problem));
-        }
-        match run {
-            Ok(Ok(bytes)) => Ok(bytes),
-            Ok(Err(Error::Build { line, transform, cause, .. })) => Err(failed(&transform, line, cause)),
-            Ok(Err(error)) => Err(failed(&rule.name, None, error.to_string())),
-            Err(panic) => {
-                let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-                let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-                let text = text.unwrap_or_else(|| "for no stated reason".into());
-                Err(failed(&rule.name, None, format!("it panicked: {}", text.replace('\n', " "))))
+        let mut made = Made::default();
+        for step in rule.steps() {
+            let name = step.transform.name();
+            let input = Input { path, bytes: &bytes };
+            let run = catch_unwind(AssertUnwindSafe(|| step.transform.run(input, inputs)));
+            if let Some(problem) = inputs.problem.take() {
+                return Err(BuildFailure::new(path.as_str(), name, problem));
             }
+            let output = match run {
+                Ok(Ok(output)) => output,
+                Ok(Err(Error::Build { line, column, transform, cause, .. })) => {
+                    return Err(BuildFailure { path: path.as_str().to_owned(), line, column, transform, cause });
+                }
+                Ok(Err(error)) => return Err(BuildFailure::new(path.as_str(), name, error.to_string())),
+                Err(panic) => {
+                    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+                    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+                    let text = text.unwrap_or_else(|| "for no stated reason".into()).replace('\n', " ");
+                    return Err(BuildFailure::new(path.as_str(), name, format!("it panicked: {text}")));
+                }
+            };
+            bytes = Cow::Owned(output.bytes);
+            made.labelled.extend(output.labelled);
+            made.dependencies.extend(output.dependencies);
+            made.last = name.to_owned();
         }
+        made.bytes = bytes.into_owned();
+        Ok(made)
     }
 }
 
-/// What one transform reads besides its source.
+impl Output {
+    /// A reference to what no file is. `required` is the warning about it where it is a dependency all the same.
+    fn missing(&mut self, target: &AssetPath, required: Option<String>) {
+        if target.as_str().contains('#') {
+            self.open.push(Open { target: target.clone(), required });
+        } else if let Some(warning) = required {
+            self.warnings.push(warning);
+            self.dependencies.push(target.clone());
+        }
+    }
+
+    /// Settles the open references once it is known what is made beside files.
+    pub fn settle(&mut self, is_made: impl Fn(&AssetPath) -> bool) {
+        if self.open.is_empty() {
+            return;
+        }
+        for Open { target, required } in std::mem::take(&mut self.open) {
+            if is_made(&target) {
+                self.dependencies.push(target);
+            } else if let Some(warning) = required {
+                self.warnings.push(warning);
+                self.dependencies.push(target);
+            }
+        }
+        self.dependencies.sort_unstable();
+        self.dependencies.dedup();
+    }
+}
+
+/// What the steps of a rule made of one source.
+#[derive(Default)]
+struct Made {
+    bytes: Vec<u8>,
+    labelled: Vec<Labelled>,
+    dependencies: Vec<AssetPath>,
+    /// The name of the last step.
+    last: String,
+}
+
+/// What was seen of a file.
+#[derive(Clone, Copy)]
+enum Seen {
+    Read(Option<ContentHash>),
+    Exists(bool),
+}
+
+/// What the transforms of one rule look at besides their source.
 struct Inputs<'a> {
     maker: &'a Maker<'a>,
     own: &'a AssetPath,
-    read: BTreeMap<AssetPath, Option<ContentHash>>,
+    files: BTreeMap<AssetPath, Seen>,
+    /// Hashes of the names in folders; "" is the top.
+    folders: BTreeMap<String, ContentHash>,
     problem: Option<String>,
+}
+
+impl Inputs<'_> {
+    fn recorded(&self) -> Vec<BuildInput> {
+        let files = self.files.iter().map(|(path, seen)| match *seen {
+            Seen::Read(hash) => BuildInput::Read { path: path.clone(), hash },
+            Seen::Exists(exists) => BuildInput::Exists { path: path.clone(), exists },
+        });
+        let folders = self
+            .folders
+            .iter()
+            .map(|(folder, names)| BuildInput::Listed { folder: AssetPath::new(folder).ok(), names: *names });
+        files.chain(folders).collect()
+    }
+
+    fn failed(&self, path: &AssetPath, failure: BuildFailure) -> Box<Failed> {
+        Box::new(Failed { failure, path: Some(path.clone()), inputs: self.recorded(), unit: Vec::new() })
+    }
+
+    /// It is not what it was when the tree was looked at: the asset is built again whatever changes next.
+    fn unstable(&mut self, path: &AssetPath, problem: String) {
+        // No file has this hash.
+        self.files.insert(path.clone(), Seen::Read(Some(ContentHash::default())));
+        self.problem = Some(problem);
+    }
 }
 
 impl Context for Inputs<'_> {
     fn read(&mut self, path: &AssetPath) -> Option<Vec<u8>> {
         let Some(known) = self.maker.tree.files.get(path) else {
-            self.read.insert(path.clone(), None);
+            self.files.insert(path.clone(), Seen::Read(None));
             return None;
         };
         if path != self.own {
-            self.read.insert(path.clone(), Some(known.source));
+            self.files.insert(path.clone(), Seen::Read(Some(known.source)));
         }
         if let Some(bytes) = source_of(self.maker.sources, path).and_then(|source| source.bytes.as_ref()) {
             return Some(bytes.to_vec());
@@ -231,13 +402,31 @@ impl Context for Inputs<'_> {
         match read {
             Ok(bytes) if ContentHash::of(&bytes) == known.source => Some(bytes),
             Ok(_) => {
-                self.problem = Some(format!("'{path}' changed while it was read for it"));
+                self.unstable(path, format!("'{path}' changed while it was read for it"));
                 None
             }
             Err(error) => {
-                self.problem = Some(format!("cannot read '{path}': {error}"));
+                self.unstable(path, format!("cannot read '{path}': {error}"));
                 None
             }
         }
+    }
+
+    fn exists(&mut self, path: &AssetPath) -> bool {
+        let exists = self.maker.tree.files.contains_key(path);
+        if path != self.own {
+            // Having read it says more.
+            self.files.entry(path.clone()).or_insert(Seen::Exists(exists));
+        }
+        exists
+    }
+
+    fn list(&mut self, folder: &str) -> Vec<Entry> {
+        if !folder.is_empty() && AssetPath::new(folder).is_err() {
+            return Vec::new();
+        }
+        let entries = self.maker.tree.entries(folder);
+        self.folders.insert(folder.to_owned(), names_hash(&entries));
+        entries
     }
 }

@@ -13,7 +13,9 @@ use crate::build::contents::ContentReader;
 use crate::build::frames::{Bytes, Layer};
 use crate::build::source::{Reader, Source, open_folder};
 use crate::build::{Progress, parallel, plan};
-use crate::bundle::{AssetPut, AssetRecord, Bundle, Changes, ContentPut, FrameRef, Laid, Prepared, check_stored};
+use crate::bundle::{
+    AssetPut, AssetRecord, BuildInput, Bundle, Changes, ContentPut, FrameRef, Laid, Prepared, check_stored,
+};
 use crate::error::{Error, Result};
 use crate::event::{ChangedAsset, ReloadTimings};
 use crate::ids::{AssetPath, ContentHash};
@@ -162,7 +164,6 @@ impl TreeBuilder {
         base: Option<&HashMap<AssetPath, AssetRecord>>,
         changed: &mut Vec<ChangedAsset>,
     ) -> Result<Option<Output>> {
-        self.tree.set_record(&output.path, output.record.as_deref().cloned());
         let old = self.old(base, &output.path)?;
         let differs = old.as_ref().is_none_or(|old| old.content != output.hash || old.executable != output.executable);
         if differs {
@@ -225,10 +226,9 @@ impl TreeBuilder {
             let Some(mut again) = self.put_again(source)? else { continue };
             let before = again.dependencies.clone();
             for target in targets {
-                let read =
-                    self.tree.record(source).is_some_and(|record| record.inputs.iter().any(|(is, _)| is == target));
-                let stays = self.tree.files.contains_key(target)
-                    || read
+                let is_read = |input: &BuildInput| matches!(input, BuildInput::Read { path, .. } if path == target);
+                let stays = self.tree.has(target)
+                    || self.tree.record(source).is_some_and(|record| record.inputs.iter().any(is_read))
                     || self.tree.config.dependencies(source).contains(target);
                 match again.dependencies.binary_search(target) {
                     Ok(at) if !stays => drop(again.dependencies.remove(at)),
@@ -506,7 +506,7 @@ impl Fresh<'_> {
 }
 
 fn changed(path: &AssetPath, cause: &str) -> Error {
-    Error::Build { path: path.as_str().to_owned(), line: None, transform: "read".into(), cause: cause.into() }
+    Error::build(path.as_str(), "read", cause)
 }
 
 impl Bytes for Fresh<'_> {

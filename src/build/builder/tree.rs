@@ -1,14 +1,18 @@
 //! What a builder knows of its tree: files as they were read last, what they may refer to, who read whom, what fails.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::rollback::Held;
 use crate::build::config::TreeConfig;
 use crate::build::scan::{SourceFile, Twins};
 use crate::build::stats::{Remembered, Stamp};
-use crate::bundle::BuildRecord;
+use crate::build::transform::Entry;
+use crate::bundle::{BuildInput, BuildRecord};
 use crate::event::BuildFailure;
 use crate::ids::{AssetPath, ContentHash};
 
@@ -32,8 +36,17 @@ pub(super) struct Failed {
     pub failure: BuildFailure,
     /// The asset, where it has a path.
     pub path: Option<AssetPath>,
-    /// What it is tried again for, besides itself: what it read, or what it is in a cycle with.
-    pub inputs: Vec<AssetPath>,
+    /// What was looked at before it failed: it is tried again once that is not so any more.
+    pub inputs: Vec<BuildInput>,
+    /// What it is in a cycle with: it is tried again when one of them changes.
+    pub unit: Vec<AssetPath>,
+}
+
+impl Failed {
+    /// A failure that waits for nothing but its file.
+    pub fn new(failure: BuildFailure, path: Option<AssetPath>) -> Self {
+        Self { failure, path, inputs: Vec::new(), unit: Vec::new() }
+    }
 }
 
 #[derive(Default)]
@@ -50,8 +63,12 @@ pub(super) struct Tree {
     weak: HashMap<AssetPath, BTreeSet<AssetPath>>,
     /// How transformed assets were built last.
     records: HashMap<AssetPath, BuildRecord>,
-    /// From what was read by a transform, to the assets that it was read for.
+    /// From what a transform read or asked for, to the assets that it did so for.
     readers: HashMap<AssetPath, BTreeSet<AssetPath>>,
+    /// From folders that a transform listed ("" is the top), to the assets that it did so for.
+    listers: HashMap<String, BTreeSet<AssetPath>>,
+    /// From what was made beside a source, to the source.
+    labelled: BTreeMap<AssetPath, AssetPath>,
     /// By the path of the failure.
     pub failures: BTreeMap<String, Failed>,
     /// What the stat cache said, until the first scan.
@@ -61,6 +78,8 @@ pub(super) struct Tree {
     pub redo: BTreeSet<AssetPath>,
     /// Assets whose build record alone differs from the bundle's: written with the next generation.
     pub deferred: BTreeSet<AssetPath>,
+    /// What was gone back from, and does not undo that as long as it stays as it is.
+    pub held: Held,
     /// Warnings that were told.
     pub told: HashSet<String>,
 }
@@ -121,30 +140,106 @@ impl Tree {
         self.records.get(path)
     }
 
+    pub fn records(&self) -> impl Iterator<Item = (&AssetPath, &BuildRecord)> {
+        self.records.iter()
+    }
+
     pub fn set_record(&mut self, path: &AssetPath, record: Option<BuildRecord>) {
-        let old = match record {
-            Some(record) => {
-                for (input, _) in &record.inputs {
+        if record.is_none() && !self.records.contains_key(path) {
+            return;
+        }
+        if let Some(old) = self.records.remove(path) {
+            for input in &old.inputs {
+                match input {
+                    BuildInput::Read { path: input, .. } | BuildInput::Exists { path: input, .. } => {
+                        forget(&mut self.readers, input, path);
+                    }
+                    BuildInput::Listed { folder, .. } => forget(&mut self.listers, name_of(folder), path),
+                }
+            }
+            for label in labels(path, &old) {
+                self.labelled.remove(&label);
+            }
+        }
+        let Some(record) = record else { return };
+        for input in &record.inputs {
+            match input {
+                BuildInput::Read { path: input, .. } | BuildInput::Exists { path: input, .. } => {
                     self.readers.entry(input.clone()).or_default().insert(path.clone());
                 }
-                self.records.insert(path.clone(), record)
+                BuildInput::Listed { folder, .. } => {
+                    self.listers.entry(name_of(folder).to_owned()).or_default().insert(path.clone());
+                }
             }
-            None => self.records.remove(path),
-        };
-        for (input, _) in old.into_iter().flat_map(|old| old.inputs) {
-            let still = self.records.get(path).is_some_and(|record| record.inputs.iter().any(|(is, _)| *is == input));
-            if !still {
-                forget(&mut self.readers, &input, path);
-            }
+        }
+        self.labelled.extend(labels(path, &record).map(|label| (label, path.clone())));
+        self.records.insert(path.clone(), record);
+    }
+
+    /// The paths of what was made beside a source when it was built last.
+    pub fn labels_of(&self, source: &AssetPath) -> Vec<AssetPath> {
+        self.records.get(source).map_or(Vec::new(), |record| labels(source, record).collect())
+    }
+
+    /// The source beside which this was made.
+    pub fn source_of_label(&self, path: &AssetPath) -> Option<&AssetPath> {
+        self.labelled.get(path)
+    }
+
+    /// The sources of what was made at a path, or below it: where something else stands now, they do not build.
+    pub fn sources_of_labels_at<'a>(&'a self, path: &'a AssetPath) -> impl Iterator<Item = &'a AssetPath> {
+        let own = self.labelled.get(path);
+        let below = below(path).into_iter().flat_map(|(start, prefix)| {
+            self.labelled
+                .range((Bound::Included(start), Bound::Unbounded))
+                .take_while(move |(path, _)| path.as_str().starts_with(&prefix))
+                .map(|(_, source)| source)
+        });
+        own.into_iter().chain(below)
+    }
+
+    /// Everything that was made beside a source.
+    pub fn all_labelled(&self) -> impl Iterator<Item = (&AssetPath, &AssetPath)> {
+        self.labelled.iter()
+    }
+
+    /// Whether there is such an asset: a file, or what was made beside one.
+    pub fn has(&self, path: &AssetPath) -> bool {
+        self.files.contains_key(path) || self.labelled.contains_key(path)
+    }
+
+    /// The assets for which something at `path` was looked at, and those for which the folder that it stands in was
+    /// listed, if what `lists` says is that the names in there differ.
+    pub fn lookers<'a>(&'a self, path: &'a AssetPath, lists: bool) -> impl Iterator<Item = &'a AssetPath> {
+        let listers = if lists { self.listers.get(path.folder()) } else { None };
+        self.readers.get(path).into_iter().chain(listers).flatten()
+    }
+
+    /// Whether a transform that looked at this would see something else now.
+    pub fn is_stale(&self, input: &BuildInput) -> bool {
+        match input {
+            BuildInput::Read { path, hash } => self.files.get(path).map(|known| known.source) != *hash,
+            BuildInput::Exists { path, exists } => self.files.contains_key(path) != *exists,
+            BuildInput::Listed { folder, names } => names_hash(&self.entries(name_of(folder))) != *names,
         }
     }
 
-    /// The transformed assets for which `input` was read when it was not what it is now.
-    pub fn stale_readers(&self, input: &AssetPath, now: Option<ContentHash>) -> impl Iterator<Item = &AssetPath> {
-        self.readers.get(input).into_iter().flatten().filter(move |reader| {
-            let record = self.records.get(*reader);
-            record.is_some_and(|record| record.inputs.iter().any(|(path, hash)| path == input && *hash != now))
-        })
+    /// Whether its file is what it was when it was gone back from.
+    pub fn is_held(&self, path: &AssetPath) -> bool {
+        self.held.is_held(path, self.files.get(path).map(|known| known.source))
+    }
+
+    /// What stands directly in a folder, in path order.
+    pub fn entries(&self, folder: &str) -> Vec<Entry> {
+        let prefix = if folder.is_empty() { String::new() } else { format!("{folder}/") };
+        let files =
+            direct(&prefix, |from| self.files.range::<str, _>((from, Bound::Unbounded)).next().map(|(path, _)| path));
+        let folders = direct(&prefix, |from| self.folders.range::<str, _>((from, Bound::Unbounded)).next());
+        let files = files.into_iter().map(|path| Entry { path, is_folder: false });
+        let mut entries: Vec<Entry> =
+            files.chain(folders.into_iter().map(|path| Entry { path, is_folder: true })).collect();
+        entries.sort_unstable();
+        entries
     }
 
     /// The files at and below a place.
@@ -178,13 +273,54 @@ impl Tree {
     }
 }
 
+/// The paths that stand directly below a prefix, found by jumping over what stands deeper: `next` answers the first path
+/// from there on.
+fn direct<'a>(prefix: &str, next: impl Fn(Bound<&str>) -> Option<&'a AssetPath>) -> Vec<AssetPath> {
+    let mut found = Vec::new();
+    let mut from = Bound::Included(prefix.to_owned());
+    while let Some(path) = next(from.as_ref().map(String::as_str)) {
+        let Some(rest) = path.as_str().strip_prefix(prefix) else { break };
+        from = match rest.split_once('/') {
+            None => {
+                found.push(path.clone());
+                Bound::Excluded(path.as_str().to_owned())
+            }
+            // '0' comes right after '/'.
+            Some((name, _)) => Bound::Included(format!("{prefix}{name}0")),
+        };
+    }
+    found
+}
+
+/// A hash of the names in a folder and of which of them are folders. It is kept in bundles: may not change.
+pub(super) fn names_hash(entries: &[Entry]) -> ContentHash {
+    let mut hasher = blake3::Hasher::new();
+    for entry in entries {
+        hasher.update(entry.path.file_name().as_bytes()).update(if entry.is_folder { b"/\0" } else { b"\0" });
+    }
+    ContentHash(*hasher.finalize().as_bytes())
+}
+
+/// The paths of what a source's record says was made beside it.
+fn labels<'a>(source: &'a AssetPath, record: &'a BuildRecord) -> impl Iterator<Item = AssetPath> + 'a {
+    record.labels.iter().filter_map(|label| source.labelled(label).ok())
+}
+
+fn name_of(folder: &Option<AssetPath>) -> &str {
+    folder.as_ref().map_or("", AssetPath::as_str)
+}
+
 /// The first path that can be below a folder, and what all paths below it start with. No name starts with a NUL.
 fn below(folder: &AssetPath) -> Option<(AssetPath, String)> {
     let prefix = format!("{folder}/");
     AssetPath::new(&format!("{prefix}\u{1}")).ok().map(|start| (start, prefix))
 }
 
-fn forget(index: &mut HashMap<AssetPath, BTreeSet<AssetPath>>, key: &AssetPath, value: &AssetPath) {
+fn forget<K, Q>(index: &mut HashMap<K, BTreeSet<AssetPath>>, key: &Q, value: &AssetPath)
+where
+    K: Borrow<Q> + Eq + Hash,
+    Q: Eq + Hash + ?Sized,
+{
     if let Some(values) = index.get_mut(key) {
         values.remove(value);
         if values.is_empty() {

@@ -7,21 +7,21 @@ use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Value};
 
 use super::glob::{Globs, GlobsBuilder};
-use super::{FILE_NAME, Rule, TreeConfig};
-use crate::build::transform::one_line;
-use crate::error::{Error, Result};
+use super::ignore::{Patterns, PatternsBuilder};
+use super::{Mistake, Rule, Step, TreeConfig, parameters_hash};
+use crate::build::transform::{TransformRegistry, one_line};
+use crate::error::Error;
 use crate::ids::AssetPath;
+
+type Result<T, E = Mistake> = std::result::Result<T, E>;
 
 /// Largest `flyloft.toml` that is read.
 const TEXT_BYTES_MAX: usize = 4 << 20;
 
-pub(super) fn tree_config(text: &str) -> Result<TreeConfig> {
-    let parser = Parser { text };
+pub(super) fn tree_config(text: &str, registry: &TransformRegistry) -> Result<TreeConfig> {
+    let parser = Parser { text, registry };
     if text.len() > TEXT_BYTES_MAX {
-        return Err(Error::config(
-            FILE_NAME,
-            format!("it has {} bytes; at most {TEXT_BYTES_MAX} are read", text.len()),
-        ));
+        return Err(Mistake::whole(format!("it has {} bytes; at most {TEXT_BYTES_MAX} are read", text.len())));
     }
     let table = DeTable::parse(text).map_err(|error| {
         let span = error.span().unwrap_or(0..0);
@@ -30,7 +30,7 @@ pub(super) fn tree_config(text: &str) -> Result<TreeConfig> {
     let mut config = TreeConfig::default();
     for (key, value) in table.get_ref() {
         match key.get_ref().as_ref() {
-            "ignore" => config.ignore = parser.globs(value)?,
+            "ignore" => config.ignore = parser.patterns(value)?,
             "transform" => config.rules = parser.rules(value)?,
             "deps" => config.dependencies = parser.dependencies(value)?,
             other => {
@@ -46,19 +46,16 @@ type Node<'a> = Spanned<DeValue<'a>>;
 
 struct Parser<'a> {
     text: &'a str,
+    registry: &'a TransformRegistry,
 }
 
 impl Parser<'_> {
-    /// `flyloft.toml:LINE:COLUMN` of the start of a span, both counted from 1, columns in characters.
-    fn place(&self, span: Range<usize>) -> String {
+    /// A mistake at a span of the text. Lines and columns are counted from 1, columns in characters.
+    fn error(&self, span: Range<usize>, why: impl Into<String>) -> Mistake {
         let before = self.text.get(..span.start).unwrap_or(self.text);
         let line = 1 + memchr::memchr_iter(b'\n', before.as_bytes()).count();
         let column = 1 + before.rsplit('\n').next().unwrap_or(before).chars().count();
-        format!("{FILE_NAME}:{line}:{column}")
-    }
-
-    fn error(&self, span: Range<usize>, why: impl Into<String>) -> Error {
-        Error::config(self.place(span), why)
+        Mistake { span, line: u32::try_from(line).ok(), column: u32::try_from(column).ok(), message: why.into() }
     }
 
     fn expected<T>(&self, node: &Node<'_>, what: &str) -> Result<T> {
@@ -91,6 +88,14 @@ impl Parser<'_> {
         builder.build().map_err(|why| self.error(node.span(), format!("these globs cannot be used: {why}")))
     }
 
+    fn patterns(&self, node: &Node<'_>) -> Result<Patterns> {
+        let mut builder = PatternsBuilder::default();
+        for (text, place) in self.strings(node, "a glob or an array of globs")? {
+            builder.add(text).map_err(|why| self.error(place.span(), format!("{text:?} is not a glob: {why}")))?;
+        }
+        builder.build().map_err(|why| self.error(node.span(), format!("these globs cannot be used: {why}")))
+    }
+
     fn rules(&self, node: &Node<'_>) -> Result<Vec<Rule>> {
         let DeValue::Array(items) = node.get_ref() else {
             return self.expected(node, "an array of tables: write [[transform]]");
@@ -102,32 +107,77 @@ impl Parser<'_> {
         let DeValue::Table(table) = node.get_ref() else {
             return self.expected(node, "a table with glob and name");
         };
-        let (mut globs, mut name, mut parameters, mut places) = (None, None, toml::Table::new(), BTreeMap::new());
+        let mut globs = None;
+        let mut steps = None;
         for (key, value) in table {
             match key.get_ref().as_ref() {
                 "glob" => globs = Some(self.globs(value)?),
-                "name" => {
-                    name = Some((self.string(value, "the name of a transform")?.to_owned(), self.place(value.span())))
-                }
-                "parameters" => {
-                    let DeValue::Table(values) = value.get_ref() else {
-                        return self.expected(value, "a table of parameters");
-                    };
-                    for (key, value) in values {
-                        places.insert(key.get_ref().to_string(), self.place(key.span()));
-                        parameters.insert(key.get_ref().to_string(), self.value(value)?);
-                    }
-                }
+                "steps" => steps = Some(self.steps(value)?),
+                "name" | "parameters" => {}
                 other => {
-                    let why = format!("unknown key {other:?}; expected glob, name or parameters");
+                    let why = format!("unknown key {other:?}; expected glob, name, parameters or steps");
                     return Err(self.error(key.span(), why));
                 }
             }
         }
         let missing = |what: &str| self.error(node.span(), format!("this [[transform]] has no {what}"));
         let globs = globs.filter(|globs: &Globs| !globs.is_empty()).ok_or_else(|| missing("glob"))?;
-        let (name, place) = name.ok_or_else(|| missing("name"))?;
-        Ok(Rule { globs, name, parameters, place, parameter_places: places })
+        let alone = table.iter().find(|(key, _)| matches!(key.get_ref().as_ref(), "name" | "parameters"));
+        let steps = match (steps, alone) {
+            (None, _) => vec![self.step(table)?.ok_or_else(|| missing("name"))?],
+            (Some(steps), None) => steps,
+            (Some(_), Some((key, _))) => {
+                return Err(self.error(key.span(), "expected either steps or one name with parameters, found both"));
+            }
+        };
+        Ok(Rule { globs, steps })
+    }
+
+    fn steps(&self, node: &Node<'_>) -> Result<Vec<Step>> {
+        let DeValue::Array(items) = node.get_ref() else {
+            return self.expected(node, "an array of tables with name and parameters");
+        };
+        if items.is_empty() {
+            return Err(self.error(node.span(), "expected at least one step"));
+        }
+        let step = |item: &Node<'_>| {
+            let DeValue::Table(table) = item.get_ref() else {
+                return self.expected(item, "a table with name and parameters");
+            };
+            if let Some((key, _)) =
+                table.iter().find(|(key, _)| !matches!(key.get_ref().as_ref(), "name" | "parameters"))
+            {
+                let why = format!("unknown key {:?}; expected name or parameters", key.get_ref());
+                return Err(self.error(key.span(), why));
+            }
+            self.step(table)?.ok_or_else(|| self.error(item.span(), "this step has no name"))
+        };
+        items.iter().map(step).collect()
+    }
+
+    /// The transform that `name` and `parameters` of a table say; `None` where there is no name.
+    fn step(&self, table: &DeTable<'_>) -> Result<Option<Step>> {
+        let find = |key: &str| table.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value);
+        let Some(place) = find("name") else { return Ok(None) };
+        let name = self.string(place, "the name of a transform")?;
+        let parameters = match find("parameters") {
+            None => Spanned::new(place.span(), DeTable::new()),
+            Some(node) => match node.get_ref() {
+                DeValue::Table(values) => Spanned::new(node.span(), values.clone()),
+                _ => return self.expected(node, "a table of parameters"),
+            },
+        };
+        let values = parameters.get_ref().iter();
+        let values = values.map(|(key, value)| Ok((key.get_ref().to_string(), self.value(value)?)));
+        let hash = parameters_hash(&values.collect::<Result<toml::Table>>()?);
+        match self.registry.bind(name, parameters) {
+            Some(Ok(transform)) => Ok(Some(Step { transform, parameters: hash })),
+            Some(Err(refused)) => {
+                let span = refused.span.unwrap_or_else(|| place.span());
+                Err(self.error(span, format!("parameters of '{name}': {}", refused.message)))
+            }
+            None => Err(self.error(place.span(), self.registry.unknown(name))),
+        }
     }
 
     fn dependencies(&self, node: &Node<'_>) -> Result<BTreeMap<AssetPath, Vec<AssetPath>>> {

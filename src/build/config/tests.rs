@@ -3,22 +3,81 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::build::transform::{Context, Input, NoFiles, Output, Transform};
 
 fn path(text: &str) -> AssetPath {
     AssetPath::new(text).unwrap()
 }
 
-fn rule<'a>(config: &'a TreeConfig, asset: &str) -> Option<&'a str> {
-    config.rule(&path(asset)).map(|rule| rule.name.as_str())
+fn rule(config: &TreeConfig, asset: &str) -> Option<String> {
+    config.rule(&path(asset)).map(|rule| rule.names().collect::<Vec<_>>().join("+"))
+}
+
+/// A transform with parameters of most types.
+struct Typed(&'static str);
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    #[serde(default)]
+    level: u8,
+    #[serde(default)]
+    mode: Mode,
+    #[serde(default, rename = "sizes")]
+    _sizes: Vec<u32>,
+    needed: Option<String>,
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Mode {
+    #[default]
+    Fast,
+    VerySmall,
+}
+
+impl Transform for Typed {
+    type Parameters = Settings;
+    fn name(&self) -> &str {
+        self.0
+    }
+    fn version(&self) -> u32 {
+        2
+    }
+    fn check(&self, settings: &Settings) -> Result<(), String> {
+        match settings.level {
+            0..=9 => Ok(()),
+            level => Err(format!("'level' is {level}; expected 0 to 9")),
+        }
+    }
+    fn run(&self, input: Input<'_>, settings: &Settings, _: &mut dyn Context) -> crate::error::Result<Output> {
+        let mode = if matches!(settings.mode, Mode::VerySmall) { b'v' } else { b'f' };
+        let needed = settings.needed.as_deref().unwrap_or_default().as_bytes();
+        Ok([input.bytes, &[b'0' + settings.level, mode], needed].concat().into())
+    }
+}
+
+fn registry() -> TransformRegistry {
+    let mut registry = TransformRegistry::new();
+    registry.register(Identity).unwrap();
+    registry.register(crate::build::transform::MinifyJson).unwrap();
+    for name in ["one", "two"] {
+        registry.register(Typed(name)).unwrap();
+    }
+    registry
+}
+
+fn parse(text: &str) -> Result<TreeConfig, Mistake> {
+    TreeConfig::parse(text, &registry())
 }
 
 #[test]
 fn the_documented_example_is_valid_and_means_what_it_says() {
-    let config = TreeConfig::parse(include_str!("../../../docs/flyloft.toml")).unwrap();
-    config.check(&TransformRegistry::with_builtins()).unwrap();
+    let config =
+        TreeConfig::parse(include_str!("../../../docs/flyloft.toml"), &TransformRegistry::with_builtins()).unwrap();
     assert!(config.ignores("deep/a.tmp", false) && config.ignores("raw/a/b.psd", false));
     assert!(!config.ignores("a/raw/b.png", false) && !config.ignores("raw", false) && config.ignores("raw", true));
-    assert_eq!(rule(&config, "deep/a.json"), Some("minify-json"));
+    assert_eq!(rule(&config, "deep/a.json"), Some("minify-json".into()));
     assert_eq!(rule(&config, "package.json"), None);
     assert_eq!(rule(&config, "data/kept/deep/a.json"), None);
     assert_eq!(rule(&config, "a.png"), None);
@@ -30,7 +89,7 @@ fn the_documented_example_is_valid_and_means_what_it_says() {
 
 #[test]
 fn an_empty_file_is_the_default_and_version_controls_are_always_ignored() {
-    for config in [TreeConfig::default(), TreeConfig::parse("").unwrap()] {
+    for config in [TreeConfig::default(), parse("").unwrap()] {
         assert!(
             config.ignores(".git", true) && config.ignores("sub/.git", false) && config.ignores(".git/HEAD", false)
         );
@@ -41,7 +100,7 @@ fn an_empty_file_is_the_default_and_version_controls_are_always_ignored() {
 
 #[test]
 fn what_is_below_an_ignored_folder_is_ignored() {
-    let config = TreeConfig::parse("ignore = ['build/', 'docs/*.pdf', 'thumbs']").unwrap();
+    let config = parse("ignore = ['build/', 'docs/*.pdf', 'thumbs']").unwrap();
     assert!(config.ignores("x/build/deep/a.png", false) && config.ignores("thumbs/a.png", false));
     assert!(config.ignores("docs/a.pdf", false) && !config.ignores("docs/b/a.pdf", false));
     assert!(!config.ignores("build", false), "a file of that name is none");
@@ -50,7 +109,7 @@ fn what_is_below_an_ignored_folder_is_ignored() {
 #[test]
 fn a_mistake_is_reported_with_its_line_and_column() {
     let check = |text: &str, expected: &str| {
-        let error = TreeConfig::parse(text).unwrap_err().to_string();
+        let error = parse(text).unwrap_err().to_string();
         assert_eq!(error, format!("flyloft.toml:{expected}"), "{text}");
     };
     check("\n ignored = []", "2:2: unknown key \"ignored\"; expected ignore, transform or deps");
@@ -64,8 +123,14 @@ fn a_mistake_is_reported_with_its_line_and_column() {
     check("[[transform]]\nglob = []\nname = 'identity'", "1:1: this [[transform]] has no glob");
     check("[[transform]]\nglob = 'a'", "1:1: this [[transform]] has no name");
     check("[[transform]]\nglob = 'a'\nname = 3", "3:8: expected the name of a transform, found an integer");
-    check("[[transform]]\nglob = 'a'\nnmae = 'b'", "3:1: unknown key \"nmae\"; expected glob, name or parameters");
-    check("[[transform]]\nparameters = 3", "2:14: expected a table of parameters, found an integer");
+    check(
+        "[[transform]]\nglob = 'a'\nnmae = 'b'",
+        "3:1: unknown key \"nmae\"; expected glob, name, parameters or steps",
+    );
+    check(
+        "[[transform]]\nglob = 'a'\nname = 'one'\nparameters = 3",
+        "4:14: expected a table of parameters, found an integer",
+    );
     check(
         "[[transform]]\nglob = 'a'\nname = 'b'\nparameters = { n = 9223372036854775808 }",
         "4:20: expected an integer of 64 bits",
@@ -74,40 +139,75 @@ fn a_mistake_is_reported_with_its_line_and_column() {
     check("[deps]\n\"../a\" = []", "2:1: \"../a\" is not a path of the tree: it has a '.' or '..' part");
     check("[deps]\na = ['b', '/c']", "2:11: \"/c\" is not a path of the tree: it is absolute or has an empty part");
     check("[deps]\na = 3", "2:5: expected a path or an array of paths, found an integer");
-    let error = TreeConfig::parse("a = \n").unwrap_err().to_string();
+    let error = parse("a = \n").unwrap_err().to_string();
     assert!(error.starts_with("flyloft.toml:1:") && !error.contains('\n'), "{error}");
-    let error = TreeConfig::parse("[deps]\na = []\na = []").unwrap_err().to_string();
+    let error = parse("[deps]\na = []\na = []").unwrap_err().to_string();
     assert!(error.starts_with("flyloft.toml:3:1: duplicate key"), "{error}");
 }
 
 #[test]
 fn a_rule_must_name_a_transform_and_parameters_that_exist() {
-    let registry = TransformRegistry::with_builtins();
     let check = |text: &str, expected: &str| {
-        let error = TreeConfig::parse(text).unwrap().check(&registry).unwrap_err().to_string();
-        assert_eq!(error, format!("flyloft.toml:{expected}"));
+        let error = parse(&format!("[[transform]]\nglob = 'a'\n{text}")).unwrap_err().to_string();
+        assert_eq!(error, format!("flyloft.toml:{expected}"), "{text}");
     };
+    let known = registry().names().join(", ");
+    check("name = 'minify'", &format!("3:8: no transform is named 'minify'; expected one of {known}"));
     check(
-        "[[transform]]\nglob = 'a'\nname = 'minify'",
-        "3:8: no transform is named 'minify'; expected one of identity, minify-json",
+        "name = 'minify-json'\n[transform.parameters]\nindent = 2",
+        "5:1: parameters of 'minify-json': unknown field `indent`, there are no fields",
     );
     check(
-        "[[transform]]\nglob = 'a'\nname = 'minify-json'\n[transform.parameters]\nindent = 2",
-        "5:1: parameter 'indent': 'minify-json' has no such parameter; it takes none",
+        "name = 'one'\nparameters = { level = 3, lvl = 2 }",
+        "4:27: parameters of 'one': unknown field `lvl`, expected one of `level`, `mode`, `sizes`, `needed`",
     );
+    check(
+        "name = 'one'\nparameters = { level = 300 }",
+        "4:24: parameters of 'one': invalid value: integer `300`, expected u8",
+    );
+    check("name = 'one'\nparameters = { level = 10 }", "4:16: parameters of 'one': 'level' is 10; expected 0 to 9");
+    check(
+        "name = 'one'\nparameters = { sizes = [1,\n 'a'] }",
+        "5:2: parameters of 'one': invalid type: string \"a\", expected u32",
+    );
+    check(
+        "name = 'one'\n[transform.parameters]\nmode = 'slow'",
+        "5:8: parameters of 'one': unknown variant `slow`, expected `fast` or `very-small`",
+    );
+    check(
+        "name = 'one'\nsteps = [{ name = 'two' }]",
+        "3:1: expected either steps or one name with parameters, found both",
+    );
+    check("steps = []", "3:9: expected at least one step");
+    check("steps = [{ name = 'two', level = 1 }]", "3:26: unknown key \"level\"; expected name or parameters");
+    check("steps = [{ parameters = {} }]", "3:10: this step has no name");
+    check(
+        "steps = [{ name = 'one' }, { name = 'six' }]",
+        &format!("3:37: no transform is named 'six'; expected one of {known}"),
+    );
+    check("steps = [3]", "3:10: expected a table with name and parameters, found an integer");
 }
 
 #[test]
 fn of_the_rules_that_match_the_last_one_counts_and_its_parameters_are_its_own() {
-    let text = "[[transform]]\nglob = '*.x'\nname = 'one'\nparameters = { a = 1, b = [1.5, 'x', true], c = { d = 1979-05-27 } }\n\
-        [[transform]]\nglob = 'sub/*.x'\nname = 'two'";
-    let config = TreeConfig::parse(text).unwrap();
-    assert_eq!((rule(&config, "a.x"), rule(&config, "sub/a.x")), (Some("one"), Some("two")));
+    let text = "[[transform]]\nglob = '*.x'\nname = 'one'\nparameters = { level = 1, mode = 'very-small', sizes = [1, 2] }\n\
+        [[transform]]\nglob = 'sub/*.x'\nsteps = [{ name = 'two' }, { name = 'one', parameters = { needed = '!' } }]";
+    let config = parse(text).unwrap();
+    assert_eq!((rule(&config, "a.x"), rule(&config, "sub/a.x")), (Some("one".into()), Some("two+one".into())));
     let one = config.rule(&path("a.x")).unwrap();
-    assert_eq!(one.place, "flyloft.toml:3:8");
-    let expected: toml::Table = toml::from_str("c = { d = 1979-05-27 }\nb = [1.5, 'x', true]\na = 1").unwrap();
-    assert_eq!(one.parameters, expected);
-    assert_eq!(one.parameters_hash(), parameters_hash(&expected));
+    let expected: toml::Table = toml::from_str("sizes = [1, 2]\nmode = 'very-small'\nlevel = 1").unwrap();
+    let recorded = BuildStep { transform: "one".into(), version: 2, parameters: parameters_hash(&expected) };
+    assert_eq!(one.recorded(), std::slice::from_ref(&recorded));
+    assert!(one.is_recorded_as(std::slice::from_ref(&recorded)) && !one.is_recorded_as(&[]));
+    assert!(!one.is_recorded_as(&[BuildStep { version: 1, ..recorded }]));
+    let run = |asset: &str| {
+        let asset = path(asset);
+        let steps = config.rule(&asset).unwrap().steps();
+        steps.iter().fold(b"x".to_vec(), |bytes, step| {
+            step.transform.run(Input { path: &asset, bytes: &bytes }, &mut NoFiles).unwrap().bytes
+        })
+    };
+    assert_eq!((run("a.x"), run("sub/a.x")), (b"x1v".to_vec(), b"x0f0f!".to_vec()));
 }
 
 #[test]
@@ -129,7 +229,7 @@ fn a_hash_of_parameters_tells_values_and_types_apart() {
 proptest! {
     #[test]
     fn hostile_text_does_not_panic(text in "(\\[{0,2}|transform|deps|ignore|glob|name|[\\]=\n '\"{},.*?a1é\\\\]){0,60}") {
-        if let Err(error) = TreeConfig::parse(&text) {
+        if let Err(error) = parse(&text) {
             let error = error.to_string();
             prop_assert!(error.starts_with("flyloft.toml") && !error.contains('\n'), "{}", error);
         }
@@ -138,9 +238,9 @@ proptest! {
     #[test]
     fn hostile_nesting_does_not_overflow(depth in 1usize..20_000) {
         for (open, close) in [("[", "]"), ("{a=", "}")] {
-            let _ = TreeConfig::parse(&format!("ignore = {}{}", open.repeat(depth), close.repeat(depth)));
+            let _ = parse(&format!("ignore = {}{}", open.repeat(depth), close.repeat(depth)));
         }
-        let _ = TreeConfig::parse(&format!("ignore = '{}'", "{a,".repeat(depth)));
-        let _ = TreeConfig::parse(&format!("[{}a]", "a.".repeat(depth)));
+        let _ = parse(&format!("ignore = '{}'", "{a,".repeat(depth)));
+        let _ = parse(&format!("[{}a]", "a.".repeat(depth)));
     }
 }

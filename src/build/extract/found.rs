@@ -203,7 +203,7 @@ fn resolve(from: &AssetPath, mut folder: &str, reference: &str, into: &mut Strin
 }
 
 /// The path of a reference, if it may be one within the tree: not to another host, not only to a place on the page.
-fn local_part(url: &[u8]) -> Option<&[u8]> {
+pub(super) fn local_part(url: &[u8]) -> Option<&[u8]> {
     let url = url.trim_ascii();
     if url.starts_with(b"//") || names_a_scheme(url) {
         return None;
@@ -223,7 +223,7 @@ fn names_a_scheme(reference: &[u8]) -> bool {
         && scheme.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'))
 }
 
-fn percent_decoded(text: &[u8]) -> Cow<'_, [u8]> {
+pub(in crate::build) fn percent_decoded(text: &[u8]) -> Cow<'_, [u8]> {
     let Some(first) = memchr(b'%', text) else { return Cow::Borrowed(text) };
     let digit = |byte: Option<&u8>| byte.and_then(|byte| (*byte as char).to_digit(16));
     let mut decoded = text[..first].to_vec();

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::platform::fs::FileSystem;
 
 /// The files that we write ourselves, with the temporary files beside them, by their places in the tree.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(in crate::build) struct Exclude {
     /// Folder (empty for the top) and name.
     files: Vec<(String, String)>,

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Listing, Scan, Scanner, SourceFile};
-use crate::build::config::TreeConfig;
 use crate::ids::AssetPath;
 use crate::platform::fs::FileKind;
 
@@ -68,7 +67,7 @@ impl Scanner<'_> {
         };
         let Ok(inside) = target.strip_prefix(self.real_root) else { return refuse(None, "out of the tree") };
         let Some(inside) = super::place_of(inside) else { return refuse(None, "to a name that is not UTF-8") };
-        if TreeConfig::default().ignores(&inside, false) || self.exclude.excludes(&inside) {
+        if self.ignoring.is_never_packed(&inside) {
             return refuse(None, "to what is never packed");
         }
         let stat = match self.fs.stat(&target, true) {
@@ -94,7 +93,7 @@ impl Scanner<'_> {
                     return refuse(Some(target), "behind too many other links");
                 }
                 scan.links.push(Link { path, target: Some(target.clone()) });
-                Some(Listing { path: link.path, at: target, through: Some(Arc::new(Through { folders })) })
+                Some(Listing { at: target, through: Some(Arc::new(Through { folders })), ..link })
             }
             FileKind::Symlink | FileKind::Other => refuse(None, "to neither a file nor a folder"),
         }

@@ -1,6 +1,6 @@
 //! The transform that changes nothing: what every asset gets that no rule names, and how a later rule undoes one.
 
-use super::{Context, Input, Transform, only_parameters};
+use super::{Context, Input, NoParameters, Output, Transform};
 use crate::error::Result;
 
 /// `identity`: the source bytes as they are.
@@ -13,6 +13,8 @@ impl Identity {
 }
 
 impl Transform for Identity {
+    type Parameters = NoParameters;
+
     fn name(&self) -> &str {
         Self::NAME
     }
@@ -21,11 +23,11 @@ impl Transform for Identity {
         1
     }
 
-    fn validate(&self, parameters: &toml::Table) -> Result<()> {
-        only_parameters(Self::NAME, parameters, &[])
+    fn cached(&self) -> bool {
+        false
     }
 
-    fn run(&self, input: Input<'_>, _context: &mut dyn Context) -> Result<Vec<u8>> {
-        Ok(input.bytes.to_vec())
+    fn run(&self, input: Input<'_>, _: &NoParameters, _context: &mut dyn Context) -> Result<Output> {
+        Ok(input.bytes.to_vec().into())
     }
 }

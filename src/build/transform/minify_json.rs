@@ -7,7 +7,7 @@
 use memchr::memchr2;
 use serde::de::IgnoredAny;
 
-use super::{Context, Input, Transform, only_parameters};
+use super::{Context, Input, NoParameters, Output, Transform};
 use crate::error::Result;
 
 /// `minify-json`: drops white space between tokens. It takes no parameters.
@@ -20,6 +20,8 @@ impl MinifyJson {
 }
 
 impl Transform for MinifyJson {
+    type Parameters = NoParameters;
+
     fn name(&self) -> &str {
         Self::NAME
     }
@@ -28,11 +30,11 @@ impl Transform for MinifyJson {
         1
     }
 
-    fn validate(&self, parameters: &toml::Table) -> Result<()> {
-        only_parameters(Self::NAME, parameters, &[])
+    fn cached(&self) -> bool {
+        false
     }
 
-    fn run(&self, input: Input<'_>, _context: &mut dyn Context) -> Result<Vec<u8>> {
+    fn run(&self, input: Input<'_>, _: &NoParameters, _context: &mut dyn Context) -> Result<Output> {
         // Editors on Windows put one in front; JSON itself has none.
         let bytes = input.bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(input.bytes);
         let text = std::str::from_utf8(bytes).map_err(|error| {
@@ -43,10 +45,11 @@ impl Transform for MinifyJson {
             let full = error.to_string();
             let position = format!(" at line {} column {}", error.line(), error.column());
             let what = full.strip_suffix(&position).unwrap_or(&full);
-            let line = u32::try_from(error.line()).ok().filter(|line| *line > 0);
-            return Err(input.error(Self::NAME, line, format!("{what} at column {}", error.column())));
+            let place = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+            // It counts columns as characters read, so that the end of an empty text is column 0.
+            return Err(input.error_at(Self::NAME, place(error.line().max(1)), place(error.column().max(1)), what));
         }
-        Ok(strip(bytes))
+        Ok(strip(bytes).into())
     }
 }
 
@@ -97,7 +100,7 @@ mod tests {
 
     fn run(text: &[u8]) -> Result<Vec<u8>> {
         let path = AssetPath::new("data/a.json").unwrap();
-        MinifyJson.run(Input { path: &path, bytes: text, parameters: &toml::Table::new() }, &mut NoFiles)
+        MinifyJson.run(Input { path: &path, bytes: text }, &NoParameters {}, &mut NoFiles).map(|output| output.bytes)
     }
 
     #[test]
@@ -117,10 +120,10 @@ mod tests {
     #[test]
     fn what_is_not_json_is_refused_with_its_line() {
         let check = |text: &[u8], expected: &str| assert_eq!(run(text).unwrap_err().to_string(), expected);
-        check(b"{\n \"a\": 1,\n}", "data/a.json:3: minify-json: key must be a string at column 1");
-        check(b"[1]\n[2]", "data/a.json:2: minify-json: trailing characters at column 1");
+        check(b"{\n \"a\": 1,\n}", "data/a.json:3:1: minify-json: key must be a string");
+        check(b"[1]\n[2]", "data/a.json:2:1: minify-json: trailing characters");
         check(b"[\n\"\xff\"]", "data/a.json:2: minify-json: it is not UTF-8");
-        check(b"", "data/a.json:1: minify-json: EOF while parsing a value at column 0");
+        check(b"", "data/a.json:1:1: minify-json: EOF while parsing a value");
     }
 
     #[test]

@@ -96,6 +96,67 @@ fn a_crash_at_any_byte_of_any_write_leaves_the_newest_complete_generation() {
     }
 }
 
+/// The same when a generation is gone back to: the crash leaves it, or the one before it.
+#[test]
+fn a_crash_while_a_generation_is_gone_back_to_leaves_a_complete_one() {
+    let (memory, mut writer) = writer(Layout::Access);
+    let mut staged: Vec<Bundle> = Vec::new();
+    for generation in 1..=3u64 {
+        // What is new in one is gone in the next, and so are its frames from the tables.
+        let put = vec![
+            small(&mut writer, "a", &text(generation), &[&format!("f/{generation}")]),
+            small(&mut writer, &format!("f/{generation}"), &noise(generation, 300), &[]),
+        ];
+        let remove = vec![path(&format!("f/{}", generation - 1)).id()];
+        let bundle = writer.stage(Changes { put, remove, ..Changes::default() }).unwrap();
+        writer.committer().commit(&bundle).unwrap();
+        staged.push(bundle);
+    }
+    let before = memory.steps().len();
+    let back = writer.stage_again(&staged[0]).unwrap();
+    assert_eq!(back.generation(), Generation(4));
+    writer.committer().commit(&back).unwrap();
+    let steps = memory.steps();
+    let written: usize = steps[before..]
+        .iter()
+        .map(|step| match step {
+            Step::Write(offset, bytes) if *offset >= 8192 => bytes.len(),
+            _ => 0,
+        })
+        .sum();
+    assert_eq!(written, staged[0].inner.at.len as usize, "one page, the root");
+    for cut in before..=steps.len() {
+        for image in images(&steps[..cut]) {
+            let bundle = Bundle::open(Memory::with(image), true).unwrap();
+            let found = bundle.generation().0;
+            assert!(found == 4 || found == 3 && cut < steps.len(), "{found}");
+            let is = if found == 4 { 1 } else { 3 };
+            let record = bundle.find(&path("a")).unwrap().unwrap();
+            assert_eq!(load(&bundle, &record.content, 0..u64::MAX).unwrap().unwrap(), text(is));
+            assert_eq!(bundle.assets().count(), 2);
+        }
+    }
+    // It is a generation like any other: it verifies, and what follows it builds on it.
+    let check = |bundle: &Bundle| bundle.verify(&mut |finding| panic!("{finding}")).unwrap();
+    check(&back);
+    let put = vec![small(&mut writer, "b", b"after", &["a"]), small(&mut writer, "f/3", &noise(3, 300), &[])];
+    let after = writer.stage(Changes { put, ..Changes::default() }).unwrap();
+    writer.committer().commit(&after).unwrap();
+    let bundle = Bundle::open(Memory::with(memory.bytes()), true).unwrap();
+    assert_eq!((bundle.generation(), check(&bundle).assets), (Generation(5), 4));
+    let numbers: Vec<u32> = bundle.assets().map(|record| record.unwrap().number).collect();
+    assert!(numbers.iter().all(|number| staged[2].assets().flatten().all(|old| old.number != *number || *number == 0)));
+    // Opened again the writer knows the old ones no more, but they are of the same bundle and still there.
+    let mut writer = BundleWriter::open(memory.clone()).unwrap();
+    let again = writer.stage_again(&staged[1]).unwrap();
+    check(&again);
+    assert_eq!(writer.stage_again(&again).unwrap().generation(), again.generation(), "it is there already");
+    let (_, mut other) = super::super::testing::writer(Layout::Access);
+    let put = vec![small(&mut other, "a", b"other", &[])];
+    other.stage(Changes { put, ..Changes::default() }).unwrap();
+    assert!(matches!(other.stage_again(&again), Err(Error::NotRetained { .. })));
+}
+
 #[test]
 fn after_a_crash_no_number_is_given_that_was_seen_and_nothing_but_the_older_superblock_is_overwritten() {
     let (memory, mut writer) = writer(Layout::Access);

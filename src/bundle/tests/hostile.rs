@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use crate::bundle::page::{PageRef, Position};
 use crate::bundle::testing::{Memory, asset, content, load, noise, path, small, try_content, writer};
 use crate::bundle::tree::{TREES, child};
-use crate::bundle::{BuildRecord, Bundle, BundleWriter, Changes, FORMAT_MAJOR, Finding};
+use crate::bundle::{BuildInput, BuildRecord, BuildStep, Bundle, BundleWriter, Changes, FORMAT_MAJOR, Finding};
 use crate::config::{Layout, TablesConfig};
 use crate::error::{Error, Result};
 use crate::ids::ContentHash;
@@ -39,11 +39,15 @@ fn sample() -> &'static [u8] {
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         let mut built = small(&mut writer, "d/built.json", b"{}", &["d/a.css"]);
         built.build = Some(BuildRecord {
-            transform: "t".into(),
-            version: 1,
-            parameters: [1; 32],
+            steps: vec![BuildStep { transform: "t".into(), version: 1, parameters: [1; 32] }],
             source: ContentHash::of(b"s"),
-            inputs: vec![(path("in"), None), (path("d/a.css"), Some(ContentHash::of(b"c")))],
+            inputs: vec![
+                BuildInput::Read { path: path("in"), hash: None },
+                BuildInput::Read { path: path("d/a.css"), hash: Some(ContentHash::of(b"c")) },
+                BuildInput::Exists { path: path("d/b.css"), exists: true },
+                BuildInput::Listed { folder: None, names: ContentHash::of(b"n") },
+            ],
+            labels: vec!["mesh/0".into()],
         });
         let put = vec![
             small(&mut writer, "d/a.css", &b"body { color: red }".repeat(20), &[]),

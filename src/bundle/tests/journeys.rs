@@ -1,7 +1,7 @@
 //! From the first frame to the bytes read back, and the changes between generations.
 
 use crate::bundle::testing::{Memory, asset, content, load, noise, path, small, writer};
-use crate::bundle::{BuildRecord, Bundle, BundleWriter, Changes, ContentPut, Dependency};
+use crate::bundle::{BuildInput, BuildRecord, BuildStep, Bundle, BundleWriter, Changes, ContentPut, Dependency};
 use crate::config::Layout;
 use crate::error::Error;
 use crate::ids::{AssetId, ContentHash, Generation};
@@ -153,13 +153,20 @@ fn a_large_content_is_found_by_its_ranges() {
 fn how_an_asset_was_built_is_kept_and_replaced() {
     let (_, mut writer) = writer(Layout::Access);
     let record = |inputs: usize| BuildRecord {
-        transform: "minify-json".into(),
-        version: 2,
-        parameters: [7; 32],
+        steps: (1..3)
+            .map(|version| BuildStep { transform: "minify-json".into(), version, parameters: [7; 32] })
+            .collect(),
         source: ContentHash::of(b"source"),
         inputs: (0..inputs)
-            .map(|at| (path(&format!("in/{at}")), (at % 2 == 0).then(|| ContentHash::of(b"i"))))
+            .map(|at| match (path(&format!("in/{at}")), at % 5) {
+                (path, 0) => BuildInput::Read { path, hash: Some(ContentHash::of(b"i")) },
+                (path, 1) => BuildInput::Read { path, hash: None },
+                (path, 2) => BuildInput::Listed { folder: Some(path), names: ContentHash::of(b"n") },
+                (_, 3) => BuildInput::Listed { folder: None, names: ContentHash::of(b"n") },
+                (path, _) => BuildInput::Exists { path, exists: at % 2 == 0 },
+            })
             .collect(),
+        labels: (0..inputs).map(|at| format!("mesh/{at}")).collect(),
     };
     for inputs in [1, 500, 2] {
         let mut put = small(&mut writer, "a.json", b"{}", &[]);

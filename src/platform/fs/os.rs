@@ -340,6 +340,7 @@ fn stat(metadata: &fs::Metadata) -> FileStat {
         inode: metadata.ino(),
         device: metadata.dev(),
         executable: metadata.mode() & 0o111 != 0,
+        links: metadata.nlink(),
     }
 }
 

@@ -1,5 +1,8 @@
 //! The operating system's watcher, and a thread that makes its events dependable.
 
+mod folders;
+
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,9 +14,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, CreateKind, Flag, ModifyKind, RemoveKind, RenameMode};
-use notify::{Config, ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{ErrorKind, Event, EventKind, RecommendedWatcher};
 
-use super::{EventSink, RawEvent, RawKind, Watch, WatchGuard};
+use super::{EventSink, RawEvent, RawKind, Scope, Watch, WatchGuard, dead};
 use crate::platform::affinity::CpuSet;
 use crate::platform::threads::{OsThreads, Threads, join_from_outside};
 
@@ -23,18 +26,32 @@ const WAITING_MAX: usize = 16 << 10;
 const BATCH_MAX: usize = 1024;
 /// How often the root is looked at by itself, since a folder far above it may be moved without a word.
 const ROOT_CHECK: Duration = Duration::from_secs(2);
+/// After how many of these looks it is tried again to watch what could not be watched.
+const BLIND_CHECKS: u32 = 15;
+
+/// How long the end of a rename is waited for after its start was told.
+const OTHER_END: Duration = Duration::from_micros(500);
+const LEAVES: EventKind = EventKind::Modify(ModifyKind::Name(RenameMode::From));
 
 /// The operating system's watcher.
 #[derive(Clone)]
 pub struct OsWatch {
     threads: Arc<dyn Threads>,
     root_check: Duration,
+    watches_max: Option<usize>,
 }
 
 impl OsWatch {
     /// A watcher whose thread comes from `threads`.
     pub fn new(threads: Arc<dyn Threads>) -> Self {
-        Self { threads, root_check: ROOT_CHECK }
+        Self { threads, root_check: ROOT_CHECK, watches_max: None }
+    }
+
+    /// Watches at most that many folders, where each needs a watch of its own (Linux), as if the operating system had no
+    /// more: the rest is left to other programs of this user. Default as many as the operating system gives.
+    pub fn with_watches_max(mut self, watches: usize) -> Self {
+        self.watches_max = Some(watches);
+        self
     }
 }
 
@@ -45,27 +62,35 @@ impl Default for OsWatch {
 }
 
 impl Watch for OsWatch {
-    fn watch(&self, root: &Path, sink: EventSink) -> io::Result<Box<dyn WatchGuard>> {
+    fn watch(
+        &self,
+        root: &Path,
+        beside: &[PathBuf],
+        scope: Arc<dyn Scope>,
+        sink: EventSink,
+    ) -> io::Result<Box<dyn WatchGuard>> {
         let root = std::path::absolute(root)?;
         if !fs::metadata(&root)?.is_dir() {
             return Err(io::ErrorKind::NotADirectory.into());
         }
         let (tell, told) = sync_channel(WAITING_MAX);
         let shared = Arc::new(Shared::default());
-        let watcher = {
-            let (tell, shared) = (tell.clone(), Arc::clone(&shared));
-            let handler = move |event: notify::Result<Event>| {
-                if event.as_ref().is_ok_and(is_noise) {
-                    return;
-                }
-                if tell.try_send(Message::Event(event)).is_err() {
-                    shared.lost.store(true, Ordering::SeqCst);
-                }
-            };
-            let config = Config::default().with_follow_symlinks(false);
-            RecommendedWatcher::new(handler, config).map_err(|error| to_io(&error))?
+        let mut watching = Watching {
+            watcher: None,
+            refused: None,
+            tell: tell.clone(),
+            root,
+            beside: beside.to_vec(),
+            scope,
+            place: None,
+            gone_said: false,
+            blind: Blindness::default(),
+            watches_max: self.watches_max.unwrap_or(usize::MAX),
+            watched: HashSet::new(),
+            sink,
+            shared,
         };
-        let mut watching = Watching { watcher, root, place: None, gone_said: false, sink, shared };
+        watching.renew();
         watching.settle_root().map_err(|error| to_io(&error))?;
         let shared = Arc::clone(&watching.shared);
         let root_check = self.root_check;
@@ -77,13 +102,16 @@ impl Watch for OsWatch {
 
 enum Message {
     Event(notify::Result<Event>),
-    Stop,
+    /// Something is in [`Shared`].
+    Look,
 }
 
 #[derive(Default)]
 struct Shared {
     /// An event found no room.
     lost: AtomicBool,
+    /// The scope wants something else.
+    rescope: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -93,13 +121,19 @@ struct Guard {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl WatchGuard for Guard {}
+impl WatchGuard for Guard {
+    fn rescope(&self) {
+        self.shared.rescope.store(true, Ordering::SeqCst);
+        // As below.
+        let _ = self.tell.try_send(Message::Look);
+    }
+}
 
 impl Drop for Guard {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         // Only to wake the thread; if there is no room it is awake.
-        let _ = self.tell.try_send(Message::Stop);
+        let _ = self.tell.try_send(Message::Look);
         if let Some(thread) = self.thread.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take() {
             join_from_outside(thread);
         }
@@ -115,42 +149,83 @@ struct Place {
     identity: (u64, u64),
 }
 
+/// Whether changes may happen unseen, and what was said about it.
+#[derive(Debug, Default)]
+struct Blindness {
+    /// Why, as it stands now.
+    why: Option<String>,
+    /// What was told last.
+    told: Option<String>,
+    /// Looks at the root since it was last tried to watch everything.
+    looks: u32,
+}
+
 struct Watching {
-    watcher: RecommendedWatcher,
+    /// `None` when the operating system refused it, for the reason in `refused`.
+    watcher: Option<RecommendedWatcher>,
+    refused: Option<String>,
+    /// Where the operating system's events go.
+    tell: SyncSender<Message>,
     /// As given, made absolute: the name under which it is reported to the sink.
     root: PathBuf,
+    /// Folders outside that are watched by themselves.
+    beside: Vec<PathBuf>,
+    scope: Arc<dyn Scope>,
     /// What is watched now.
     place: Option<Place>,
     gone_said: bool,
+    blind: Blindness,
+    watches_max: usize,
+    /// What is watched, counted only where that is limited.
+    watched: HashSet<PathBuf>,
     sink: EventSink,
     shared: Arc<Shared>,
 }
 
 impl Watching {
     fn run(mut self, told: &Receiver<Message>, root_check: Duration) {
+        let mut out = Vec::new();
+        self.tell_blindness(&mut out);
+        self.give(out);
         loop {
             let first = match told.recv_timeout(root_check) {
                 Ok(message) => Some(message),
                 Err(RecvTimeoutError::Timeout) => None,
+                // Not while this end keeps a sender.
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            let mut look_at_root = first.is_none();
+            let timed_out = first.is_none();
+            let mut look_at_root = timed_out;
             let mut out = Vec::new();
-            for message in first.into_iter().chain(told.try_iter().take(BATCH_MAX)) {
+            let mut next = first;
+            for _ in 0..BATCH_MAX {
+                let Some(message) = next else { break };
+                // The other end of a rename follows at once, if it is ours too: both are told as one.
+                let leaves = matches!(&message, Message::Event(Ok(event)) if event.kind == LEAVES);
                 match message {
                     Message::Event(event) => look_at_root |= self.translate(event, &mut out),
-                    Message::Stop => return,
+                    Message::Look => {}
                 }
+                next = if leaves { told.recv_timeout(OTHER_END).ok() } else { told.try_recv().ok() };
             }
             if self.shared.lost.swap(false, Ordering::SeqCst) {
                 out.push(self.about_root(RawKind::Overflow("events came faster than they were taken".to_owned())));
             }
-            if look_at_root {
-                self.look_at_root(&mut out);
-            }
             if self.shared.stop.load(Ordering::SeqCst) {
                 return;
             }
+            if look_at_root {
+                self.look_at_root(&mut out);
+            }
+            if self.shared.rescope.swap(false, Ordering::SeqCst) {
+                self.watch_again();
+                out.push(self.about_root(RawKind::Attributes));
+            }
+            if timed_out {
+                self.look_for_sight();
+            }
+            self.watch_announced(&out);
+            self.tell_blindness(&mut out);
             self.give(out);
         }
     }
@@ -158,15 +233,6 @@ impl Watching {
     fn give(&mut self, out: Vec<RawEvent>) {
         if out.is_empty() {
             return;
-        }
-        let announces_folder = |event: &RawEvent| {
-            event.is_dir == Some(true)
-                && matches!(event.kind, RawKind::Created | RawKind::MovedTo | RawKind::Moved { .. })
-        };
-        if out.iter().any(announces_folder) {
-            // The watcher tells of a folder before it watches it. It answers this only after it does: what is made
-            // in the folder from here on is told, and what was made before is found by scanning it.
-            let _ = self.watcher.configure(Config::default());
         }
         if catch_unwind(AssertUnwindSafe(|| (self.sink)(out))).is_err() {
             tracing::error!(root = %self.root.display(), "the taker of watch events panicked");
@@ -190,9 +256,12 @@ impl Watching {
         }
         let look_at_root = event.paths.iter().any(|path| self.is_root_or_above(path));
         let mut push = |path: &Path, kind: RawKind, is_dir: Option<bool>| {
-            if let Some(path) = self.below_root(path) {
-                let is_dir = is_dir.or_else(|| is_dir_now(&path, &kind));
-                let event = RawEvent { path, kind, is_dir };
+            if let Some(known) = self.known_as(path) {
+                let is_dir = is_dir.or_else(|| is_dir_now(&known.0, &kind));
+                if !self.is_wanted(&known, is_dir) {
+                    return;
+                }
+                let event = RawEvent { path: known.0, kind, is_dir };
                 // A large file is written in many pieces: saying so once is enough.
                 if out.last() != Some(&event) {
                     out.push(event);
@@ -201,23 +270,18 @@ impl Watching {
         };
         match (event.kind, event.paths.as_slice()) {
             (EventKind::Modify(ModifyKind::Name(RenameMode::Both)), [from, to]) => {
-                // Both ends were told already, one by one, unless they are in another batch.
-                match (self.below_root(from), self.below_root(to)) {
-                    (Some(from), Some(to)) => {
-                        let ends = |event: &RawEvent| match event.kind {
-                            RawKind::MovedFrom => event.path == from,
-                            RawKind::MovedTo => event.path == to,
-                            _ => false,
-                        };
-                        let told = out.len().saturating_sub(2);
-                        let tail = out.split_off(told);
-                        out.extend(tail.into_iter().filter(|event| !ends(event)));
-                        let is_dir = is_dir_now(&to, &RawKind::MovedTo);
-                        out.push(RawEvent { path: to, kind: RawKind::Moved { from }, is_dir });
-                    }
-                    // One end is not ours: the other was told.
-                    _ => return look_at_root,
-                }
+                // Both ends were told already, one by one, unless they are in another batch, or one is not ours.
+                let is_dir = is_dir_now(to, &RawKind::MovedTo);
+                let ours = |path| self.known_as(path).filter(|known| self.is_wanted(known, is_dir));
+                let (Some((from, _)), Some((to, _))) = (ours(from), ours(to)) else { return look_at_root };
+                let ends = |event: &RawEvent| match event.kind {
+                    RawKind::MovedFrom => event.path == from,
+                    RawKind::MovedTo => event.path == to,
+                    _ => false,
+                };
+                let tail = out.split_off(out.len().saturating_sub(2));
+                out.extend(tail.into_iter().filter(|event| !ends(event)));
+                out.push(RawEvent { path: to, kind: RawKind::Moved { from }, is_dir });
             }
             (EventKind::Modify(ModifyKind::Name(mode)), paths) => {
                 for path in paths {
@@ -239,6 +303,7 @@ impl Watching {
                     EventKind::Remove(_) => (RawKind::Removed, None),
                     EventKind::Access(AccessKind::Close(AccessMode::Write)) => (RawKind::Finished, Some(false)),
                     EventKind::Access(_) => return look_at_root,
+                    EventKind::Modify(ModifyKind::Metadata(_)) => (RawKind::Attributes, None),
                     _ => (RawKind::Modified, None),
                 };
                 paths.iter().for_each(|path| push(path, kind.clone(), is_dir));
@@ -247,10 +312,20 @@ impl Watching {
         look_at_root
     }
 
-    /// The path as the sink knows it; `None` for the root itself and what is not below it.
-    fn below_root(&self, path: &Path) -> Option<PathBuf> {
-        let rest = path.strip_prefix(&self.place.as_ref()?.real).ok()?;
-        (!rest.as_os_str().is_empty()).then(|| self.root.join(rest))
+    /// The path as the sink knows it, and the part of it below the root unless it is in a folder beside; `None` for the
+    /// root itself, and what is in neither.
+    fn known_as(&self, path: &Path) -> Option<(PathBuf, Option<PathBuf>)> {
+        let place = self.place.as_ref();
+        if let Some(rest) = place.and_then(|place| path.strip_prefix(&place.real).ok()) {
+            return (!rest.as_os_str().is_empty()).then(|| (self.root.join(rest), Some(rest.to_owned())));
+        }
+        let beside = path.parent().is_some_and(|folder| self.beside.iter().any(|beside| beside == folder));
+        beside.then(|| (path.to_owned(), None))
+    }
+
+    /// What is not known to be a folder is judged as a file: fewer patterns are about that.
+    fn is_wanted(&self, (_, inside): &(PathBuf, Option<PathBuf>), is_dir: Option<bool>) -> bool {
+        inside.as_ref().is_none_or(|inside| self.scope.wants(inside, is_dir == Some(true)))
     }
 
     fn is_root_or_above(&self, path: &Path) -> bool {
@@ -279,32 +354,6 @@ impl Watching {
             // Gone, or going while it was being watched: the next look tells.
             Err(error) => tracing::debug!(root = %self.root.display(), %error, "the root cannot be watched now"),
         }
-    }
-
-    /// Watches the folder that stands at the root's path, and the folders that name it.
-    fn settle_root(&mut self) -> notify::Result<()> {
-        if let Some(before) = self.place.take() {
-            // It fails where the watch went with the folder.
-            let _ = self.watcher.unwatch(&before.real);
-        }
-        let found = self.find_root().ok_or_else(|| notify::Error::new(ErrorKind::PathNotFound))?;
-        let mut parents = vec![self.root.parent(), found.real.parent()];
-        parents.dedup();
-        for parent in parents.into_iter().flatten() {
-            // Without it the root is still looked at from time to time. Watching it anew is harmless where it stands,
-            // and needed where it was made again.
-            if let Err(error) = self.watcher.watch(parent, RecursiveMode::NonRecursive) {
-                tracing::debug!(parent = %parent.display(), %error, "the root's parent is not watched");
-            }
-        }
-        self.watcher.watch(&found.real, RecursiveMode::Recursive)?;
-        // It may have been replaced while it was being watched.
-        if self.find_root().as_ref() != Some(&found) {
-            let _ = self.watcher.unwatch(&found.real);
-            return Err(notify::Error::new(ErrorKind::PathNotFound));
-        }
-        self.place = Some(found);
-        Ok(())
     }
 
     fn find_root(&self) -> Option<Place> {

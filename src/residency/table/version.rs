@@ -123,8 +123,9 @@ impl Node {
         self.death.store(death.0, Ordering::Release);
     }
 
+    /// What comes free with it.
     pub(super) fn weight(&self) -> u64 {
-        self.content().weight_bytes()
+        self.content().evictable_bytes()
     }
 }
 

@@ -57,6 +57,7 @@ pub(super) fn stat_file(file: &File) -> io::Result<FileStat> {
         inode: u64::from(information.nFileIndexHigh) << 32 | u64::from(information.nFileIndexLow),
         device: u64::from(information.dwVolumeSerialNumber),
         executable: false,
+        links: u64::from(information.nNumberOfLinks),
     })
 }
 

@@ -1,7 +1,9 @@
 //! What a real folder tells the watcher.
 
-use super::*;
 use std::sync::mpsc;
+
+use super::*;
+use crate::platform::watch::Everything;
 
 /// A folder with a root in it that is being watched.
 struct Scene {
@@ -45,10 +47,26 @@ impl Scene {
 }
 
 fn watch(root: &Path) -> (Box<dyn WatchGuard>, mpsc::Receiver<RawEvent>) {
+    watch_within(root, &[], Arc::new(Everything))
+}
+
+fn watch_within(
+    root: &Path,
+    beside: &[PathBuf],
+    scope: Arc<dyn Scope>,
+) -> (Box<dyn WatchGuard>, mpsc::Receiver<RawEvent>) {
+    watch_by(OsWatch { root_check: Duration::from_millis(50), ..OsWatch::default() }, root, beside, scope)
+}
+
+fn watch_by(
+    watch: OsWatch,
+    root: &Path,
+    beside: &[PathBuf],
+    scope: Arc<dyn Scope>,
+) -> (Box<dyn WatchGuard>, mpsc::Receiver<RawEvent>) {
     let (tell, told) = mpsc::channel();
     let sink: EventSink = Box::new(move |events| events.into_iter().for_each(|event| drop(tell.send(event))));
-    let watch = OsWatch { root_check: Duration::from_millis(50), ..OsWatch::default() };
-    (watch.watch(root, sink).unwrap(), told)
+    (watch.watch(root, beside, scope, sink).unwrap(), told)
 }
 
 #[test]
@@ -70,7 +88,9 @@ fn a_rename_below_the_root_is_one_move() {
     fs::rename(scene.path("a"), scene.path("b")).unwrap();
     let moved = RawKind::Moved { from: scene.path("a") };
     let events = scene.until_kind("b", &moved);
-    assert!(moved.is_finished() && events.last().unwrap().is_dir == Some(false));
+    assert_eq!(events.last().unwrap().is_dir, Some(false));
+    let ends = events.iter().filter(|event| matches!(event.kind, RawKind::MovedFrom | RawKind::MovedTo));
+    assert_eq!(ends.count(), 0, "told as one: {events:?}");
 }
 
 #[test]
@@ -214,7 +234,8 @@ fn after_the_guard_is_dropped_nothing_is_told() {
 #[test]
 fn what_cannot_be_watched_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let refuse = |path: &Path| OsWatch::default().watch(path, Box::new(|_| ())).unwrap_err().kind();
+    let refuse =
+        |path: &Path| OsWatch::default().watch(path, &[], Arc::new(Everything), Box::new(|_| ())).unwrap_err().kind();
     assert_eq!(refuse(&folder.path().join("missing")), io::ErrorKind::NotFound);
     fs::write(folder.path().join("file"), b"1").unwrap();
     assert_eq!(refuse(&folder.path().join("file")), io::ErrorKind::NotADirectory);
@@ -223,12 +244,18 @@ fn what_cannot_be_watched_is_refused() {
 #[test]
 fn lost_events_and_errors_are_an_overflow() {
     let scene = Scene::new();
-    let watcher = RecommendedWatcher::new(|_| (), Config::default()).unwrap();
     let watching = Watching {
-        watcher,
+        watcher: None,
+        refused: None,
+        tell: sync_channel(1).0,
         root: scene.root.clone(),
+        beside: Vec::new(),
+        scope: Arc::new(Everything),
         place: None,
         gone_said: false,
+        blind: Blindness::default(),
+        watches_max: usize::MAX,
+        watched: HashSet::new(),
         sink: Box::new(|_| ()),
         shared: Arc::default(),
     };
@@ -239,4 +266,109 @@ fn lost_events_and_errors_are_an_overflow() {
     };
     check(Ok(Event::new(EventKind::Other).set_flag(Flag::Rescan)), "queue");
     check(Err(notify::Error::new(ErrorKind::MaxFilesWatch)), "max_user_watches");
+}
+
+/// Wants everything but what has a part of this name.
+struct Without(Mutex<&'static str>);
+
+impl Scope for Without {
+    fn wants(&self, inside: &Path, _is_dir: bool) -> bool {
+        let name = *self.0.lock().unwrap();
+        inside.iter().all(|part| part != name)
+    }
+}
+
+/// Watches that this process has, by what the kernel says of its descriptors.
+fn inodes_watched() -> String {
+    let descriptors = fs::read_dir("/proc/self/fdinfo").unwrap().flatten();
+    descriptors.filter_map(|entry| fs::read_to_string(entry.path()).ok()).collect()
+}
+
+fn is_watched(folder: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    inodes_watched().contains(&format!(" ino:{:x} ", fs::metadata(folder).unwrap().ino()))
+}
+
+#[test]
+fn what_is_not_wanted_is_neither_watched_nor_told_until_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root");
+    fs::create_dir_all(root.join("off/deep")).unwrap();
+    fs::create_dir_all(root.join("on/deep")).unwrap();
+    let scope = Arc::new(Without(Mutex::new("off")));
+    let (guard, told) = watch_within(&root, &[], Arc::clone(&scope) as Arc<dyn Scope>);
+    let scene = Scene { folder, root, told, _guard: guard };
+    assert!(is_watched(&scene.path("on/deep")) && !is_watched(&scene.path("off")));
+    fs::write(scene.path("off/deep/a"), b"1").unwrap();
+    // A rename from what is not wanted is told like one from outside, and the other way round.
+    fs::rename(scene.path("off/deep/a"), scene.path("on/b")).unwrap();
+    let events = scene.until_kind("on/b", &RawKind::MovedTo);
+    assert_eq!(events.len(), 1, "{events:?}");
+    fs::rename(scene.path("on/b"), scene.path("off")).unwrap_err();
+    fs::rename(scene.path("on/b"), scene.path("off/b")).unwrap();
+    scene.until_kind("on/b", &RawKind::MovedFrom);
+    *scope.0.lock().unwrap() = "on";
+    scene._guard.rescope();
+    scene.until(|event| event.path == scene.root && event.kind == RawKind::Attributes);
+    assert!(
+        is_watched(&scene.path("off/deep")) && !is_watched(&scene.path("on")) && !is_watched(&scene.path("on/deep"))
+    );
+    fs::write(scene.path("on/deep/c"), b"1").unwrap();
+    fs::write(scene.path("off/deep/d"), b"1").unwrap();
+    let events = scene.until_kind("off/deep/d", &RawKind::Finished);
+    assert!(events.iter().all(|event| event.path.starts_with(scene.path("off"))), "{events:?}");
+}
+
+#[test]
+fn names_in_a_folder_beside_are_told_and_nothing_below_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, beside) = (folder.path().join("root"), folder.path().join("beside"));
+    fs::create_dir_all(&root).unwrap();
+    fs::create_dir_all(beside.join("deep")).unwrap();
+    let (guard, told) = watch_within(&root, std::slice::from_ref(&beside), Arc::new(Everything));
+    let scene = Scene { folder, root, told, _guard: guard };
+    fs::write(beside.join("deep/a"), b"1").unwrap();
+    fs::write(beside.join("lock"), b"1").unwrap();
+    let events = scene.until(|event| event.kind == RawKind::Finished);
+    assert!(events.iter().all(|event| event.path == beside.join("lock")), "{events:?}");
+}
+
+#[test]
+fn a_folder_that_moved_out_with_its_ancestors_is_no_longer_watched() {
+    let scene = Scene::new();
+    fs::create_dir(scene.path("in")).unwrap();
+    scene.until_kind("in", &RawKind::Created);
+    let away = scene.folder.path().join("away");
+    fs::rename(scene.folder.path().join("above"), &away).unwrap();
+    scene.until(|event| event.kind == RawKind::RootGone);
+    fs::create_dir_all(scene.path("in")).unwrap();
+    scene.until(|event| matches!(event.kind, RawKind::Overflow(_)));
+    assert!(is_watched(&scene.path("in")) && !is_watched(&away.join("root/in")));
+}
+
+#[test]
+fn without_a_watch_for_each_folder_it_is_blind_and_says_when_it_sees_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root");
+    for number in 0..6 {
+        fs::create_dir_all(root.join(format!("{number}"))).unwrap();
+    }
+    // The root's parent, the root, and two folders in it.
+    let limited = OsWatch { root_check: Duration::from_millis(10), ..OsWatch::default() }.with_watches_max(4);
+    let (guard, told) = watch_by(limited, &root, &[], Arc::new(Everything));
+    let scene = Scene { folder, root, told, _guard: guard };
+    let is_blind = |event: &RawEvent| matches!(&event.kind, RawKind::Blind(why) if why.contains("max_user_watches"));
+    assert!(is_blind(&scene.told.recv_timeout(Duration::from_secs(20)).unwrap()), "the first thing that is told");
+    // What is watched is told all the same.
+    let watched = (0..6).map(|number| scene.path(&number.to_string())).filter(|path| is_watched(path));
+    let watched: Vec<PathBuf> = watched.collect();
+    assert_eq!(watched.len(), 2, "{watched:?}");
+    fs::write(watched[0].join("a"), b"1").unwrap();
+    scene.until(|event| event.path == watched[0].join("a") && event.kind == RawKind::Finished);
+    for number in 0..4 {
+        fs::remove_dir_all(scene.path(&number.to_string())).unwrap();
+    }
+    scene.until(|event| event.kind == RawKind::Sighted);
+    scene.until(|event| matches!(event.kind, RawKind::Overflow(_)));
+    assert!(is_watched(&scene.path("4")) && is_watched(&scene.path("5")));
 }
