@@ -311,13 +311,18 @@ impl TreeBuilder {
     /// [`Error::Io`]. Nothing is lost but time.
     pub fn save_stats(&mut self) -> Result<()> {
         let Some(path) = &self.stats_path else { return Ok(()) };
+        if !self.tree.stats_differ {
+            return Ok(());
+        }
         let trusted = self.tree.files.iter().filter(|(_, known)| known.trusted);
         let remembered = trusted.map(|(path, known)| {
             let weak = known.weak.clone();
             (path.clone(), stats::Remembered { stamp: known.stamp, source: known.source, weak })
         });
         let Some(bytes) = stats::to_bytes(remembered.collect()) else { return Ok(()) };
-        self.fs.write_atomic(path, &bytes).map_err(|error| Error::io("write", path, error))
+        self.fs.write_atomic(path, &bytes).map_err(|error| Error::io("write", path, error))?;
+        self.tree.stats_differ = false;
+        Ok(())
     }
 }
 

@@ -459,5 +459,6 @@ fn know(tree: &mut Tree, source: &Source<'_>) -> Option<Known> {
         at: source.file.at.clone(),
         weak: make::weak(source),
     };
+    tree.stats_differ = true;
     tree.insert(path.clone(), known)
 }

@@ -253,6 +253,7 @@ impl TreeBuilder {
         self.tree.failures = old.failures;
         self.tree.told = old.told;
         self.tree.held = old.held;
+        self.tree.stats_differ = old.stats_differ;
         self.tree.links = links.into_iter().map(|link| (link.path, link.target)).collect();
         self.tree.scanned = true;
     }

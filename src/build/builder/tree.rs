@@ -74,6 +74,8 @@ pub(super) struct Tree {
     /// What the stat cache said, until the first scan.
     pub remembered: HashMap<AssetPath, Remembered>,
     pub scanned: bool,
+    /// Whether files look otherwise than the stat cache on the disk says.
+    pub stats_differ: bool,
     /// What must be looked at again since staging it failed.
     pub redo: BTreeSet<AssetPath>,
     /// Assets whose build record alone differs from the bundle's: written with the next generation.
@@ -117,6 +119,7 @@ impl Tree {
     }
 
     pub fn remove(&mut self, path: &AssetPath) {
+        self.stats_differ = true;
         if let Some(old) = self.files.remove(path) {
             self.forget_weak(path, old.weak.iter());
         }
