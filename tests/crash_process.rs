@@ -304,6 +304,9 @@ fn check(at: &str) -> Option<usize> {
         let (generation, found) = in_runtime(&runtime);
         let before = told.seen.insert(generation, found.clone());
         assert!(before.is_none_or(|before| before == found), "{at}: generation {generation} named something else");
+        // It lets go of the store.
+        let host = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        host.block_on(runtime.shutdown(PATIENCE));
     }
     told.steps
 }

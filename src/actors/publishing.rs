@@ -2,29 +2,23 @@
 //! for it is time that readers wait.
 
 use super::{ResidentNote, Shared};
-use crate::bundle::Bundle;
-use crate::ids::{AssetId, Generation};
-use crate::messages::{EvictorMessage, PredictorMessage};
+use crate::ids::Generation;
+use crate::messages::{EvictorMessage, PredictorMessage, Publication};
 use crate::residency::Asset;
 
 /// Notes after which the evictor takes them in, though it has nothing to evict.
 const RESIDENTS_MAX: usize = 4096;
 
 impl Shared {
-    /// Makes `bundle` what readers see, in one step. `changes` names every asset that differs, with its new version where
-    /// that is to be resident at once; with `only_after` nothing happens unless that is what readers see before. Gives
-    /// what they saw before; `None` when they see this generation, or a newer one, already.
+    /// Makes it what readers see, in one step, and notes when. With `only_after` nothing happens unless that is what
+    /// readers see before; nor does it when they see this generation, or a newer one, already.
     ///
     /// Publishing a generation twice is once, from whichever threads.
-    pub fn publish(
-        &self,
-        bundle: &Bundle,
-        changes: &[(AssetId, Option<Asset>)],
-        only_after: Option<Generation>,
-    ) -> Option<Generation> {
+    pub fn publish(&self, publication: &Publication, only_after: Option<Generation>) {
+        let Publication { bundle, changes, shown } = publication;
         let old = self.table.current();
         if bundle.generation() <= old || only_after.is_some_and(|only| only != old) {
-            return None;
+            return;
         }
         let resident = |asset: &Asset| (asset.content().weight_bytes(), asset.kind());
         let mut residents: Vec<ResidentNote> =
@@ -35,15 +29,16 @@ impl Shared {
         let live = self.generations.prepare(bundle.clone());
         if !self.table.publish(&live, changes) {
             self.generations.discard(&live);
-            return None;
+            return;
         }
+        // Set once, since it is published once.
+        let _ = shown.set((self.clock.now(), old));
         self.table.retire(self.generations.oldest_live());
         self.table.let_go_of_ended(self.generations.oldest_wanted());
         self.followers.published(live.generation());
         self.metrics.reloads.one();
         self.note_residents(residents);
         self.addresses.predictor.hint(PredictorMessage::Published(live));
-        Some(old)
     }
 
     /// Leaves word for the evictor, and wakes it only when much has come together.

@@ -185,7 +185,7 @@ impl State {
                 // At once, unless something is still to be published before it: the rebuilder sees to it that all of it
                 // is, however this ends.
                 if let (Some(publication), Some(base)) = (publication, base) {
-                    publish(&shared, &publication, Some(base));
+                    shared.publish(&publication, Some(base));
                 }
                 // A rebuilder that died meanwhile: the next one looks for what is staged when it starts.
                 drop(myself.send_message(RebuilderMessage::Built));
@@ -209,7 +209,7 @@ impl State {
             };
             if let Some(publication) = &staged.publication {
                 // Who staged it has mostly published it.
-                publish(&self.shared, publication, None);
+                self.shared.publish(publication, None);
                 self.to_commit = Some(publication.bundle.clone());
             }
             self.report(&staged, built);
@@ -350,15 +350,6 @@ impl State {
                     .send(Event::Warning { what: format!("generation {generation} is not durable: {error}") });
             }
         }
-    }
-}
-
-/// Makes it what readers see, and notes when they first did. With `only_after` nothing happens where something else is
-/// still to be published before it.
-fn publish(shared: &Shared, publication: &Publication, only_after: Option<Generation>) {
-    if let Some(old) = shared.publish(&publication.bundle, &publication.changes, only_after) {
-        // Published once.
-        let _ = publication.shown.set((shared.clock.now(), old));
     }
 }
 

@@ -22,7 +22,7 @@ use super::scan::Exclude;
 use super::transform::TransformRegistry;
 use super::why::{Why, Whys};
 use super::{parallel, stats};
-use crate::bundle::{Bundle, BundleWriter, Committer, Params};
+use crate::bundle::{Bundle, BundleWriter, Committer, Params, is_abandoned};
 use crate::config::Layout;
 use crate::error::{Error, Result};
 use crate::event::{BuildFailure, ChangedAsset, ReloadTimings};
@@ -176,7 +176,14 @@ impl TreeBuilder {
     ) -> Result<Self> {
         let real_root = fs.canonicalize(root).map_err(|error| Error::io("open the folder", root, error))?;
         fs.read_dir(root).map_err(|error| Error::io("list", root, error))?;
-        let (storage, lock) = open_writer(&*fs, bundle, true)?;
+        let (mut storage, mut lock) = open_writer(&*fs, bundle, true)?;
+        let abandoned = || is_abandoned(&*storage).map_err(|error| Error::io("look at", bundle, error));
+        if options.tolerant && abandoned()? {
+            // A crash before the first superblock was complete.
+            fs.remove_file(bundle).map_err(|error| Error::io("remove", bundle, error))?;
+            drop((storage, lock));
+            (storage, lock) = open_writer(&*fs, bundle, true)?;
+        }
         let writer = open_bundle(storage, options.layout)?;
         if writer.layout() != options.layout && !options.tolerant {
             let has = writer.layout().name();

@@ -118,6 +118,19 @@ impl Tree {
         Some(old)
     }
 
+    /// As [`Tree::insert`] for each of them, none of which was known: in path order, which costs less than one by one.
+    pub fn insert_sorted(&mut self, files: Vec<(AssetPath, Known)>) {
+        for (path, known) in &files {
+            for target in &known.weak {
+                self.weak.entry(target.clone()).or_default().insert(path.clone());
+            }
+            if !path.as_str().is_ascii() {
+                self.twins.insert(path);
+            }
+        }
+        self.files.append(&mut files.into_iter().collect());
+    }
+
     pub fn remove(&mut self, path: &AssetPath) {
         self.stats_differ = true;
         if let Some(old) = self.files.remove(path) {
