@@ -275,7 +275,11 @@ fn check(at: &str) -> Option<usize> {
     match opened {
         Some(opened) => {
             assert!(opened.generation() >= told.durable, "{at}: {} < {}", opened.generation(), told.durable);
-            let report = opened.verify(&mut |finding| panic!("{at}: {finding}")).unwrap();
+            // The superblock that was being written is all that may be damaged.
+            let mut judge = |finding: flyloft::bundle::Finding| {
+                assert!(finding.to_string().starts_with("superblock at byte"), "{at}: {finding}");
+            };
+            let report = opened.verify(&mut judge).unwrap();
             assert_eq!(report.assets, FILES.len() as u64, "{at}");
             drop(opened);
             let runtime = Runtime::builder().bundle(&bundle).start_blocking().unwrap();

@@ -170,8 +170,8 @@ impl Pages {
         }
         let map = self.storage.map(end).map_err(|source| Error::io(format!("map {end} bytes"), &self.file, source))?;
         let Some(map) = map.map(Arc::<dyn Mapped>::from) else { return Ok(None) };
-        // A refusal costs what it would have saved. It holds for what is mapped ahead, too.
-        drop(map.advise(0..usize::MAX, Advice::Scattered));
+        // A refusal costs what it would have saved.
+        drop(map.advise(0..map.bytes().len(), Advice::Scattered));
         *newest = Some(Arc::downgrade(&map));
         Ok(Some(map))
     }

@@ -48,16 +48,19 @@ impl Mapped for OsMapping {
 
     #[cfg(unix)]
     fn advise(&self, range: Range<usize>, advice: Advice) -> io::Result<()> {
-        let (start, end) = (range.start, range.end.min(self.map.len()));
+        let (start, end) = (range.start, range.end.min(self.bytes().len()));
         if start >= end {
             return Ok(());
         }
         let advise = |advice| self.map.advise_range(advice, start, end - start);
         match advice {
             Advice::WillNeed => advise(memmap2::Advice::WillNeed),
+            // What the mapping has room for goes along, since it is used in the same way once the file has it.
+            Advice::Scattered if range.end >= self.bytes().len() => {
+                self.map.advise_range(memmap2::Advice::Random, start, self.map.len() - start)
+            }
             Advice::Scattered => advise(memmap2::Advice::Random),
             Advice::Populate => {
-                let end = end.min(self.bytes().len()).max(start);
                 // Of a range that is used here and there each page would be read alone.
                 advise(memmap2::Advice::Normal)?;
                 #[cfg(target_os = "linux")]
