@@ -44,7 +44,7 @@ use crate::platform::numa::Nodes;
 use crate::platform::random::Random;
 use crate::platform::threads::{Pool, Threads};
 use crate::platform::watch::Watch;
-use crate::residency::{Budget, Followers, Generations, Ledger, Reaper, ResidentTable, Values};
+use crate::residency::{Budget, Followers, Generations, History, Ledger, Reaper, ResidentTable, Values};
 use crate::telemetry::{Events, Metrics, Reloads};
 
 /// Where each actor can be reached. Published by the supervisors.
@@ -118,6 +118,8 @@ pub struct Shared {
     pub generations: Arc<Generations>,
     /// Every open request.
     pub ledger: Arc<Ledger>,
+    /// What was evicted and what changed lately, for people.
+    pub history: History,
     /// Frees large memory.
     pub reaper: Arc<Reaper>,
     /// The NUMA nodes. What there is one of on each stands in their order.
@@ -152,6 +154,8 @@ pub struct Shared {
     pub events: Events,
     /// Counters and histograms.
     pub metrics: Arc<Metrics>,
+    /// Why changes may go untold, while the operating system does not tell of all of them, and what is done instead.
+    pub blind: Mutex<Option<String>>,
     /// Source files that do not build now.
     pub failures: Mutex<BTreeMap<String, BuildFailure>>,
     /// Fault drills.

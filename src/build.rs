@@ -2,9 +2,11 @@
 //!
 //! [`TreeBuilder`] is the engine; [`pack`], [`compact`] and [`unpack`] are what the program does with bundles.
 
+mod actions;
 mod arena;
 pub mod builder;
 mod compact;
+mod compare;
 pub mod config;
 mod contents;
 pub mod extract;
@@ -16,6 +18,7 @@ mod parallel;
 pub mod plan;
 pub mod scan;
 mod source;
+mod spill;
 mod split;
 pub mod stats;
 pub mod transform;
@@ -23,11 +26,13 @@ mod unpack;
 mod why;
 pub mod workshop;
 
+pub use self::actions::ActionCacheOptions;
 pub use self::arena::ArenaStats;
 pub use self::builder::{BuildOptions, Built, Keeper, NoProgress, Progress, TreeBuilder};
 pub use self::compact::{CompactReport, compact};
+pub use self::compare::Comparison;
 pub use self::contents::ContentReader;
 pub use self::pack::{PackReport, pack};
 pub use self::unpack::{UnpackReport, unpack};
 pub use self::why::{Because, Why};
-pub use self::workshop::{Task, Workshop};
+pub use self::workshop::{ADDRESS_FILE, Task, Workshop};

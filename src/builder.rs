@@ -12,7 +12,7 @@ use self::workers::Machine;
 use crate::actors::file_watcher::Ahead;
 use crate::actors::{Addresses, Faults, Roster, Shared};
 use crate::build::transform::{Transform, TransformRegistry};
-use crate::build::{self, BuildOptions, Built, NoProgress, Progress, Task, TreeBuilder, Workshop};
+use crate::build::{self, ActionCacheOptions, BuildOptions, Built, NoProgress, Progress, Task, TreeBuilder, Workshop};
 use crate::bundle::Bundle;
 use crate::config::{Engine, Integrity, RuntimeConfig};
 use crate::error::{Error, Result};
@@ -26,14 +26,16 @@ use crate::platform::random::{Random, SystemRandom};
 use crate::platform::threads::{Core, OsThreads, Pool, Threads};
 use crate::platform::topology::Topology;
 use crate::platform::watch::{OsWatch, Watch};
-use crate::residency::{Followers, Generations, Ledger, Reaper, ResidentTable};
+use crate::residency::{Followers, Generations, History, Ledger, Reaper, ResidentTable};
 use crate::runtime::Runtime;
 use crate::telemetry::{Events, Metrics, Reloads};
 
 /// The name of the bundle in a store.
-const STORE_BUNDLE: &str = "tree.loft";
+pub const STORE_BUNDLE: &str = "tree.loft";
 /// The name of the remembered stats in a store.
-const STORE_STATS: &str = "stats";
+pub const STORE_STATS: &str = "stats";
+/// The name of the action cache in a store.
+pub const STORE_ACTIONS: &str = "actions";
 
 enum Source {
     Directory(PathBuf),
@@ -123,6 +125,12 @@ impl RuntimeBuilder {
         self
     }
 
+    /// The folder of the action cache, which other trees and machines may share. Default: one in the store.
+    pub fn action_cache(mut self, folder: impl AsRef<Path>) -> Self {
+        self.config.action_cache = Some(folder.as_ref().to_owned());
+        self
+    }
+
     /// The read engine. Default: io_uring where a probe finds it working.
     pub fn engine(mut self, engine: Engine) -> Self {
         self.config.engine = engine;
@@ -141,6 +149,13 @@ impl RuntimeBuilder {
         if let Err(error) = self.registry.register(transform) {
             self.refused.get_or_insert(error);
         }
+        self
+    }
+
+    /// Whether the flyloft.toml of the directory may run programs as transforms: only for a tree that is trusted.
+    /// Default no.
+    pub fn allow_commands(mut self, allow: bool) -> Self {
+        self.config.allow_commands = allow;
         self
     }
 
@@ -278,11 +293,13 @@ impl RuntimeBuilder {
             roster: Arc::new(Roster::default()),
             events: Events::default(),
             metrics: Arc::new(Metrics::default()),
+            blind: Mutex::default(),
             failures: Mutex::new(failures(built.as_ref())),
             staged: Mutex::default(),
             rollbacks: Mutex::default(),
             tables: Mutex::new(tables),
             residents: Mutex::default(),
+            history: History::default(),
             incomplete: AtomicBool::new(false),
             faults: self.faults,
             stopping: AtomicBool::new(false),
@@ -311,11 +328,20 @@ impl RuntimeBuilder {
             None => default_store(&absolute)?,
         };
         self.fs.create_dir_all(&store).map_err(|error| Error::io("create", &store, error))?;
+        let actions = (self.config.action_cache_bytes > 0).then(|| ActionCacheOptions {
+            folder: self.config.action_cache.clone().unwrap_or_else(|| store.join(STORE_ACTIONS)),
+            bytes_max: self.config.action_cache_bytes,
+        });
+        let mut registry = self.registry.clone();
+        if self.config.allow_commands {
+            registry.allow_commands();
+        }
         let options = BuildOptions {
+            actions,
             layout: self.config.layout,
             threads: self.config.build_threads,
             tolerant: true,
-            registry: Arc::new(self.registry.clone()),
+            registry: Arc::new(registry),
             ..BuildOptions::default()
         };
         let (fs, clock, tree) = (Arc::clone(&self.fs), Arc::clone(&self.clock), absolute.clone());
@@ -375,8 +401,12 @@ fn failures(built: Option<&Built>) -> std::collections::BTreeMap<String, BuildFa
     failures.into_iter().map(|failure| (failure.path.clone(), failure)).collect()
 }
 
-/// The store of a tree that names none: a folder in the user's cache folder, by the tree's name and path.
-fn default_store(root: &Path) -> Result<PathBuf> {
+/// The store of a tree that names none: a folder in the user's cache folder, by the tree's name and its path, which is
+/// absolute and free of links.
+///
+/// # Errors
+/// [`Error::Config`] when this user has no cache folder.
+pub fn default_store(root: &Path) -> Result<PathBuf> {
     let why = "this user has no cache folder; name one with store";
     let cache = dirs::cache_dir().ok_or_else(|| Error::config("store", why))?;
     let name = root.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -249,6 +249,10 @@ pub struct RuntimeConfig {
     pub watch: bool,
     /// When a change set is complete.
     pub settle: SettleConfig,
+    /// Whether the flyloft.toml of a source directory may run programs, by the transform `command`: as whoever runs
+    /// this, with all that they may do. Otherwise a rule that would is an error. Default `false`.
+    #[serde(default)]
+    pub allow_commands: bool,
     /// How many generations stay loadable besides the one that readers see, and can be gone back to; at most 256. What is
     /// resident of them alone is evicted as anything else is. Default 0.
     #[serde(default)]
@@ -264,6 +268,11 @@ pub struct RuntimeConfig {
     pub layout: Layout,
     /// The folder of the served tree's store; `None` for one in the user's cache folder. Default `None`.
     pub store: Option<PathBuf>,
+    /// The folder of the action cache, which other trees and machines may share; `None` for one in the store. Default
+    /// `None`.
+    pub action_cache: Option<PathBuf>,
+    /// Bytes kept in the action cache at most, about; 0 for no such cache, else at least 1 MiB. Default 1 GiB.
+    pub action_cache_bytes: u64,
     /// Requests that may be open at once. Default and bound 4,194,304.
     pub open_requests_max: usize,
 }
@@ -293,11 +302,14 @@ impl Default for RuntimeConfig {
             prefetch_dependencies: true,
             watch: false,
             settle: SettleConfig::default(),
+            allow_commands: false,
             retain_generations: 0,
             watched_wait: watched_wait(),
             poll: PollConfig::default(),
             layout: Layout::default(),
             store: None,
+            action_cache: None,
+            action_cache_bytes: 1 << 30,
             open_requests_max: limits::OPEN_REQUESTS_MAX,
         }
     }
@@ -351,6 +363,10 @@ impl RuntimeConfig {
             let (least, most) = (limits::IO_POOL_BYTES_MIN, limits::IO_RESERVE_BYTES_MAX);
             let why = format!("{} is not within {least} to {most}", self.io.pool_bytes);
             return Err(Error::config("io.pool_bytes", why));
+        }
+        if (1..limits::ACTION_CACHE_BYTES_MIN).contains(&self.action_cache_bytes) {
+            let why = format!("{} is below {}; 0 is none", self.action_cache_bytes, limits::ACTION_CACHE_BYTES_MIN);
+            return Err(Error::config("action_cache_bytes", why));
         }
         let sqpoll = Duration::from_millis(1)..=Duration::from_secs(60);
         if self.io.sqpoll.is_some_and(|idle| !sqpoll.contains(&idle)) {
@@ -439,6 +455,7 @@ mod tests {
         check("poll.period", |config| config.poll.period = Some(Duration::ZERO));
         check("poll.always", |config| (config.poll.period, config.poll.always) = (None, true));
         check("settle.lock_max", |config| config.settle.lock_max = Duration::from_secs(601));
+        check("action_cache_bytes", |config| config.action_cache_bytes = 1);
         check("retain_generations", |config| config.retain_generations = 257);
         check("watched_wait", |config| config.watched_wait = Duration::from_secs(11));
         check("memory_wait", |config| config.memory_wait = Duration::ZERO);

@@ -1,5 +1,7 @@
 //! What happened: reloads, failures, restarts. Values only; who sends them to whom is the runtime's business.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AssetId, AssetPath, ContentHash, Generation};
@@ -152,6 +154,17 @@ pub struct BuildFailure {
     pub cause: String,
 }
 
+/// `PATH:LINE:COLUMN: STEP: CAUSE`, as far as the place is known.
+impl fmt::Display for BuildFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path)?;
+        for number in [self.line, self.line.and(self.column)].into_iter().flatten() {
+            write!(f, ":{number}")?;
+        }
+        write!(f, ": {}: {}", self.transform, self.cause)
+    }
+}
+
 /// A failure to decode the new bytes of an asset that a program watches as a value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecodeFailure {
@@ -169,5 +182,24 @@ impl BuildFailure {
     /// A failure of the step `transform`, at no place in the file.
     pub fn new(path: impl Into<String>, transform: impl Into<String>, cause: impl Into<String>) -> Self {
         Self { path: path.into(), line: None, column: None, transform: transform.into(), cause: cause.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_says_where_as_far_as_that_is_known() {
+        let failure = BuildFailure::new("a.css", "minify-css", "unclosed block");
+        assert_eq!(failure.to_string(), "a.css: minify-css: unclosed block");
+        let failure = BuildFailure { line: Some(3), ..failure };
+        assert_eq!(failure.to_string(), "a.css:3: minify-css: unclosed block");
+        let failure = BuildFailure { column: Some(7), ..failure };
+        assert_eq!(failure.to_string(), "a.css:3:7: minify-css: unclosed block");
+        // What was said before there were columns is still understood.
+        let old = r#"{"path":"a","line":null,"transform":"read","cause":"b"}"#;
+        assert_eq!(serde_json::from_str::<BuildFailure>(old).unwrap(), BuildFailure::new("a", "read", "b"));
+        assert_eq!(serde_json::to_string(&BuildFailure::new("a", "read", "b")).unwrap(), old);
     }
 }

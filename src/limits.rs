@@ -46,6 +46,8 @@ pub const STORED_BYTES_MAX: u64 = 64 << 20;
 pub const EVENTS_BEHIND_MAX: usize = 1024;
 /// Largest bundle that is put into memory whole when its tables are asked for ahead; of a larger one the tables alone are.
 pub const POPULATE_BYTES_MAX: u64 = 100 << 20;
+/// Smallest action cache.
+pub const ACTION_CACHE_BYTES_MIN: u64 = 1 << 20;
 /// Most generations that are kept besides the one that readers see.
 pub const GENERATIONS_RETAINED_MAX: usize = 256;
 /// While older generations are kept a store compacts itself only when dead bytes, theirs among them, exceed the live ones

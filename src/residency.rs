@@ -14,6 +14,7 @@ pub mod budget;
 pub mod content;
 pub mod followers;
 pub mod generations;
+pub mod history;
 pub mod ledger;
 pub mod reaper;
 pub mod table;
@@ -24,6 +25,7 @@ pub use budget::{Budget, BudgetStats, Charge, IoCharge, Shortfall};
 pub use content::{Chunk, Content, ContentBuilder};
 pub use followers::Followers;
 pub use generations::{Generations, Live};
+pub use history::History;
 pub use ledger::{
     Answer, Ask, Change, Joined, Key, Lease, Ledger, LedgerStats, Located, Merge, Ticket, Wakers, Want, Working,
 };

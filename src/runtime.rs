@@ -4,6 +4,7 @@
 //! an executor: they wake by the waker they were polled with.
 
 mod callback;
+pub mod explain;
 mod load;
 mod many;
 mod reader;
@@ -22,6 +23,7 @@ use ractor::{Actor, ActorRef};
 
 pub use crate::actors::{ActorReport, ActorState};
 pub use callback::ReloadCallback;
+pub use explain::Explanation;
 pub use load::{Load, Request};
 pub use many::{Completions, LoadMany};
 pub use reader::{AssetReader, Chunks};

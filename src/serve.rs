@@ -10,12 +10,15 @@
 //! | `/status` | [`crate::runtime::Status`] as JSON, with [`crate::runtime::Stats`] in the field `stats` |
 //! | `/metrics` | the same figures for Prometheus |
 //! | `/tree` | what a folder holds, as JSON: `prefix`, `after`, `search`, `limit` |
+//! | `/explain?path=` | [`crate::runtime::Explanation`] of one path, as JSON |
 //! | `/` | the page |
 //!
 //! An asset has a second representation, `Content-Encoding: zstd`, where it is stored as one Zstandard stream: frames
 //! without a dictionary that hold nothing else ([`crate::Snapshot::load_stored`]). It is sent as it is stored, several
-//! frames one after the other (RFC 8878, section 3.1), and nothing is compressed here. Each representation has its own
-//! strong ETag, length and ranges.
+//! frames one after the other (RFC 8878, section 3.1), and nothing is compressed here. Where the transform `compress`
+//! made an asset once more as `br` and `gzip`, these are representations too. Each has its own strong ETag, length and
+//! ranges; of those that the client takes it gets the one with the most weight, and of equal ones brotli before
+//! Zstandard before gzip.
 //!
 //! Invariant: one response is of one generation, whatever is published while it is sent.
 
@@ -24,6 +27,7 @@ mod body;
 mod conditional;
 mod connection;
 mod events;
+mod explain;
 mod failure;
 mod kind;
 mod metrics;
@@ -60,7 +64,7 @@ struct Face {
     resident_bytes_max: u64,
     listings: tree::Listings,
     traffic: traffic::Traffic,
-    plain: traffic::Plain,
+    forms: traffic::Forms,
     /// Turns true when the server stops; `None` where the server is somebody else's.
     stopping: Option<watch::Receiver<bool>>,
 }
@@ -85,8 +89,8 @@ pub fn router(runtime: Runtime) -> Router {
 impl Face {
     fn new(runtime: Runtime, stopping: Option<watch::Receiver<bool>>) -> Arc<Self> {
         let resident_bytes_max = runtime.stats().budget.total / 4;
-        let (listings, traffic, plain) = Default::default();
-        Arc::new(Self { runtime, resident_bytes_max, listings, traffic, plain, stopping })
+        let (listings, traffic, forms) = Default::default();
+        Arc::new(Self { runtime, resident_bytes_max, listings, traffic, forms, stopping })
     }
 }
 
@@ -99,6 +103,7 @@ fn routes(face: Arc<Face>) -> Router {
         .route("/status", get(status))
         .route("/metrics", get(metrics::text))
         .route("/tree", get(tree::list))
+        .route("/explain", get(explain::explain))
         .fallback(unknown)
         .with_state(face)
 }

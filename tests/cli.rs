@@ -2,8 +2,12 @@
 #![cfg(all(feature = "cli", feature = "serve"))]
 
 mod common;
+#[path = "cli/explaining.rs"]
+mod explaining;
 #[path = "cli/serving.rs"]
 mod serving;
+#[path = "cli/watching.rs"]
+mod watching;
 
 use std::fs;
 use std::io::Read;
@@ -210,8 +214,32 @@ fn dependencies_are_shown_both_ways_and_as_a_graph() {
     assert!(deps(&[]).done().contains("index.html -> css/site.css\n"));
     let dot = deps(&["--dot"]).done();
     assert!(dot.starts_with("digraph") && dot.contains("\"index.html\" -> \"img/gone.png\" [style=dashed"), "{dot}");
+    assert!(dot.contains("  \"img/gone.png\" [style=dashed, tooltip=\"missing\"];\n"), "{dot}");
+    assert!(deps(&["css/site.css", "--dot"]).done().contains("  \"css/site.css\" [style=bold];\n}"));
     deps(&["nope"]).refused(1, &["'nope' is not in it"]);
     deps(&["nope", "--reverse"]).refused(1, &["nothing in it asks for that"]);
+}
+
+#[test]
+fn dependencies_of_dependencies_are_followed_once_and_a_folder_has_those_of_its_store() {
+    let tree = Tree::new();
+    tree.write("page.html", b"<link rel=stylesheet href=a.css>");
+    tree.write("a.css", b"@import 'b.css';");
+    tree.write("b.css", b"@import 'a.css'; @import 'c.css';");
+    tree.write("c.css", b"");
+    let bundle = packed(&tree, "a.loft");
+    let all = |more: &[&str]| flyloft(&[&["deps", text(&bundle), "--all"], more].concat()).done();
+    assert_eq!(all(&["page.html"]), "page.html -> a.css\na.css -> b.css\nb.css -> a.css\nb.css -> c.css\n");
+    assert_eq!(all(&["c.css", "-r"]), "c.css <- b.css\nb.css <- a.css\na.css <- b.css\na.css <- page.html\n");
+    assert_eq!(all(&["a.css", "--dot"]).matches(" -> ").count(), 3);
+    flyloft(&["deps", text(&bundle), "--all"]).refused(2, &["<PATH>"]);
+    // A store is a folder with the bundle in it.
+    let (root, store) = (tree.root(), tree.store());
+    let deps = || flyloft(&["deps", text(&root), "page.html", "--store", text(&store)]);
+    deps().refused(2, &["nothing was built from it yet"]);
+    fs::create_dir(&store).unwrap();
+    fs::copy(&bundle, store.join("tree.loft")).unwrap();
+    assert_eq!(deps().done(), "a.css\n");
 }
 
 #[test]
@@ -307,7 +335,7 @@ fn a_tree_that_cannot_be_packed_is_one_line_and_leaves_nothing_behind() {
     tree.write("a.json", b"{");
     pack(&tree.root().join("a.json")).refused(2, &["a.json", NOT_A_FOLDER]);
     tree.write("flyloft.toml", b"[[transform]]\nglob = '*.json'\nname = 'minify-json'\n");
-    pack(&tree.root()).refused(2, &["a.json:1: minify-json"]);
+    pack(&tree.root()).refused(2, &["a.json:1:1: minify-json"]);
     tree.write("flyloft.toml", b"nonsense = 1\n");
     assert_eq!(pack(&tree.root()).err.lines().count(), 1);
     assert!(!out.exists());

@@ -298,3 +298,76 @@ async fn a_fault_drill_reaches_the_decoders_of_values() {
     assert!(error.to_string().contains("on purpose"), "{error}");
     assert_eq!(**within(runtime.load_as::<String>("b.txt")).await.unwrap(), *"b");
 }
+
+/// Values of many types and sizes under a budget that holds a few, while actors die, files change and askers go away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_value_is_right_and_within_the_budget_whatever_dies() {
+    const FILES: usize = 60;
+    const ASKERS: usize = 8;
+    const EACH: usize = 150;
+    /// The text many times over, so that values weigh more than bytes.
+    struct Wide<const TIMES: usize>(Vec<u8>);
+    impl<const TIMES: usize> Decode for Wide<TIMES> {
+        fn decode(bytes: &[u8], _context: &DecodeContext<'_>) -> Result<Self, DecodeError> {
+            Ok(Self(bytes.repeat(TIMES)))
+        }
+        fn weight_bytes(&self) -> usize {
+            size_of::<Self>() + self.0.capacity()
+        }
+    }
+    async fn check<const TIMES: usize>(snapshot: &flyloft::Snapshot, path: &str) {
+        let value = within(snapshot.load_as::<Wide<TIMES>>(path)).await.unwrap();
+        let bytes = within(snapshot.load(path)).await.unwrap();
+        assert_eq!(value.hash(), bytes.hash(), "one snapshot, two editions");
+        assert_eq!(value.0, bytes.repeat(TIMES));
+    }
+    let tree = Tree::new();
+    let text = |index: usize, edition: usize| format!("{index} edition {edition}\n").repeat(1_000 + index * 20);
+    for index in 0..FILES {
+        tree.write(&format!("{index}.txt"), text(index, 0).as_bytes());
+    }
+    let runtime = within(tree.builder().watch(true).budget_bytes(12 << 20).start()).await.unwrap();
+    let mut events = runtime.events();
+    let mut askers = Vec::new();
+    for asker in 0..ASKERS {
+        let runtime = runtime.clone();
+        askers.push(tokio::spawn(async move {
+            for round in 0..EACH {
+                let path = format!("{}.txt", (round * 7 + asker * 13) % FILES);
+                let snapshot = runtime.snapshot();
+                match round % 4 {
+                    0 => check::<1>(&snapshot, &path).await,
+                    1 => check::<8>(&snapshot, &path).await,
+                    2 => check::<20>(&snapshot, &path).await,
+                    // Asked for, and left.
+                    _ => polled_once(runtime.load_as::<Wide<20>>(&path)).await,
+                }
+                let budget = runtime.stats().budget;
+                assert!(budget.peak <= budget.total, "{budget:?}");
+            }
+        }));
+    }
+    let actors = ["evictor", "cache_manager", "decompressor", "io_dispatcher", "rebuilder", "io_worker[0]"];
+    for round in 0..24 {
+        // What is restarting already cannot be killed, and need not be.
+        drop(runtime.kill(actors[round % actors.len()]));
+        tree.replace(&format!("{}.txt", round % FILES), text(round % FILES, round + 1).as_bytes());
+        // Something moves before the next one dies.
+        drop(within(events.recv()).await);
+    }
+    for asker in askers {
+        within(asker).await.unwrap();
+    }
+    // What was left is given up, and nothing is made for nobody.
+    until(|| runtime.stats().values.making == 0).await;
+    assert_eq!(runtime.stats().values.quarantined, 0);
+}
+
+/// Polls once, and leaves.
+async fn polled_once<F: Future + Unpin>(mut future: F) {
+    std::future::poll_fn(|context| {
+        drop(std::pin::Pin::new(&mut future).poll(context));
+        std::task::Poll::Ready(())
+    })
+    .await
+}

@@ -282,3 +282,21 @@ async fn a_callback_is_told_of_every_reload_on_a_thread_of_its_own_until_it_is_d
     assert!(within(done.recv()).await.is_none());
     assert_eq!(told.lock().unwrap().len(), 3);
 }
+
+/// Invariant 1, for values too.
+#[tokio::test]
+async fn looking_at_a_value_allocates_nothing() {
+    let tree = Tree::new();
+    tree.write("a.txt", b"one");
+    let (runtime, _events) = serve(&tree).await;
+    let value = within(runtime.watched::<String>("a.txt")).await.unwrap();
+    // The first look of a thread makes its record, once in its life.
+    assert_eq!(value.load().len() + runtime.get_as::<String>("a.txt").unwrap().len(), 6);
+    let counted = allocation_counter::measure(|| {
+        for _ in 0..1_000 {
+            assert_eq!(value.load().len(), 3);
+            assert_eq!(runtime.get_as::<String>("a.txt").unwrap().len(), 3);
+        }
+    });
+    assert_eq!(counted.count_total, 0);
+}

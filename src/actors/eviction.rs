@@ -34,6 +34,7 @@ pub fn evict(shared: &Shared, policy: &mut dyn Eviction, bytes: u64, kind: Optio
         let mut victims: Vec<AssetId> = Vec::new();
         policy.choose(bytes.saturating_sub(unlinked), kind, &*shared.table, &mut victims);
         unlinked += shared.table.evict_all(&victims);
+        shared.history.evicted(&victims, shared.clock.now(), bytes, kind);
         victims.iter().for_each(|id| policy.removed(*id));
         count += victims.len();
         if victims.is_empty() || unlinked >= bytes {

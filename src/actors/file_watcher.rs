@@ -98,6 +98,7 @@ impl Actor for FileWatcher {
         let root = workshop.root();
         let locks = Arc::new(Locks::of(root));
         let ahead = shared.watch_ahead.lock().take();
+        *shared.blind.lock() = None;
         let (guard, complete) = match ahead {
             Some(ahead) => ahead.hand_over(myself.clone()),
             None => {
@@ -165,6 +166,12 @@ impl State {
     fn events(&mut self, events: Vec<RawEvent>) {
         let now = self.shared.clock.now();
         for event in events {
+            // Git renames its lock to what it guards.
+            if let RawKind::Moved { from } = &event.kind
+                && self.locks.is_lock(self.workshop.root(), from)
+            {
+                self.settle.lock(now, number(from), false);
+            }
             match &event.kind {
                 RawKind::Overflow(why) => self.lost(why.clone(), now),
                 RawKind::Blind(why) => self.blind(why, now),
@@ -178,9 +185,9 @@ impl State {
                 _ if !event.path.starts_with(self.workshop.root()) => {}
                 _ => self.change(event, now),
             }
-        }
-        if self.paths.len() > PATHS_MAX {
-            self.lost(format!("more than {PATHS_MAX} paths changed at once"), now);
+            if self.paths.len() > PATHS_MAX {
+                self.lost(format!("more than {PATHS_MAX} paths changed at once"), now);
+            }
         }
     }
 
@@ -246,15 +253,18 @@ impl State {
             Some(period) => format!("the whole tree is looked at every {period:?}"),
             None => "changes may be missed, since poll.period is none".to_owned(),
         };
-        let what = format!("{}: {why}; {instead}", self.workshop.root().display());
+        let why = format!("{why}; {instead}");
+        *self.shared.blind.lock() = Some(why.clone());
+        let what = format!("{}: {why}", self.workshop.root().display());
         tracing::warn!("{what}");
         self.shared.events.send(Event::Warning { what });
-        self.lost(why.to_owned(), now);
+        self.lost(why, now);
     }
 
     /// The overflow that comes with it has everything looked at once more.
     fn sighted(&mut self) {
         self.blind = false;
+        *self.shared.blind.lock() = None;
         if self.period().is_none() {
             self.look = None;
         }
@@ -284,7 +294,10 @@ impl State {
             self.look = self.period().map(|period| now + period);
             self.ask_for_locks(myself);
         }
-        wake = wake.into_iter().chain(self.look).chain(self.again.values().map(|(at, _)| *at)).min();
+        // While a lock stands nobody looks again.
+        let again = self.again.values().map(|(at, _)| *at).min();
+        let again = again.map(|at| self.settle.locked_until(now).map_or(at, |until| at.max(until)));
+        wake = wake.into_iter().chain(self.look).chain(again).min();
         let Some(wake) = wake else { return };
         // One that rings too early asks again; one that rings in time is enough.
         if self.alarm.is_none_or(|alarm| wake < alarm) {

@@ -257,6 +257,7 @@ impl State {
         self.shared.metrics.reload_latency.record(end.saturating_duration_since(times.first));
         let generation = bundle.generation();
         tracing::info!(parent: &staged.span, %generation, changed = built.changed.len(), ?timings, "published");
+        self.shared.history.published(generation, &built.changed);
         let event = Published { old, generation, changed: built.changed.clone(), timings };
         self.shared.reloads.tell(&event);
         self.shared.events.send(Event::Published(event));

@@ -7,6 +7,8 @@ mod rollback;
 mod stage;
 mod tree;
 
+pub(super) use self::tree::names_hash;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,6 +16,7 @@ use std::sync::Arc;
 
 pub(super) use self::rollback::Held;
 use self::tree::Tree;
+use super::actions::{ActionCache, ActionCacheOptions};
 use super::arena::ArenaStats;
 use super::config::Ignoring;
 use super::contents::ContentReader;
@@ -21,6 +24,7 @@ use super::frames::{Dictionaries, Encoders};
 use super::scan::Exclude;
 use super::transform::TransformRegistry;
 use super::why::{Why, Whys};
+use super::workshop::ADDRESS_FILE;
 use super::{parallel, stats};
 use crate::bundle::{Bundle, BundleWriter, Committer, Params, is_abandoned};
 use crate::config::Layout;
@@ -46,6 +50,13 @@ pub struct BuildOptions {
     /// Bytes of source files kept in memory between reading and encoding; others are read twice. Default 64 MiB: a
     /// second read from the page cache costs less than memory that was not used before.
     pub cache_bytes: u64,
+    /// Bytes of what transforms made that are kept in memory until they are written; beyond, they wait in a file beside the
+    /// bundle. Default 256 MiB. Together with `cache_bytes`, 256 MiB of large sources and what each thread is at, this is
+    /// what a build holds in memory of a tree, whatever its size.
+    pub outputs_bytes: u64,
+    /// Where what transforms made is kept by what they made it from, so that going back to an earlier state of the tree,
+    /// or another tree, need not make it again. Default none.
+    pub actions: Option<ActionCacheOptions>,
 }
 
 impl Default for BuildOptions {
@@ -56,6 +67,8 @@ impl Default for BuildOptions {
             tolerant: false,
             registry: Arc::new(TransformRegistry::with_builtins()),
             cache_bytes: 64 << 20,
+            outputs_bytes: 256 << 20,
+            actions: None,
         }
     }
 }
@@ -101,6 +114,8 @@ pub struct Built {
     /// Dependencies on nothing, links that are not followed: of the files that were read this time. What a scan finds
     /// again is told once.
     pub warnings: Vec<String>,
+    /// Bytes of what transforms made that had to wait in a file.
+    pub spilled_bytes: u64,
     /// What arenas held while it was built.
     pub arenas: ArenaStats,
     /// Where the time went: the steps that are the builder's.
@@ -125,6 +140,7 @@ pub struct TreeBuilder {
     root: PathBuf,
     real_root: PathBuf,
     stats_path: Option<PathBuf>,
+    spill_path: PathBuf,
     options: BuildOptions,
     threads: usize,
     exclude: Exclude,
@@ -139,6 +155,7 @@ pub struct TreeBuilder {
     /// Who is shown the new contents of the next build.
     keeper: Option<Arc<dyn Keeper>>,
     whys: Arc<Whys>,
+    actions: Option<ActionCache>,
     /// What was written did not read back: the staged generation must not be built upon.
     broken: Option<Error>,
     /// Held for as long as the writer lives; declared after it, so that it goes after it.
@@ -190,7 +207,12 @@ impl TreeBuilder {
             let why = format!("{} has the layout {has}; ask for {has}, or pack into a new file", bundle.display());
             return Err(Error::config("layout", why));
         }
-        let exclude = Exclude::new(&*fs, &real_root, [Some(bundle), stats, beside].into_iter().flatten());
+        let address = stats.map(|stats| stats.with_file_name(ADDRESS_FILE));
+        let kept = options.actions.as_ref().map(|actions| &*actions.folder);
+        let own = [Some(bundle), stats, beside, address.as_deref(), kept];
+        let exclude = Exclude::new(&*fs, &real_root, own.into_iter().flatten());
+        let actions = options.actions.as_ref();
+        let actions = actions.map(|actions| ActionCache::new(Arc::clone(&fs), Arc::clone(&clock), actions));
         let mut tree = Tree::default();
         if let Some(stats) = stats
             && let Ok(bytes) = fs.read(stats)
@@ -203,6 +225,7 @@ impl TreeBuilder {
             root: root.to_owned(),
             real_root,
             stats_path: stats.map(Path::to_owned),
+            spill_path: spill_path(bundle),
             threads: options.threads(),
             options,
             ignoring: Arc::new(Ignoring::new(Default::default(), exclude.clone())),
@@ -214,6 +237,7 @@ impl TreeBuilder {
             tree,
             keeper: None,
             whys: Arc::default(),
+            actions,
             broken: None,
             _lock: lock,
         })
@@ -312,11 +336,15 @@ impl TreeBuilder {
         self.tree.files.values().map(|known| known.stamp.len).sum()
     }
 
-    /// Writes down what source files look like, so that the next scan need not read them.
+    /// Writes down what source files look like, so that the next scan need not read them, and removes from the action
+    /// cache what is too much.
     ///
     /// # Errors
     /// [`Error::Io`]. Nothing is lost but time.
     pub fn save_stats(&mut self) -> Result<()> {
+        if let Some(actions) = &self.actions {
+            actions.trim();
+        }
         let Some(path) = &self.stats_path else { return Ok(()) };
         if !self.tree.stats_differ {
             return Ok(());
@@ -348,7 +376,15 @@ fn open_bundle(storage: Arc<dyn WriteAt>, layout: Layout) -> Result<BundleWriter
     }
 }
 
+/// A temporary file of the bundle: not packed, where it stands in the tree.
+fn spill_path(bundle: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(bundle.file_name().unwrap_or_default());
+    name.push(".spill.tmp");
+    bundle.with_file_name(name)
+}
+
 /// Whether the operating system says that there is no such file.
-fn is_missing(error: &io::Error) -> bool {
+pub(super) fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }

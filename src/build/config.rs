@@ -5,6 +5,7 @@
 
 mod glob;
 mod ignore;
+mod near;
 mod parse;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use std::ops::Range;
 
 use crate::bundle::BuildStep;
 use crate::error::Error;
+use crate::event::BuildFailure;
 use crate::ids::AssetPath;
 
 use super::Because;
@@ -47,6 +49,12 @@ impl Mistake {
     pub fn into_error(self) -> Error {
         let at = self.line.zip(self.column).map_or(String::new(), |(line, column)| format!(":{line}:{column}"));
         Error::config(format!("{FILE_NAME}{at}"), self.message)
+    }
+
+    /// It as the failure of the file.
+    pub fn into_failure(self) -> BuildFailure {
+        let (path, transform) = (FILE_NAME.into(), "config".into());
+        BuildFailure { path, line: self.line, column: self.column, transform, cause: self.message }
     }
 
     /// A mistake about the whole text.
@@ -90,6 +98,11 @@ impl Rule {
     /// The names of its transforms, in the order in which they are run.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.steps.iter().map(|step| step.transform.name())
+    }
+
+    /// Whether what it makes costs much more than reading the file.
+    pub(super) fn is_costly(&self) -> bool {
+        self.steps.iter().any(|step| step.transform.cached())
     }
 
     /// What a build record says of it.
@@ -179,13 +192,19 @@ pub struct TreeConfig {
 }
 
 impl TreeConfig {
+    /// Every mistake in the text of a `flyloft.toml`, in the order of the text: for who shows them.
+    pub fn mistakes(text: &str, registry: &TransformRegistry) -> Vec<Mistake> {
+        parse::tree_config(text, registry).1
+    }
+
     /// Reads the text of a `flyloft.toml`, whose rules may name the transforms of `registry` with parameters that these
     /// take.
     ///
     /// # Errors
     /// The first mistake.
     pub fn parse(text: &str, registry: &TransformRegistry) -> Result<Self, Mistake> {
-        parse::tree_config(text, registry)
+        let (config, mistakes) = parse::tree_config(text, registry);
+        mistakes.into_iter().next().map_or(Ok(config), Err)
     }
 
     /// What is ignored, without the ignore files of the tree; `exclude` is our own output.

@@ -25,6 +25,8 @@ pub struct PackReport {
     pub file_bytes: u64,
     /// Bytes that this packing appended; all of them for a new bundle.
     pub appended_bytes: u64,
+    /// Bytes of what transforms made that had to wait in a file.
+    pub spilled_bytes: u64,
     /// What arenas held while it was built.
     pub arenas: ArenaStats,
     /// Whether the bundle was up to date and not touched.
@@ -98,6 +100,8 @@ fn run(builder: &mut TreeBuilder, progress: &dyn Progress) -> Result<PackReport>
     let before = builder.bundle().map(|bundle| bundle.info().file_bytes).unwrap_or(0);
     let mut built = builder.scan(progress)?;
     let source_bytes = builder.source_bytes();
+    // Without stats to be saved this only sees to the action cache.
+    builder.save_stats()?;
     let used = (builder.take_tree(), std::mem::take(&mut built.changed));
     if let Some(bundle) = &built.bundle {
         progress.step(0, 1, "write");
@@ -117,6 +121,7 @@ fn run(builder: &mut TreeBuilder, progress: &dyn Progress) -> Result<PackReport>
         source_bytes,
         file_bytes: info.file_bytes,
         appended_bytes: info.file_bytes - before.min(info.file_bytes),
+        spilled_bytes: built.spilled_bytes,
         arenas: built.arenas,
         unchanged: built.bundle.is_none(),
         failures: built.failures,

@@ -29,7 +29,17 @@ pub(super) fn map<T: Sync, S, R: Send>(
     state: impl Fn() -> S + Sync,
     work: impl Fn(&mut S, usize, &T) -> R + Sync,
 ) -> Vec<R> {
-    let threads = threads.min(items.len().div_ceil(ITEMS_PER_THREAD_MIN)).max(1);
+    map_all(threads.min(items.len().div_ceil(ITEMS_PER_THREAD_MIN)), items, state, work)
+}
+
+/// Like [`map`], also where each thread has few items: for those that may take long.
+pub(super) fn map_all<T: Sync, S, R: Send>(
+    threads: usize,
+    items: &[T],
+    state: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, usize, &T) -> R + Sync,
+) -> Vec<R> {
+    let threads = threads.min(items.len()).max(1);
     if threads == 1 {
         let mut state = state();
         return items.iter().enumerate().map(|(index, item)| work(&mut state, index, item)).collect();

@@ -1,14 +1,25 @@
 //! Functions from source bytes to built bytes: registered by name, versioned, chosen by glob in `flyloft.toml`.
 
+mod command;
+#[cfg(feature = "compress")]
+mod compress;
+#[cfg(feature = "minify")]
+mod data;
 #[cfg(feature = "gltf")]
 mod gltf;
 mod identity;
 #[cfg(feature = "image")]
 mod image;
+#[cfg(feature = "minify")]
+mod minify_css;
+#[cfg(feature = "minify")]
+mod minify_html;
 mod minify_json;
+mod minify_text;
 mod registry;
 #[cfg(feature = "shaders")]
 mod shader;
+mod text;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -22,8 +33,18 @@ pub use self::gltf::Gltf;
 pub use self::image::{
     Color as ImageColor, Filter as ImageFilter, Flip as ImageFlip, Format as ImageFormat, Image, ImageParameters,
 };
+pub use command::{Command, CommandParameters};
+#[cfg(feature = "compress")]
+pub use compress::{Coding, Compress, CompressParameters};
+#[cfg(feature = "minify")]
+pub use data::{Data, DataFormat, DataOutput, DataParameters};
 pub use identity::Identity;
+#[cfg(feature = "minify")]
+pub use minify_css::MinifyCss;
+#[cfg(feature = "minify")]
+pub use minify_html::{HtmlParameters, MinifyHtml};
 pub use minify_json::MinifyJson;
+pub use minify_text::{LineEnds, MinifyText, TextParameters};
 pub(super) use registry::Bound;
 pub use registry::TransformRegistry;
 #[cfg(feature = "shaders")]

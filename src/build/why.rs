@@ -56,6 +56,8 @@ pub enum Because {
     TransformChanged,
     /// The parameters of its transform are others.
     ParametersChanged,
+    /// Its source is gone: so is what was made of it.
+    SourceGone,
     /// It failed before, or something may have been missed.
     Forced,
 }

@@ -22,6 +22,9 @@ type Open = Box<dyn Fn() -> Result<TreeBuilder> + Send + Sync>;
 type Changed = Box<dyn Fn() + Send + Sync>;
 type Compact = Box<dyn Fn() -> Result<CompactReport> + Send + Sync>;
 
+/// In a store: where a program that serves it leaves its address.
+pub const ADDRESS_FILE: &str = "serving.json";
+
 /// What to look at.
 #[derive(Clone, Debug, Default)]
 pub struct Task {

@@ -1,5 +1,7 @@
 //! What a bundle answers: plain values, owned, cheap to move between threads.
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::Layout;
 use crate::ids::{AssetId, AssetKind, AssetPath, ContentHash, Generation};
 
@@ -124,7 +126,7 @@ pub struct Dependency {
 }
 
 /// How an asset's content came to be; kept for assets that are not simply their source file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildRecord {
     /// The transforms that made it, in the order in which they were run.
     pub steps: Vec<BuildStep>,
@@ -138,7 +140,7 @@ pub struct BuildRecord {
 }
 
 /// One transform that made an asset.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildStep {
     /// Its name.
     pub transform: String,
@@ -149,7 +151,7 @@ pub struct BuildStep {
 }
 
 /// Something that a transform looked at besides its source.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum BuildInput {
     /// It read a file, or asked for one that did not exist.
     Read {

@@ -21,14 +21,15 @@ mod entry;
 mod finish;
 mod inbox;
 mod lease;
+mod look;
 mod merge;
 mod stats;
 mod strikes;
 mod ticket;
 mod wakers;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
@@ -51,6 +52,7 @@ use crate::ids::{AssetId, AssetPath, ContentHash, Generation, Hashing, Origin, P
 
 pub use self::inbox::{Change, OnReady};
 pub use self::lease::{Lease, Working};
+pub use self::look::OpenWork;
 pub use self::merge::Merge;
 pub use self::stats::LedgerStats;
 pub use self::ticket::Ticket;
@@ -162,6 +164,8 @@ pub struct Ledger {
     /// Tells waiters apart.
     sequence: AtomicU64,
     open_max: usize,
+    /// When the first request of all was made: entries count their age from there.
+    began: OnceLock<Instant>,
     /// Why nothing is accepted, while it is closed. Set before the sweep of `close`, read under a shard's lock.
     closed: ArcSwapOption<Error>,
     /// One close or reopen at a time.
@@ -183,6 +187,7 @@ impl Ledger {
             counts: Counts::default(),
             sequence: AtomicU64::new(0),
             open_max,
+            began: OnceLock::new(),
             closed: ArcSwapOption::empty(),
             closing: Mutex::new(()),
             table,
@@ -201,9 +206,9 @@ impl Ledger {
         }
         self.counts.open(self.open_max)?;
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
-        let waiter =
-            Waiter { sequence, priority: ask.priority, origin: ask.origin, deadline: ask.deadline, waker: None };
-        let after = ask.deadline.map(|deadline| deadline.saturating_duration_since(ask.now));
+        let Ask { priority, origin, deadline, now, .. } = ask;
+        let waiter = Waiter { sequence, priority, origin, deadline, waker: None };
+        let after = deadline.map(|deadline| deadline.saturating_duration_since(now));
         // What a done entry leaves in the map is dropped after the shard is released.
         let mut replaced = None;
         let place = self.entries.entry(key);
@@ -217,20 +222,20 @@ impl Ledger {
             let mut state = entry.state.lock();
             if state.is_open() {
                 // Counted before anyone can answer it, so that its end is never counted first.
-                self.counts.joined(ask.priority, ask.origin, Joined::Merged);
+                self.counts.joined(priority, origin, Joined::Merged);
                 let slot = state.wait(waiter);
-                self.deadlines.add(&entry, slot, ask.deadline, sequence, after);
+                self.deadlines.add(&entry, slot, deadline, sequence, after);
                 drop(state);
                 drop(place);
-                self.raise(&entry, ask.priority);
+                self.raise(&entry, priority);
                 return Ok((Ticket::new(Arc::clone(self), entry, slot), Joined::Merged));
             }
         }
         let state = State::new(Arc::clone(live), self.strikes.so_far(&key));
-        let entry = Arc::new(Entry::new(key, ask.span, ask.path, ask.priority, ask.place, state));
-        self.counts.joined(ask.priority, ask.origin, Joined::First);
+        let entry = Arc::new(Entry::new(key, ask, self.stamp(now), state));
+        self.counts.joined(priority, origin, Joined::First);
         let slot = entry.state.lock().wait(waiter);
-        self.deadlines.add(&entry, slot, ask.deadline, sequence, after);
+        self.deadlines.add(&entry, slot, deadline, sequence, after);
         match place {
             Place::Occupied(mut occupied) => replaced = Some(occupied.insert(Arc::clone(&entry))),
             Place::Vacant(vacant) => drop(vacant.insert(Arc::clone(&entry))),

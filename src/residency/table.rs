@@ -176,7 +176,11 @@ impl ResidentTable {
 
     /// As [`ResidentTable::get`], without counting as a use.
     pub fn peek(&self, id: AssetId) -> Option<Asset> {
-        let generation = self.current();
+        self.peek_at(id, self.current())
+    }
+
+    /// As [`ResidentTable::get_at`], without counting as a use.
+    pub fn peek_at(&self, id: AssetId, generation: Generation) -> Option<Asset> {
         self.readers.look(|section| self.find(section, id, generation).map(Asset::counted))
     }
 

@@ -7,7 +7,7 @@ use super::load::ask;
 use super::typed::{self, Typed};
 use super::{AssetReader, DEFAULT_PRIORITY, Decode, Load, LoadAs, LoadMany, Request};
 use crate::actors::Shared;
-use crate::bundle::{AssetRecord, Bundle, Dependency};
+use crate::bundle::{AssetRecord, BuildRecord, Bundle, Dependency};
 use crate::error::{Error, Result};
 use crate::ids::{AssetId, AssetPath, ContentHash, Generation, Origin, Priority};
 use crate::residency::{Answer, Asset, Key, Live, Located, Want};
@@ -145,6 +145,15 @@ impl Snapshot {
         self.located(path.as_ref(), DEFAULT_PRIORITY, Origin::User).await.map(|located| located.record.clone())
     }
 
+    /// How the asset was built; `None` for one that is its source file as it is, or is not there.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the table of contents is.
+    pub async fn build_record(&self, path: impl AsRef<str>) -> Result<Option<BuildRecord>> {
+        let id = AssetId::of_path(path.as_ref());
+        self.offload(move |bundle| bundle.build_record(id)).await
+    }
+
     /// Opens an asset to read it piece by piece in bounded memory.
     ///
     /// # Errors
@@ -221,7 +230,10 @@ impl Snapshot {
     }
 
     /// Reads the table of contents on the decoder's threads: it may wait for the disk, and the caller may not.
-    async fn offload<T: Send + 'static>(&self, read: impl FnOnce(&Bundle) -> Result<T> + Send + 'static) -> Result<T> {
+    pub(super) async fn offload<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Bundle) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let (tell, told) = tokio::sync::oneshot::channel();
         let live = Arc::clone(&self.live);
         let job = Box::new(move || drop(tell.send(read(live.bundle()))));

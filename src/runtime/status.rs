@@ -65,6 +65,9 @@ pub struct Status {
     pub engines: Vec<EngineStatus>,
     /// Every actor.
     pub actors: Vec<ActorReport>,
+    /// Why changes of the tree may go untold, while the operating system does not tell of all of them, and what is done
+    /// instead.
+    pub blind: Option<String>,
     /// Source files that do not build now.
     pub failures: Vec<BuildFailure>,
 }
@@ -109,6 +112,7 @@ impl Status {
             uptime_seconds: uptime.as_secs_f64(),
             engines: shared.drivers.iter().zip(&shared.decoders).enumerate().map(engine).collect(),
             actors: shared.roster.report(),
+            blind: shared.blind.lock().clone(),
             failures: shared.failures.lock().values().cloned().collect(),
         }
     }

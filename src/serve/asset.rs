@@ -2,7 +2,8 @@
 //!
 //! What is resident is sent as it lies in memory. What is not is made resident when it is small, and streamed in
 //! bounded memory when it is large or only a range of it is wanted. A client that takes Zstandard gets the asset as it
-//! is stored, where that is one stream of its own.
+//! is stored, where that is one stream of its own; one that takes brotli or gzip gets what the transform `compress` made
+//! beside it.
 
 use std::ops::Range;
 use std::pin::Pin;
@@ -20,10 +21,11 @@ use futures_core::Stream;
 use percent_encoding::percent_decode_str;
 
 use super::body::Reply;
-use super::conditional::{Condition, Part, condition, part, takes_zstd};
+use super::conditional::{Codings, Condition, Part, codings, condition, part};
 use super::traffic::Encoding;
 use super::{Face, failure, kind};
 use crate::Asset;
+use crate::bundle::BuildRecord;
 use crate::error::{Error, Result};
 use crate::ids::{AssetId, AssetPath, ContentHash, Generation};
 use crate::runtime::{AssetReader, Chunks, Snapshot};
@@ -43,6 +45,9 @@ pub(super) async fn serve(
     respond(&face, &method, &uri, &headers).await.map(Body::from)
 }
 
+/// The name of the transform that makes the assets which are sent as gzip and brotli.
+const COMPRESS: &str = "compress";
+
 /// Whether this is about an asset.
 pub(super) fn is_asked_for(method: &Method, uri: &Uri) -> bool {
     (method == Method::GET || method == Method::HEAD) && uri.path().starts_with("/a/")
@@ -58,13 +63,7 @@ pub(super) fn at_once<B>(face: &Face, request: &Request<B>) -> Option<Response<R
         return None;
     }
     let snapshot = face.runtime.snapshot();
-    let zstd = takes_zstd(request.headers());
-    let stored = if zstd { snapshot.get_stored(raw) } else { None };
-    let found = match stored {
-        Some(stored) => Found::Resident(stored, Encoding::Zstd),
-        None if zstd && !face.plain.knows(AssetId::of_path(raw), snapshot.generation()) => return None,
-        None => Found::Resident(snapshot.get(raw)?, Encoding::Identity),
-    };
+    let found = resident(face, &snapshot, raw, codings(request.headers()))?;
     let (method, headers) = (request.method(), request.headers());
     let asked = Asked { face, method, headers, path: raw, snapshot: &snapshot };
     let told = kind::is_told_by_bytes(raw).then(|| snapshot.get(raw));
@@ -77,6 +76,22 @@ pub(super) fn at_once<B>(face: &Face, request: &Request<B>) -> Option<Response<R
             _ => None,
         },
     }
+}
+
+/// The most wanted form that the asset has, where that is resident. `None` also where it is not known yet which it has.
+fn resident(face: &Face, snapshot: &Snapshot, path: &str, wanted: Codings) -> Option<Found> {
+    if !wanted.is_empty() {
+        let known = face.forms.of(AssetId::of_path(path), snapshot.generation());
+        if let Some(coding) = wanted.iter().find(|coding| known.has(*coding) != Some(false)) {
+            let asset = match coding {
+                Encoding::Zstd => snapshot.get_stored(path),
+                // A file may have such a name as well.
+                _ => known.has(coding).and_then(|_| snapshot.get(format!("{path}#{}", coding.name()))),
+            };
+            return asset.map(|asset| Found::Resident(asset, coding));
+        }
+    }
+    Some(Found::Resident(snapshot.get(path)?, Encoding::Identity))
 }
 
 /// The response, for which an asset may have to be read first.
@@ -94,9 +109,8 @@ async fn answer(face: &Face, method: &Method, uri_path: &str, headers: &HeaderMa
     let raw = uri_path.strip_prefix("/a/").unwrap_or_default();
     let path = path(raw)?;
     let asked = Asked { face, method, headers, path: path.as_str(), snapshot: &snapshot };
-    if takes_zstd(headers)
-        && let Some(found) = Found::stored(face, &snapshot, &path).await?
-    {
+    for coding in codings(headers).iter() {
+        let Some(found) = Found::coded(face, &snapshot, &path, coding).await? else { continue };
         match asked.send(found).await {
             // A kind may have less room than its assets need even compressed; it is streamed then.
             Err(Error::TooLarge { .. }) => {}
@@ -159,8 +173,8 @@ impl Asked<'_> {
             }
         }
         headers.insert(CONTENT_TYPE, kind::content_type_of(self.path, first));
-        if encoding == Encoding::Zstd {
-            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("zstd"));
+        if encoding != Encoding::Identity {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding.name()));
         }
         if self.method == Method::HEAD {
             headers.insert(CONTENT_LENGTH, len.into());
@@ -191,10 +205,10 @@ impl Asked<'_> {
         match found {
             Found::Resident(asset, _) => Ok(self.with(head, asset)),
             Found::Stored { .. } => Ok(self.with(head, self.snapshot.load_stored(self.path).await?)),
-            Found::Open(reader) => {
+            Found::Open(reader, _) => {
                 let whole = head.status == StatusCode::OK;
                 if whole && reader.len() <= self.face.resident_bytes_max {
-                    match self.snapshot.load(self.path).await {
+                    match self.snapshot.load(reader.path().as_str()).await {
                         Ok(asset) => return Ok(self.with(head, asset)),
                         // A kind may have a smaller budget than a quarter of all.
                         Err(Error::TooLarge { .. }) => {}
@@ -286,21 +300,57 @@ enum Found {
         len: u64,
     },
     /// Not in memory.
-    Open(Box<AssetReader>),
+    Open(Box<AssetReader>, Encoding),
 }
 
 impl Found {
     async fn at(snapshot: &Snapshot, path: &AssetPath) -> Result<Self> {
         match snapshot.get(path.as_str()) {
             Some(asset) => Ok(Self::Resident(asset, Encoding::Identity)),
-            None => Ok(Self::Open(Box::new(snapshot.open(path.as_str()).await?))),
+            None => Ok(Self::Open(Box::new(snapshot.open(path.as_str()).await?), Encoding::Identity)),
         }
+    }
+
+    /// The asset in this coding, if it has that form.
+    async fn coded(face: &Face, snapshot: &Snapshot, path: &AssetPath, coding: Encoding) -> Result<Option<Self>> {
+        match coding {
+            Encoding::Identity => Ok(None),
+            Encoding::Zstd => Self::stored(face, snapshot, path).await,
+            Encoding::Gzip | Encoding::Brotli => Self::made(face, snapshot, path, coding).await,
+        }
+    }
+
+    /// What the transform `compress` made of the asset in this coding.
+    async fn made(face: &Face, snapshot: &Snapshot, path: &AssetPath, coding: Encoding) -> Result<Option<Self>> {
+        let (id, generation) = (path.id(), snapshot.generation());
+        let there = match face.forms.of(id, generation).has(coding) {
+            Some(there) => there,
+            None => {
+                let build = snapshot.build_record(path.as_str()).await?;
+                // As the last step it had the bytes that the asset has.
+                let by_it = |build: &BuildRecord| build.steps.last().is_some_and(|step| step.transform == COMPRESS);
+                let build = build.filter(by_it);
+                let has = |coding: Encoding| build.iter().flat_map(|build| &build.labels).any(|it| it == coding.name());
+                for coding in [Encoding::Gzip, Encoding::Brotli] {
+                    face.forms.note(id, generation, coding, has(coding));
+                }
+                has(coding)
+            }
+        };
+        if !there {
+            return Ok(None);
+        }
+        let made = path.labelled(coding.name())?;
+        Ok(Some(match snapshot.get(made.as_str()) {
+            Some(asset) => Self::Resident(asset, coding),
+            None => Self::Open(Box::new(snapshot.open(made.as_str()).await?), coding),
+        }))
     }
 
     /// The asset as it is stored, if that can be sent as it is.
     async fn stored(face: &Face, snapshot: &Snapshot, path: &AssetPath) -> Result<Option<Self>> {
         let (id, generation) = (path.id(), snapshot.generation());
-        if face.plain.knows(id, generation) {
+        if face.forms.of(id, generation).has(Encoding::Zstd) == Some(false) {
             return Ok(None);
         }
         if let Some(stored) = snapshot.get_stored(path.as_str()) {
@@ -309,16 +359,15 @@ impl Found {
         let stored = snapshot.stored(path.as_str()).await?;
         let fits = stored.filter(|(_, len)| *len <= face.resident_bytes_max);
         if fits.is_none() {
-            face.plain.note(id, generation);
+            face.forms.note(id, generation, Encoding::Zstd, false);
         }
         Ok(fits.map(|(hash, len)| Self::Stored { hash, len }))
     }
 
     fn encoding(&self) -> Encoding {
         match self {
-            Self::Resident(_, encoding) => *encoding,
+            Self::Resident(_, encoding) | Self::Open(_, encoding) => *encoding,
             Self::Stored { .. } => Encoding::Zstd,
-            Self::Open(_) => Encoding::Identity,
         }
     }
 
@@ -326,7 +375,7 @@ impl Found {
         match self {
             Self::Resident(asset, _) => asset.len() as u64,
             Self::Stored { len, .. } => *len,
-            Self::Open(reader) => reader.len(),
+            Self::Open(reader, _) => reader.len(),
         }
     }
 
@@ -334,7 +383,7 @@ impl Found {
         match self {
             Self::Resident(asset, _) => asset.hash(),
             Self::Stored { hash, .. } => *hash,
-            Self::Open(reader) => reader.hash(),
+            Self::Open(reader, _) => reader.hash(),
         }
     }
 }

@@ -5,6 +5,8 @@ use std::ops::Range;
 use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT_ENCODING, HeaderName, IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE};
 
+use super::traffic::Encoding;
+
 /// Whether a request is to be carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Condition {
@@ -50,22 +52,49 @@ pub(super) fn part(headers: &HeaderMap, etag: &str, len: u64) -> Part {
     range.to_str().ok().and_then(|range| parse_range(range, len)).unwrap_or(Part::Whole)
 }
 
-/// Whether the client would rather have Zstandard than the bytes as they are (section 12.5.3): it names `zstd`, and
-/// does not name `identity` with more weight. A `*` alone does not do, since what sends it may not mean this coding.
-pub(super) fn takes_zstd(headers: &HeaderMap) -> bool {
-    let (mut zstd, mut identity) = (0, 0);
+/// The codings that the client would rather have than the bytes as they are (section 12.5.3), the most wanted first: it
+/// names them, and does not name `identity` with more weight. A `*` alone does not do, since what sends it may not mean
+/// these codings.
+pub(super) fn codings(headers: &HeaderMap) -> Codings {
+    let (mut weights, mut identity) = ([0; 3], 0);
     for text in headers.get_all(ACCEPT_ENCODING).into_iter().filter_map(|value| value.to_str().ok()) {
         for member in text.split(',') {
             let (coding, weight) = member.split_once(';').unwrap_or((member, "q=1"));
             let Some(weight) = thousandths(weight) else { continue };
-            if coding.trim().eq_ignore_ascii_case("zstd") {
-                zstd = weight;
-            } else if coding.trim().eq_ignore_ascii_case("identity") {
+            let coding = coding.trim();
+            // Section 8.4.1.3: an older name of the same.
+            let coding = if coding.eq_ignore_ascii_case("x-gzip") { Encoding::Gzip.name() } else { coding };
+            if let Some(at) = Encoding::CODED.iter().position(|known| coding.eq_ignore_ascii_case(known.name())) {
+                weights[at] = weight;
+            } else if coding.eq_ignore_ascii_case(Encoding::Identity.name()) {
                 identity = weight;
             }
         }
     }
-    zstd > 0 && zstd >= identity
+    let mut wanted = [None; 3];
+    // Of equal weights the first stays first.
+    for (coding, weight) in Encoding::CODED.into_iter().zip(weights) {
+        if weight > 0 && weight >= identity {
+            let heavier = wanted.iter().flatten().take_while(|(_, other)| *other >= weight).count();
+            wanted[heavier..].rotate_right(1);
+            wanted[heavier] = Some((coding, weight));
+        }
+    }
+    Codings(wanted.map(|coding| coding.map(|(coding, _)| coding)))
+}
+
+/// Codings that a client takes, the most wanted first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Codings([Option<Encoding>; 3]);
+
+impl Codings {
+    pub fn iter(self) -> impl Iterator<Item = Encoding> {
+        self.0.into_iter().flatten()
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0[0].is_none()
+    }
 }
 
 /// A weight such as `q=0.25`, in thousandths. `None` when it is not one.
@@ -175,40 +204,40 @@ mod tests {
     }
 
     #[test]
-    fn zstandard_is_sent_to_who_names_it_and_wants_it_no_less_than_plain_bytes() {
+    fn a_coding_is_sent_to_who_names_it_and_wants_it_no_less_than_plain_bytes() {
         let takes = |pairs: &[&str]| {
-            takes_zstd(&headers(&pairs.iter().map(|value| (ACCEPT_ENCODING, *value)).collect::<Vec<_>>()))
+            let headers = headers(&pairs.iter().map(|value| (ACCEPT_ENCODING, *value)).collect::<Vec<_>>());
+            codings(&headers).iter().map(Encoding::name).collect::<Vec<_>>().join(" ")
         };
-        for yes in [
-            "zstd",
-            "ZSTD",
-            "gzip, deflate, br, zstd",
-            "zstd;q=0.001",
-            "zstd ; Q=1.000",
-            "gzip;q=1.0, zstd; q=0.5, *;q=0",
-            "identity;q=0.5, zstd;q=0.5",
-            "identity;q=0,zstd;q=1",
+        for (accepted, wanted) in [
+            ("zstd", "zstd"),
+            ("ZSTD", "zstd"),
+            ("gzip, deflate, br, zstd", "br zstd gzip"),
+            ("zstd;q=0.001", "zstd"),
+            ("zstd ; Q=1.000", "zstd"),
+            ("gzip;q=1.0, zstd; q=0.5, *;q=0", "gzip zstd"),
+            ("gzip;q=0.8, br;q=0.2, zstd;q=0.8", "zstd gzip br"),
+            ("x-gzip", "gzip"),
+            ("br;q=0.3, gzip;q=0.6, identity;q=0.5", "gzip"),
+            ("br;q=0, gzip", "gzip"),
+            ("identity;q=0.5, zstd;q=0.5", "zstd"),
+            ("identity;q=0,zstd;q=1", "zstd"),
+            ("", ""),
+            ("deflate, compress", ""),
+            ("*", ""),
+            ("identity", ""),
+            ("zstd;q=0", ""),
+            ("zstd;q=0.000", ""),
+            ("zstd;q=0.0001", ""),
+            ("zstd;q=1.1", ""),
+            ("zstd;q=", ""),
+            ("zstd;level=3", ""),
+            ("zstd;q=0.4, identity;q=0.5", ""),
+            ("xzstd", ""),
         ] {
-            assert!(takes(&[yes]), "{yes}");
+            assert_eq!(takes(&[accepted]), wanted, "{accepted}");
         }
-        for no in [
-            "",
-            "gzip, br",
-            "*",
-            "identity",
-            "zstd;q=0",
-            "zstd;q=0.000",
-            "zstd;q=0.0001",
-            "zstd;q=1.1",
-            "zstd;q=",
-            "zstd;level=3",
-            "zstd;q=0.4, identity;q=0.5",
-            "xzstd",
-        ] {
-            assert!(!takes(&[no]), "{no}");
-        }
-        assert!(!takes(&[]));
-        assert!(takes(&["gzip", "zstd"]));
+        assert_eq!((takes(&[]).as_str(), takes(&["gzip", "zstd"]).as_str()), ("", "zstd gzip"));
     }
 
     #[test]

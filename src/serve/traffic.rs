@@ -8,8 +8,9 @@ use dashmap::DashMap;
 use crate::ids::{AssetId, Generation};
 use crate::telemetry::Counter;
 
-/// Assets that are remembered to have no stored form. When there are more, all are forgotten: that costs a look each.
-const PLAIN_MAX: usize = 64 << 10;
+/// Assets of which it is remembered which forms they have. When there are more, all are forgotten: that costs a look
+/// each.
+const KNOWN_MAX: usize = 64 << 10;
 
 /// How the bytes of an asset are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,16 +19,25 @@ pub(super) enum Encoding {
     Identity,
     /// As they are stored.
     Zstd,
+    /// As the transform `compress` made them once more.
+    Gzip,
+    /// The same.
+    Brotli,
 }
 
 impl Encoding {
-    pub const ALL: [Self; 2] = [Self::Identity, Self::Zstd];
+    pub const ALL: [Self; 4] = [Self::Identity, Self::Zstd, Self::Gzip, Self::Brotli];
+    /// All but the bytes as they are, the one first that a client gets which takes several as gladly: what was made for
+    /// it before what is there anyway, and the one that saves less last.
+    pub const CODED: [Self; 3] = [Self::Brotli, Self::Zstd, Self::Gzip];
 
-    /// The coding's name in HTTP.
+    /// The coding's name in HTTP, and the label of an asset that has it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Identity => "identity",
             Self::Zstd => "zstd",
+            Self::Gzip => "gzip",
+            Self::Brotli => "br",
         }
     }
 }
@@ -36,7 +46,7 @@ impl Encoding {
 #[derive(Default)]
 pub(super) struct Traffic {
     /// By encoding.
-    sent: [Sent; 2],
+    sent: [Sent; 4],
     /// Statuses from 100 on, by hundreds.
     statuses: [Counter; 5],
     connections: AtomicU64,
@@ -92,22 +102,47 @@ impl Traffic {
     }
 }
 
-/// Assets that are known to have no stored form that could be sent, in the generation that was looked at last.
+/// Which forms assets are known to have or not to have, in the generation that was looked at last.
 #[derive(Default)]
-pub(super) struct Plain {
-    known: DashMap<AssetId, Generation>,
+pub(super) struct Forms {
+    known: DashMap<AssetId, Known>,
 }
 
-impl Plain {
-    pub fn knows(&self, id: AssetId, generation: Generation) -> bool {
-        self.known.get(&id).is_some_and(|known| *known == generation)
+/// What is known of one asset. A bit for each encoding.
+#[derive(Clone, Copy)]
+pub(super) struct Known {
+    generation: Generation,
+    looked: u8,
+    there: u8,
+}
+
+impl Known {
+    /// Whether the asset has this form; `None` when nobody has looked.
+    pub fn has(self, encoding: Encoding) -> Option<bool> {
+        let bit = 1 << encoding as u8;
+        (self.looked & bit != 0).then_some(self.there & bit != 0)
+    }
+}
+
+impl Forms {
+    /// What is known of an asset in this generation.
+    pub fn of(&self, id: AssetId, generation: Generation) -> Known {
+        let known = self.known.get(&id).map(|known| *known).filter(|known| known.generation == generation);
+        known.unwrap_or(Known { generation, looked: 0, there: 0 })
     }
 
-    pub fn note(&self, id: AssetId, generation: Generation) {
-        if self.known.len() >= PLAIN_MAX {
+    pub fn note(&self, id: AssetId, generation: Generation, encoding: Encoding, there: bool) {
+        if self.known.len() >= KNOWN_MAX && !self.known.contains_key(&id) {
             self.known.clear();
         }
-        self.known.insert(id, generation);
+        let unknown = Known { generation, looked: 0, there: 0 };
+        let mut known = self.known.entry(id).or_insert(unknown);
+        if known.generation != generation {
+            *known = unknown;
+        }
+        let bit = 1 << encoding as u8;
+        known.looked |= bit;
+        known.there = if there { known.there | bit } else { known.there & !bit };
     }
 }
 
@@ -117,13 +152,20 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_of_one_generation_and_bounded() {
-        let plain = Plain::default();
-        plain.note(AssetId(1), Generation(1));
-        assert!(plain.knows(AssetId(1), Generation(1)));
-        assert!(!plain.knows(AssetId(1), Generation(2)) && !plain.knows(AssetId(2), Generation(1)));
-        for id in 0..3 * PLAIN_MAX as u64 {
-            plain.note(AssetId(id), Generation(2));
-            assert!(plain.known.len() <= PLAIN_MAX);
+        let forms = Forms::default();
+        let has = |id: u64, generation: u64, encoding| forms.of(AssetId(id), Generation(generation)).has(encoding);
+        forms.note(AssetId(1), Generation(1), Encoding::Zstd, false);
+        forms.note(AssetId(1), Generation(1), Encoding::Gzip, true);
+        assert_eq!((has(1, 1, Encoding::Zstd), has(1, 1, Encoding::Gzip)), (Some(false), Some(true)));
+        assert_eq!(
+            (has(1, 1, Encoding::Brotli), has(1, 2, Encoding::Zstd), has(2, 1, Encoding::Zstd)),
+            (None, None, None)
+        );
+        forms.note(AssetId(1), Generation(2), Encoding::Brotli, true);
+        assert_eq!((has(1, 2, Encoding::Brotli), has(1, 2, Encoding::Zstd)), (Some(true), None));
+        for id in 0..3 * KNOWN_MAX as u64 {
+            forms.note(AssetId(id), Generation(2), Encoding::Zstd, false);
+            assert!(forms.known.len() <= KNOWN_MAX);
         }
     }
 }

@@ -10,20 +10,24 @@ use crate::common::PATIENCE;
 use crate::{command, flyloft, packed, stage, text};
 
 /// A server that runs, and what it says.
-struct Serving {
+pub struct Serving {
     child: Child,
     lines: BufReader<ChildStdout>,
     address: String,
     /// The line about the store.
-    store: String,
+    pub store: String,
 }
 
 impl Serving {
-    fn start(arguments: &[&str]) -> Self {
-        let arguments = [&["serve", "--listen", "127.0.0.1:0"], arguments].concat();
-        let mut child = command(&arguments).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+    /// A program that runs until it is stopped, with whatever it says still to be read.
+    pub fn run(arguments: &[&str]) -> Self {
+        let mut child = command(arguments).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
-        let mut serving = Self { child, lines, address: String::new(), store: String::new() };
+        Self { child, lines, address: String::new(), store: String::new() }
+    }
+
+    pub fn start(arguments: &[&str]) -> Self {
+        let mut serving = Self::run(&[&["serve", "--listen", "127.0.0.1:0"], arguments].concat());
         let line = serving.line();
         let (_, address) = line.split_once("http://").unwrap_or_else(|| panic!("no address: {line}"));
         serving.address = address.trim_end_matches('/').to_owned();
@@ -31,13 +35,13 @@ impl Serving {
         serving
     }
 
-    fn line(&mut self) -> String {
+    pub fn line(&mut self) -> String {
         let mut line = String::new();
         self.lines.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
     }
 
-    fn get(&self, path: &str) -> String {
+    pub fn get(&self, path: &str) -> String {
         let mut connection = TcpStream::connect(&self.address).unwrap();
         connection.set_read_timeout(Some(PATIENCE)).unwrap();
         write!(connection, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
@@ -47,7 +51,7 @@ impl Serving {
     }
 
     /// Asks it to stop and returns its status and what it still said.
-    fn stop(mut self, signal: &str) -> (Option<i32>, String) {
+    pub fn stop(mut self, signal: &str) -> (Option<i32>, String) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
         let mut rest = String::new();
@@ -82,7 +86,9 @@ fn a_folder_is_served_reloaded_and_stopped() {
     assert!(serving.get("/a/css/site.css").contains("plum"));
     tree.replace("data/a.json", b"{ \"a\": ");
     let line = serving.line();
-    assert!(line.starts_with("failed: data/a.json:1: minify-json: ") && line.ends_with("last good version is served"));
+    assert!(
+        line.starts_with("failed: data/a.json:1:7: minify-json: ") && line.ends_with("last good version is served")
+    );
     assert!(serving.get("/a/data/a.json").ends_with("\r\n\r\n{\"a\":1}"));
     tree.replace("data/a.json", b"{ \"a\": 2 }");
     let lines = [serving.line(), serving.line()];
@@ -118,6 +124,8 @@ fn a_bundle_is_served_as_it_is() {
     flyloft(&["serve", text(&bundle), "--watch", "--listen", "127.0.0.1:0"]).refused(2, &["watch", "not watched"]);
     let store = ["serve", text(&bundle), "--store", "x", "--listen", "127.0.0.1:0"];
     flyloft(&store).refused(2, &["--store"]);
+    let cache = ["serve", text(&bundle), "--action-cache", "x", "--listen", "127.0.0.1:0"];
+    flyloft(&cache).refused(2, &["--action-cache"]);
 }
 
 #[test]

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use flyloft::build::transform::{Context, Input, Labelled, NoParameters, Output, Transform, TransformRegistry};
-use flyloft::build::{Because, BuildOptions, Built, NoProgress, TreeBuilder, compact};
+use flyloft::build::{ActionCacheOptions, Because, BuildOptions, Built, NoProgress, TreeBuilder, compact};
 use flyloft::bundle::Bundle;
 use flyloft::platform::clock::SystemClock;
 use flyloft::platform::fs::OsFileSystem;
@@ -128,8 +129,7 @@ fn a_listing_is_a_dependency_on_the_names_directly_in_a_folder() {
     let bundle = built.bundle.unwrap();
     assert_eq!(content(&bundle, "sub.do").unwrap(), br#"["sub/a.txt", "sub/deep/"];"#);
     let top = br#"["flyloft.toml", "none.do", "sub/", "sub.do", "top.do"];"#;
-    let sorted = br#"["flyloft.toml", "none.do", "sub", "sub.do", "top.do"];"#;
-    assert_eq!(content(&bundle, "top.do").unwrap().len(), top.len().max(sorted.len()));
+    assert_eq!(content(&bundle, "top.do").unwrap(), top);
     assert_eq!(content(&bundle, "none.do").unwrap(), b"[];");
     assert_eq!(dependencies(&bundle, "sub.do"), []);
 
@@ -217,15 +217,27 @@ fn labelled_outputs_are_assets_that_change_and_go_by_themselves() {
     tree.write("scene.do", b"x\npart mesh/0 one\npart mesh/1 two\npart skin three tex.png");
     tree.write("tex.png", b"png");
     tree.write("user.do", b"use scene.do#mesh/0\nuse scene.do#none");
+    tree.write("level.xml", b"<level model='scene.do#mesh/1' other='scene.do#none'/>");
     let (mut builder, built, script) = serve(&tree);
     assert_eq!(built.warnings, ["user.do: depends on 'scene.do#none', which does not exist"]);
     let bundle = built.bundle.unwrap();
-    let all = ["flyloft.toml", "scene.do", "scene.do#mesh/0", "scene.do#mesh/1", "scene.do#skin", "tex.png", "user.do"];
+    let all = [
+        "flyloft.toml",
+        "level.xml",
+        "scene.do",
+        "scene.do#mesh/0",
+        "scene.do#mesh/1",
+        "scene.do#skin",
+        "tex.png",
+        "user.do",
+    ];
     assert_eq!(assets(&bundle), all);
     assert_eq!(content(&bundle, "scene.do#mesh/1").unwrap(), b"two");
     assert_eq!(dependencies(&bundle, "scene.do#skin"), [("tex.png".to_owned(), true)]);
     let uses = [("scene.do#mesh/0".to_owned(), true), ("scene.do#none".to_owned(), false)];
     assert_eq!(dependencies(&bundle, "user.do"), uses);
+    let level = [("scene.do".to_owned(), true), ("scene.do#mesh/1".to_owned(), true)];
+    assert_eq!(dependencies(&bundle, "level.xml"), level);
     assert_eq!(bundle.build_record(path("scene.do").id()).unwrap().unwrap().labels, ["mesh/0", "mesh/1", "skin"]);
 
     // Only what differs is published.
@@ -239,6 +251,8 @@ fn labelled_outputs_are_assets_that_change_and_go_by_themselves() {
     let uses = [("scene.do#mesh/0".to_owned(), false), ("scene.do#none".to_owned(), true)];
     assert_eq!(dependencies(&bundle, "user.do"), uses);
     assert_eq!(dependencies(&bundle, "scene.do#skin"), []);
+    let level = ["scene.do", "scene.do#mesh/1", "scene.do#none"].map(|name| (name.to_owned(), true));
+    assert_eq!(dependencies(&bundle, "level.xml"), level);
 
     // What fails keeps all of its last good version.
     tree.write("scene.do", b"y\npart skin four\nfail");
@@ -257,7 +271,9 @@ fn labelled_outputs_are_assets_that_change_and_go_by_themselves() {
     tree.remove("scene.do");
     let built = tree.update(&mut builder, &["scene.do"]);
     assert_eq!(changed(&built), ["scene.do", "scene.do#skin"]);
-    assert_eq!(assets(&built.bundle.unwrap()), ["flyloft.toml", "tex.png", "user.do"]);
+    let bundle = built.bundle.unwrap();
+    assert_eq!(assets(&bundle), ["flyloft.toml", "level.xml", "tex.png", "user.do"]);
+    assert_eq!(dependencies(&bundle, "level.xml"), []);
 }
 
 #[test]
@@ -331,6 +347,10 @@ fn a_cycle_through_labelled_outputs_is_one_unit() {
     assert!(built.bundle.is_none(), "{:?}", built.changed);
     assert_eq!(built.failures.iter().map(|failure| failure.path.as_str()).collect::<Vec<_>>(), ["a.do", "b.do"]);
     assert!(built.failures[0].cause.contains("waits for 'b.do'"), "{:?}", built.failures);
+    // However long ago the other one failed.
+    tree.write("a.do", b"part p 3 b.do");
+    let built = tree.update(&mut builder, &["a.do"]);
+    assert!(built.bundle.is_none() && built.failures.len() == 2, "{:?}", built.changed);
     tree.write("b.do", b"use a.do#p\nnew");
     let built = tree.update(&mut builder, &["b.do"]);
     assert_eq!(changed(&built), ["a.do#p", "b.do"]);
@@ -366,4 +386,189 @@ fn a_bundle_with_labelled_outputs_is_packed_compacted_and_unpacked_like_any_othe
     let files: Vec<PathBuf> = listing(&unpacked).into_keys().collect();
     assert_eq!(files, ["flyloft.toml", "x", "x/scene.do", "x/scene.do!x", "x/tex.png"].map(PathBuf::from));
     assert_eq!(std::fs::read(unpacked.join("x/scene.do")).unwrap(), b"text;");
+}
+
+#[test]
+fn each_distinct_input_is_built_once_however_often_branches_are_switched() {
+    let tree = Tree::new();
+    let cache = ActionCacheOptions::new(tree.out("actions"));
+    tree.write("flyloft.toml", CONFIG);
+    // What is read, listed and asked for differs between the branches, and the source of one.
+    let branches: [&[(&str, Option<&str>)]; 3] = [
+        &[("in.txt", Some("1")), ("own.do", Some("one\npart p 1")), ("sub/x.txt", None), ("there.txt", None)],
+        &[("in.txt", Some("2")), ("own.do", Some("two")), ("sub/x.txt", None), ("there.txt", Some(""))],
+        &[("in.txt", Some("2")), ("own.do", Some("one\npart p 1")), ("sub/x.txt", Some("x")), ("there.txt", None)],
+    ];
+    let switch = |branch: usize| {
+        for (name, bytes) in branches[branch] {
+            match bytes {
+                Some(bytes) => tree.write(name, bytes.as_bytes()),
+                None if tree.at(name).exists() => tree.remove(name),
+                None => {}
+            }
+        }
+    };
+    let names: Vec<&str> = branches[0].iter().map(|(name, _)| *name).collect();
+    tree.write("reads.do", b"read in.txt");
+    tree.write("lists.do", b"list sub");
+    tree.write("asks.do", b"exists there.txt");
+    tree.write("sub/always.txt", b"");
+    let script = Script::default();
+    let options = BuildOptions { actions: Some(cache.clone()), ..options(&script) };
+    let open = |store: &str| {
+        let (fs, clock) = (Arc::new(OsFileSystem), Arc::new(SystemClock));
+        TreeBuilder::open(fs, clock, &tree.root(), &tree.out(store), None, options.clone()).unwrap()
+    };
+    switch(0);
+    let mut builder = open("store.loft");
+    builder.scan(&NoProgress).unwrap();
+    for branch in [1, 2] {
+        switch(branch);
+        tree.update(&mut builder, &names);
+    }
+    let runs: Vec<(String, usize)> = script.runs();
+    let once = [("asks.do", 2), ("lists.do", 2), ("own.do", 2), ("reads.do", 2)];
+    assert_eq!(runs, once.map(|(name, runs)| (name.to_owned(), runs)));
+    for branch in [0, 1, 2, 1, 0, 2, 0] {
+        switch(branch);
+        let built = tree.update(&mut builder, &names);
+        assert!(built.failures.is_empty() && !built.changed.is_empty());
+        assert_eq!(script.runs(), [], "{branch}");
+        let bundle = built.bundle.unwrap();
+        let strict = BuildOptions { tolerant: false, actions: None, ..options.clone() };
+        tree.pack_with(&format!("{branch}.loft"), strict).unwrap();
+        script.runs();
+        let fresh = tree.bundle(&format!("{branch}.loft"));
+        assert_eq!(assets(&bundle), assets(&fresh));
+        for asset in fresh.assets().map(|asset| asset.unwrap()) {
+            assert_eq!(bundle.find(&asset.path).unwrap().unwrap().content, asset.content, "{}", asset.path);
+            assert_eq!(bundle.build_record(asset.id).unwrap(), fresh.build_record(asset.id).unwrap());
+        }
+    }
+    let why = builder.why(&path("own.do")).unwrap();
+    assert_eq!((why.because, why.from_action_cache), (Because::SourceChanged, true));
+    // Another store, as on another machine, finds it all.
+    open("other.loft").scan(&NoProgress).unwrap();
+    assert_eq!(script.runs(), []);
+    // Without the folder it is made again.
+    std::fs::remove_dir_all(&cache.folder).unwrap();
+    open("third.loft").scan(&NoProgress).unwrap();
+    assert_eq!(script.ran(), ["asks.do", "lists.do", "own.do", "reads.do"]);
+}
+
+#[test]
+fn what_transforms_make_waits_in_a_file_beyond_what_memory_is_for() {
+    let tree = Tree::new();
+    tree.write("flyloft.toml", CONFIG);
+    for number in 0..40 {
+        let line = format!("{number} {}", "x".repeat(200));
+        tree.write(&format!("{number}.do"), vec![line.as_str(); 100].join("\n").as_bytes());
+    }
+    let script = Script::default();
+    let strict = BuildOptions { tolerant: false, ..options(&script) };
+    let whole = tree.pack_with("whole.loft", strict.clone()).unwrap();
+    assert_eq!(whole.spilled_bytes, 0);
+    let small = BuildOptions { outputs_bytes: 100_000, ..strict };
+    let spilled = tree.pack_with("spilled.loft", small).unwrap().spilled_bytes;
+    assert!((700_000..whole.source_bytes - 80_000).contains(&spilled), "{spilled} of {}", whole.source_bytes);
+    assert!(tree.bytes("whole.loft") == tree.bytes("spilled.loft"));
+    let left: Vec<_> = std::fs::read_dir(tree.folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 3, "{left:?}");
+}
+
+/// Ends when as many run at the same time as there are threads, and says whether they did.
+#[derive(Clone, Default)]
+struct Meet {
+    running: Arc<(Mutex<usize>, Condvar)>,
+}
+
+impl Transform for Meet {
+    type Parameters = NoParameters;
+    fn name(&self) -> &str {
+        "meet"
+    }
+    fn version(&self) -> u32 {
+        1
+    }
+    fn run(&self, input: Input<'_>, _: &NoParameters, _: &mut dyn Context) -> Result<Output> {
+        let (running, came) = &*self.running;
+        let mut running = running.lock().unwrap();
+        *running += 1;
+        came.notify_all();
+        let (_running, out) =
+            came.wait_timeout_while(running, Duration::from_secs(30), |running| *running < 2).unwrap();
+        if out.timed_out() { Err(input.error("meet", None, "it was alone")) } else { Ok(Output::default()) }
+    }
+}
+
+#[test]
+fn two_files_that_take_long_are_built_at_the_same_time() {
+    let tree = Tree::new();
+    tree.write("flyloft.toml", b"[[transform]]\nglob = '*.meet'\nname = 'meet'\n");
+    tree.write("a.meet", b"");
+    tree.write("b.meet", b"");
+    let mut registry = TransformRegistry::new();
+    registry.register(Meet::default()).unwrap();
+    let options = BuildOptions { threads: 2, registry: Arc::new(registry), ..BuildOptions::default() };
+    tree.pack_with("a.loft", options).unwrap();
+}
+
+#[test]
+fn a_served_tree_of_scripts_that_changes_at_random_is_always_what_a_fresh_pack_is() {
+    let tree = Tree::new();
+    tree.write("keep.txt", b"");
+    let mut state = 0x2545_f491_u64;
+    let mut random = |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 33) % below) as usize
+    };
+    let names = ["a.txt", "sub/b.txt", "sub/deep/c.txt", "d.xml", "one.do", "sub/two.do", "sub/deep/three.do"];
+    let folders = ["sub", "sub/deep"];
+    let (mut builder, _, script) = serve(&tree);
+    let strict = BuildOptions { tolerant: false, ..options(&script) };
+    for round in 0..80 {
+        let mut touched = std::collections::BTreeSet::new();
+        for _ in 0..=random(2) {
+            let name = names[random(names.len() as u64)];
+            let other = names[random(names.len() as u64)];
+            let text = match random(7) {
+                0 => format!("list {}", folders[random(2)]),
+                1 => "list".to_owned(),
+                2 => format!("read {other}\nexists {}", names[random(7)]),
+                3 => format!("part p{} {round} {other}\nuse {other}", random(3)),
+                4 => format!("use {}#p{}\npart q same", names[4 + random(3)], random(3)),
+                5 => format!("<a b='{}#p{}' c='/{other}'/>", names[4 + random(3)], random(3)),
+                _ => format!("text {}", random(3)),
+            };
+            match random(6) {
+                0 if tree.at(name).exists() => tree.remove(name),
+                1 if tree.at("sub/deep").exists() => {
+                    std::fs::remove_dir_all(tree.at("sub/deep")).unwrap();
+                    touched.insert(tree.at("sub/deep"));
+                }
+                _ => tree.write(name, text.as_bytes()),
+            }
+            touched.insert(tree.at(name));
+        }
+        let built = builder.update(&touched).unwrap();
+        assert!(built.failures.is_empty(), "{:?}", built.failures);
+        if round % 7 == 6 {
+            commit(&mut builder);
+            drop(builder);
+            builder = open(&tree, &script);
+            let built = builder.scan(&NoProgress).unwrap();
+            assert!(built.changed.is_empty(), "{round}: {:?}", built.changed);
+        }
+        let name = format!("{round}.loft");
+        tree.pack_with(&name, strict.clone()).unwrap();
+        let (served, fresh) = (builder.bundle().unwrap(), tree.bundle(&name));
+        assert_eq!(assets(served), assets(&fresh), "{round}");
+        for asset in fresh.assets().map(|asset| asset.unwrap()) {
+            let (path, found) = (asset.path.as_str(), served.find(&asset.path).unwrap().unwrap());
+            assert_eq!(found.content, asset.content, "{round}: {path}");
+            assert_eq!(dependencies(served, path), dependencies(&fresh, path), "{round}: {path}");
+        }
+        let folders = |bundle: &Bundle| bundle.folders().map(|folder| folder.unwrap().to_string()).collect::<Vec<_>>();
+        assert_eq!(folders(served), folders(&fresh), "{round}");
+    }
 }

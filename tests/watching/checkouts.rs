@@ -10,7 +10,8 @@ use flyloft::config::SettleConfig;
 use crate::common::Tree;
 use crate::support::{Watched, changes};
 
-const FILES: usize = 10_000;
+/// Set `FLYLOFT_CHECKOUT_FILES` for more: most of the time goes to git.
+const FILES: usize = 1_000;
 
 fn git(folder: &Path, arguments: &[&str]) {
     let output = Command::new("git")
@@ -55,18 +56,20 @@ fn repository(top: &Path, inside: &str, count: usize) {
     }
 }
 
-/// The windows of a tree in use, but for the lock: this machine may be busy with other things.
+/// The windows of a tree in use, but for the lock: this machine may be busy with other things. A lock that is not seen to go
+/// is one too many for the tests' patience.
 fn usual() -> SettleConfig {
-    SettleConfig { lock_max: Duration::from_secs(60), ..SettleConfig::default() }
+    SettleConfig { lock_max: Duration::from_secs(600), ..SettleConfig::default() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_checkout_that_touches_ten_thousand_files_is_one_generation() {
+async fn a_checkout_that_touches_thousands_of_files_is_one_generation() {
     let tree = Tree::new();
-    repository(&tree.root(), "", FILES);
+    let files = std::env::var("FLYLOFT_CHECKOUT_FILES").ok().and_then(|files| files.parse().ok()).unwrap_or(FILES);
+    repository(&tree.root(), "", files);
     let mut watched = Watched::with(tree, |config| config.settle = usual(), |builder| builder).await;
     let published = watched.once(|root| git(root, &["checkout", "-q", "one"])).await;
-    assert_eq!(published.changed.len(), FILES);
+    assert_eq!(published.changed.len(), files);
     watched.assert_bytes("f7/7.txt", Some(b"7 of one")).await;
 }
 

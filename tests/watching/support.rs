@@ -13,7 +13,7 @@ use flyloft::event::Published;
 use flyloft::telemetry::Subscription;
 use flyloft::{Event, Runtime, RuntimeBuilder};
 
-use crate::common::{Tree, within};
+use crate::common::{PATIENCE, Tree, within};
 
 /// Windows so wide that whoever replays what an editor does stays within them on a busy machine too.
 pub fn wide() -> SettleConfig {
@@ -65,23 +65,14 @@ impl Watched {
 
     /// The next event that `wanted` picks something of.
     pub async fn next<T>(&mut self, mut wanted: impl FnMut(&Event) -> Option<T>) -> T {
-        within(async {
-            loop {
-                let event = self.events.recv().await.expect("the runtime lives");
-                self.log.push(event.clone());
-                if let Some(found) = wanted(&event) {
-                    return found;
-                }
+        loop {
+            let event = tokio::time::timeout(PATIENCE, self.events.recv()).await;
+            let Ok(event) = event else { panic!("it was not told; what was: {:#?}", self.log) };
+            let event = event.expect("the runtime lives");
+            self.log.push(event.clone());
+            if let Some(found) = wanted(&event) {
+                return found;
             }
-        })
-        .await
-    }
-
-    /// What `wanted` picks of an event, be it told already or not yet.
-    pub async fn told<T>(&mut self, mut wanted: impl FnMut(&Event) -> Option<T>) -> T {
-        match self.log.iter().find_map(&mut wanted) {
-            Some(found) => found,
-            None => self.next(wanted).await,
         }
     }
 
@@ -141,12 +132,13 @@ impl Watched {
 
     /// Waits until readers see `path` as `bytes`, or not at all.
     pub async fn until_seen(&mut self, path: &str, bytes: Option<&[u8]>) {
-        let seen = within(async {
-            while self.bytes(path).await.as_deref() != bytes {
-                drop(tokio::time::timeout(Duration::from_millis(20), self.events.recv()).await);
+        let until = tokio::time::Instant::now() + PATIENCE;
+        while self.bytes(path).await.as_deref() != bytes {
+            if let Ok(Some(event)) = tokio::time::timeout(Duration::from_millis(20), self.events.recv()).await {
+                self.log.push(event);
             }
-        });
-        seen.await;
+            assert!(tokio::time::Instant::now() < until, "{path} is not what it should be; told was: {:#?}", self.log);
+        }
     }
 
     /// A reader that looks at `path` all the time from now on.

@@ -19,6 +19,8 @@ pub enum Answer {
 pub enum Failure {
     /// Whoever read the output is gone: nothing more to say.
     Closed,
+    /// What is unusable was shown already, in more than a line.
+    Shown,
     /// One line for standard error.
     Told {
         /// Whether the answer is simply no (status 1) rather than the call or the input unusable (status 2).

@@ -3,15 +3,19 @@
 //! Exit status: 0 done; 1 the answer is no (corrupt, missing, differs); 2 the call or the input is unusable. An error is
 //! one line on standard error: what, where, what to do. A reader that goes away early is not an error.
 
+mod announced;
 mod cat;
 mod compact;
 mod deps;
 mod diff;
 mod doctor;
+mod explain;
 mod failure;
 mod info;
+mod live;
 mod load;
 mod ls;
+mod mistakes;
 mod open;
 mod output;
 mod pack;
@@ -20,6 +24,7 @@ mod serve;
 mod size;
 mod unpack;
 mod verify;
+mod watch;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -52,8 +57,10 @@ enum Command {
     Verify(verify::Call),
     Deps(deps::Call),
     Diff(diff::Call),
+    Explain(explain::Call),
     Compact(compact::Call),
     Serve(serve::Call),
+    Watch(watch::Call),
     Load(load::Call),
     Doctor(doctor::Call),
 }
@@ -61,7 +68,7 @@ enum Command {
 fn main() -> ExitCode {
     let call = match Call::try_parse() {
         Ok(call) => call,
-        Err(error) => return explain(&error),
+        Err(error) => return misunderstood(&error),
     };
     trace(call.verbose);
     let ended = match call.command {
@@ -73,14 +80,17 @@ fn main() -> ExitCode {
         Command::Verify(call) => verify::run(&call),
         Command::Deps(call) => deps::run(&call),
         Command::Diff(call) => diff::run(&call),
+        Command::Explain(call) => explain::run(&call),
         Command::Compact(call) => compact::run(&call),
         Command::Serve(call) => serve::run(&call),
+        Command::Watch(call) => watch::run(&call),
         Command::Load(call) => load::run(&call),
         Command::Doctor(call) => doctor::run(&call),
     };
     match ended {
         Ok(Answer::Yes) | Err(Failure::Closed) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(1),
+        Err(Failure::Shown) => ExitCode::from(2),
         Err(Failure::Told { no, line }) => {
             failure::tell(&line);
             ExitCode::from(if no { 1 } else { 2 })
@@ -89,7 +99,7 @@ fn main() -> ExitCode {
 }
 
 /// Help and version as they are; a call that cannot be understood in one line.
-fn explain(error: &clap::Error) -> ExitCode {
+fn misunderstood(error: &clap::Error) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         // A reader that went away has read enough.
         drop(error.print());

@@ -1,8 +1,9 @@
 //! What several commands do first: open a bundle, start an async runtime.
 
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use flyloft::builder::{STORE_BUNDLE, default_store};
 use flyloft::bundle::{AssetRecord, Bundle};
 use flyloft::platform::fs::{FileSystem, OsFileSystem};
 use flyloft::{AssetPath, Error};
@@ -18,6 +19,33 @@ pub fn bundle(file: &Path) -> Result<Bundle> {
     }
     let storage = OsFileSystem.open(file).map_err(|error| Error::io("open", file, error))?;
     Ok(Bundle::open(storage, false)?)
+}
+
+/// The store of a folder: the one that is named, or its default.
+pub fn store(folder: &Path, named: Option<&Path>) -> Result<PathBuf> {
+    if let Some(store) = named {
+        return Ok(store.to_owned());
+    }
+    let real = OsFileSystem.canonicalize(folder).map_err(|error| Error::io("open", folder, error))?;
+    Ok(default_store(&real)?)
+}
+
+/// A bundle, or what the store of a folder has: what was built from it the last time.
+pub fn bundle_of(source: &Path, named: Option<&Path>) -> Result<Bundle> {
+    if !source.is_dir() {
+        if named.is_some() {
+            return Err(Failure::unusable("--store: a bundle is its own; leave it out or name a folder"));
+        }
+        return bundle(source);
+    }
+    let store = store(source, named)?;
+    let file = store.join(STORE_BUNDLE);
+    if !file.exists() {
+        let (folder, store) = (source.display(), store.display());
+        let why = format!("nothing was built from it yet in {store}; `flyloft watch {folder}` builds it");
+        return Err(Failure::unusable(format_args!("{folder}: {why}")));
+    }
+    bundle(&file)
 }
 
 /// The asset that the user named.

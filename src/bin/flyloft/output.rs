@@ -31,6 +31,12 @@ impl Output {
         self.raw(b"\n")
     }
 
+    /// One JSON document on one line.
+    pub fn json_line(&mut self, value: &impl Serialize) -> Result<()> {
+        serde_json::to_writer(&mut self.inner, value).map_err(|error| failed(error.into()))?;
+        self.raw(b"\n")
+    }
+
     /// A JSON document that is written as its rows come: `head` holds the fields before them, `name` is theirs.
     pub fn json_rows<T: Serialize>(
         &mut self,

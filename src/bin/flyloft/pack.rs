@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use flyloft::build::{self, BuildOptions, PackReport};
+use flyloft::build::transform::TransformRegistry;
+use flyloft::build::{self, ActionCacheOptions, BuildOptions, PackReport};
 use flyloft::config::Layout;
 use flyloft::event::BuildFailure;
 use flyloft::platform::clock::{Clock, SystemClock};
@@ -15,7 +16,7 @@ use serde::Serialize;
 use crate::failure::{self, Answer, Failure, Result};
 use crate::output::Output;
 use crate::progress::Bar;
-use crate::{open, size};
+use crate::{mistakes, open, size};
 
 /// Warnings that are shown one by one.
 const WARNINGS_SHOWN: usize = 10;
@@ -31,6 +32,12 @@ pub struct Call {
     /// How a new bundle is laid out: quick to reach one asset, or smallest to ship
     #[arg(long, value_enum)]
     layout: Option<LayoutName>,
+    /// A folder that keeps what transforms made, for other packings and machines too
+    #[arg(long, value_name = "DIR")]
+    action_cache: Option<PathBuf>,
+    /// Let the folder's flyloft.toml run programs on this machine, as you: only where you trust it
+    #[arg(long)]
+    allow_commands: bool,
     /// One JSON document
     #[arg(long)]
     json: bool,
@@ -63,11 +70,16 @@ pub fn run(call: &Call) -> Result<Answer> {
     let clock = SystemClock;
     let began = clock.now();
     let layout = layout(call);
-    let options = BuildOptions { layout, ..BuildOptions::default() };
+    let actions = call.action_cache.as_ref().map(ActionCacheOptions::new);
+    let mut registry = TransformRegistry::with_builtins();
+    if call.allow_commands {
+        registry.allow_commands();
+    }
+    let options = BuildOptions { layout, actions, registry: Arc::new(registry), ..BuildOptions::default() };
     let bar = Bar::new();
     let packed = build::pack(Arc::new(OsFileSystem), Arc::new(clock), &call.dir, &call.output, options, &bar);
     bar.clear();
-    let report = packed?;
+    let report = packed.map_err(|error| mistakes::failure(error, &call.dir))?;
     if let [first, rest @ ..] = report.failures.as_slice() {
         return Err(refused(first, rest.len()));
     }
@@ -114,12 +126,11 @@ fn elapsed(clock: &SystemClock, began: Instant) -> Duration {
 }
 
 fn refused(first: &BuildFailure, others: usize) -> Failure {
-    let line = first.line.map_or(String::new(), |line| format!(":{line}"));
     let others = match others {
         0 => String::new(),
         _ => format!(" (and {others} more)"),
     };
-    Failure::no(format_args!("{}{line}: {}: {}{others}; nothing was written", first.path, first.transform, first.cause))
+    Failure::no(format_args!("{first}{others}; nothing was written"))
 }
 
 fn warn(warnings: &[String]) {

@@ -21,6 +21,20 @@ pub fn parse(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(|| format!("'{text}' is more than any machine holds"))
 }
 
+/// Reads a duration: `5ms`, `1s`, `250us`.
+pub fn parse_span(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let refused = || format!("'{text}' is not a time; write 5ms, 250us or 1s");
+    let number: u64 = number.parse().map_err(|_| refused())?;
+    match unit.trim() {
+        "us" | "µs" => Ok(Duration::from_micros(number)),
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" => Ok(Duration::from_secs(number)),
+        _ => Err(refused()),
+    }
+}
+
 /// A size with three digits or so: `61.3 MiB`.
 pub fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -88,6 +102,16 @@ mod tests {
         check("10b", 10);
         for bad in ["", "k", "-1", "1.5G", "12q", "99999999999999999999", "99999999999T"] {
             assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_time_has_a_unit() {
+        assert_eq!(parse_span("5ms"), Ok(Duration::from_millis(5)));
+        assert_eq!(parse_span("250us"), Ok(Duration::from_micros(250)));
+        assert_eq!(parse_span("1 s"), Ok(Duration::from_secs(1)));
+        for bad in ["", "5", "ms", "-1s", "1h", "0.5s"] {
+            assert!(parse_span(bad).is_err(), "{bad}");
         }
     }
 

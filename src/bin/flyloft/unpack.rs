@@ -27,6 +27,10 @@ pub fn run(call: &Call) -> Result<Answer> {
     let (files, bytes) = (size::counted(report.files, "file"), size::bytes(report.bytes));
     let (generation, folder) = (bundle.generation(), call.output.display());
     output.line(format_args!("{folder}: {files}, {bytes}, as generation {generation} has them"))?;
+    if report.labelled > 0 {
+        let labelled = size::counted(report.labelled, "asset");
+        output.line(format_args!("{labelled} made beside files left out; `flyloft cat` writes one"))?;
+    }
     output.finish()?;
     Ok(Answer::Yes)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
@@ -10,8 +11,9 @@ use super::make::{self, Exists, Maker, Output};
 use super::tree::{Failed, Known, Tree};
 use super::{BuildOptions, Built, TreeBuilder};
 use crate::build::arena::{Arena, Arenas, Lent};
-use crate::build::config::TreeConfig;
+use crate::build::config::{Rule, TreeConfig};
 use crate::build::source::{BEING_WRITTEN, Reader, Source, open_folder};
+use crate::build::spill::Spill;
 use crate::build::stats::Stamp;
 use crate::build::{Because, Progress, Why, graph, parallel};
 use crate::bundle::{BuildInput, BuildRecord, Bundle};
@@ -20,6 +22,9 @@ use crate::event::{BuildFailure, ReloadTimings};
 use crate::ids::{AssetPath, ContentHash, Generation};
 use crate::platform::clock::Clock;
 use crate::platform::fs::{FileKind, FileSystem};
+
+/// So many sources at most are looked at one by one for whether they take long.
+const FEW: usize = 256;
 
 impl TreeBuilder {
     pub(super) fn reader(&self) -> Reader<'_> {
@@ -120,10 +125,19 @@ impl TreeBuilder {
 
         // Build.
         let read_at = self.clock.now();
+        let spill = Spill::new(Arc::clone(&self.fs), self.spill_path.clone(), self.options.outputs_bytes);
         let made = {
             let reader = self.reader();
-            let maker = Maker { tree: &self.tree, reader: &reader, sources: &sources };
-            parallel::map(self.threads, &sources, Exists::default, |seen, number, _| maker.make(number, seen))
+            let (tree, bundle, actions) = (&self.tree, self.bundle(), self.actions.as_ref());
+            let maker = Maker { tree, bundle, actions, spill: &spill, reader: &reader, sources: &sources };
+            // What takes long goes to a thread of its own; a few other files are not worth waking one.
+            let costly = |source: &&Source<'_>| tree.config.rule(&source.file.path).is_some_and(Rule::is_costly);
+            let few = sources.len() <= FEW && sources.iter().filter(costly).nth(1).is_some();
+            let make = |seen: &mut Exists, number, _: &Source<'_>| maker.make(number, seen);
+            match few {
+                true => parallel::map_all(self.threads, &sources, Exists::default, make),
+                false => parallel::map(self.threads, &sources, Exists::default, make),
+            }
         };
         // In the memory that they were made in: it is tens of megabytes of a large tree.
         let mut warnings = std::mem::take(&mut delta.warnings);
@@ -145,7 +159,7 @@ impl TreeBuilder {
             false => outputs.iter().map(|output| output.path.clone()).chain(delta.gone.iter().cloned()).collect(),
         };
         let whys = if first { Vec::new() } else { self.whys_of(&outputs, because) };
-        self.labels(&mut outputs, &mut delta, &mut appeared);
+        let relabelled = self.labels(&mut outputs, &mut delta, &mut appeared);
         for output in &mut outputs {
             output.settle(|target| self.tree.has(target));
             warnings.append(&mut output.warnings);
@@ -161,12 +175,13 @@ impl TreeBuilder {
         }
         let mut timings = ReloadTimings::default();
         let base = self.bundle().map(Bundle::generation);
-        let (bundle, changed) = match self.stage(outputs, sources, &appeared, delta, &mut timings, progress) {
+        let staged = self.stage(outputs, (sources, &spill), &appeared, delta, &mut timings, progress);
+        let (bundle, changed) = match staged {
             Ok(staged) => staged,
             Err(error) => {
                 // The bundle is as it was; what it should have become is looked at again the next time.
                 self.tree.redo.extend(touched);
-                self.tree.scanned &= !whole;
+                self.tree.scanned &= !whole && !relabelled;
                 return Err(error);
             }
         };
@@ -187,6 +202,7 @@ impl TreeBuilder {
             unfinished,
             healed,
             warnings: self.tree.news(warnings, whole),
+            spilled_bytes: spill.spilled_bytes(),
             arenas: first_arenas.stats() + later_arenas.stats(),
             timings,
         })
@@ -292,8 +308,9 @@ impl TreeBuilder {
     }
 
     /// Makes what was made beside sources outputs of their own, and what is no longer made, or whose source is gone,
-    /// gone. `moved` gets what came and what went.
-    fn labels(&mut self, outputs: &mut Vec<Output>, delta: &mut Delta, moved: &mut BTreeSet<AssetPath>) {
+    /// gone. `moved` gets what came and what went. Answers whether anything did.
+    fn labels(&mut self, outputs: &mut Vec<Output>, delta: &mut Delta, moved: &mut BTreeSet<AssetPath>) -> bool {
+        let moved_before = moved.len();
         let mut dropped: BTreeSet<AssetPath> = BTreeSet::new();
         for source in std::mem::take(&mut delta.gone_sources) {
             dropped.extend(source);
@@ -314,7 +331,9 @@ impl TreeBuilder {
         // A file of the same name is an asset of its own.
         dropped.retain(|label| !self.tree.has(label) && delta.gone.binary_search(label).is_err());
         delta.gone.retain(|path| !self.tree.has(path));
+        let relabelled = moved.len() > moved_before || !dropped.is_empty();
         delta.gone.extend(dropped);
+        relabelled
     }
 
     /// Reads sources again.
@@ -358,18 +377,29 @@ impl TreeBuilder {
     /// What is in a cycle is one unit: when one of it does not build, the others wait for it with their last good
     /// versions, so that no reader sees new and old ones that refer to each other.
     fn hold_back(&self, outputs: &mut Vec<Output>, failed: &mut Vec<Failed>) {
-        if failed.is_empty() || outputs.is_empty() {
+        if failed.is_empty() && self.tree.failures.is_empty() || outputs.is_empty() {
             return;
         }
+        // What failed before and is not built now does not build either.
+        let now: BTreeSet<&AssetPath> = outputs
+            .iter()
+            .map(|output| &output.path)
+            .chain(failed.iter().filter_map(|failed| failed.path.as_ref()))
+            .collect();
+        let still =
+            self.tree.failures.values().filter(|failed| failed.path.as_ref().is_some_and(|path| !now.contains(path)));
+        let still: Vec<&Failed> = still.collect();
         let mut number: HashMap<AssetPath, u32> = HashMap::new();
-        let mut edges: Vec<Vec<AssetPath>> = Vec::new();
-        let mut add = |path: &AssetPath, beside: &[AssetPath], uses: Vec<AssetPath>| {
-            let at = *number.entry(path.clone()).or_insert_with(|| {
-                edges.push(uses);
-                edges.len() as u32 - 1
-            });
+        // Outputs by their numbers, then what failed.
+        let mut nodes: Vec<(AssetPath, Vec<AssetPath>)> = Vec::new();
+        let mut add = |path: &AssetPath, beside: Vec<AssetPath>, uses: Vec<AssetPath>| {
+            let at = nodes.len() as u32;
+            nodes.push((path.clone(), uses));
+            number.insert(path.clone(), at);
             // What is made beside a source comes and waits with it.
-            number.extend(beside.iter().map(|path| (path.clone(), at)));
+            for path in beside {
+                number.entry(path).or_insert(at);
+            }
         };
         for output in outputs.iter() {
             let beside: Vec<AssetPath> = output.labelled.iter().map(|labelled| labelled.path.clone()).collect();
@@ -377,10 +407,10 @@ impl TreeBuilder {
             let uses = all.flat_map(|output| {
                 output.dependencies.iter().chain(output.open.iter().map(|open| &open.target)).cloned()
             });
-            add(&output.path, &beside, uses.collect());
+            add(&output.path, beside, uses.collect());
         }
         let made = outputs.len() as u32;
-        for failed in failed.iter() {
+        for failed in failed.iter().chain(still) {
             if let Some(path) = &failed.path {
                 // What it uses now is not known; what it used when it built last is.
                 let beside = self.tree.labels_of(path);
@@ -392,20 +422,18 @@ impl TreeBuilder {
                     BuildInput::Exists { .. } | BuildInput::Listed { .. } => None,
                 });
                 let uses = before.chain(read).chain(failed.unit.iter().cloned()).collect();
-                add(path, &beside, uses);
+                add(path, beside, uses);
             }
         }
-        let edges: Vec<Vec<u32>> =
-            edges.iter().map(|uses| uses.iter().filter_map(|path| number.get(path).copied()).collect()).collect();
+        let edges = nodes.iter().map(|(_, uses)| uses.iter().filter_map(|path| number.get(path).copied()).collect());
+        let edges: Vec<Vec<u32>> = edges.collect();
+        let path_of = |node: &u32| nodes[*node as usize].0.clone();
         let mut held: BTreeMap<u32, (AssetPath, Vec<AssetPath>)> = BTreeMap::new();
-        let sources =
-            number.iter().filter(|(path, _)| path.source_and_label().is_none() || self.tree.files.contains_key(*path));
-        let path_of: HashMap<u32, &AssetPath> = sources.map(|(path, number)| (*number, path)).collect();
         for unit in graph::units(&edges) {
             let Some(bad) = unit.iter().find(|member| **member >= made) else { continue };
-            let members: Vec<AssetPath> = unit.iter().map(|member| path_of[member].clone()).collect();
+            let members: Vec<AssetPath> = unit.iter().map(path_of).collect();
             for member in unit.iter().filter(|member| **member < made) {
-                held.insert(*member, (path_of[bad].clone(), members.clone()));
+                held.insert(*member, (path_of(bad), members.clone()));
             }
         }
         for (member, (bad, unit)) in held.into_iter().rev() {

@@ -82,12 +82,11 @@ impl TreeBuilder {
                 Ok(None)
             }
             Err(mistake) if !self.options.tolerant => Err(mistake.into_error()),
-            Err(Mistake { line, column, message, .. }) => {
+            Err(mistake) => {
                 if !self.tree.scanned && self.tree.config_hash.is_none() {
                     self.config_of_bundle(&path)?;
                 }
-                let (path, transform) = (config::FILE_NAME.into(), "config".into());
-                Ok(Some(BuildFailure { path, line, column, transform, cause: message }))
+                Ok(Some(mistake.into_failure()))
             }
         }
     }

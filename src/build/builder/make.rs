@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::tree::{Failed, Tree, names_hash};
+use crate::build::actions::{self, ActionCache};
 use crate::build::config::Rule;
 use crate::build::source::{Reader, Source};
-use crate::build::transform::{Context, Entry, Input, Labelled};
-use crate::bundle::{BuildInput, BuildRecord};
+use crate::build::spill::{Body, Spill};
+use crate::build::transform::{Context, Entry, Input, Labelled, Output as Made};
+use crate::bundle::{BuildInput, BuildRecord, Bundle};
 use crate::error::Error;
 use crate::event::BuildFailure;
 use crate::ids::{AssetId, AssetKind, AssetPath, ContentHash};
@@ -24,8 +26,7 @@ pub(super) struct Output {
     pub executable: bool,
     pub hash: ContentHash,
     pub len: u64,
-    /// The bytes; `None` when they are those of the source file, which is read again.
-    pub bytes: Option<Vec<u8>>,
+    pub body: Body,
     /// In path order.
     pub dependencies: Vec<AssetPath>,
     pub record: Option<Box<BuildRecord>>,
@@ -50,6 +51,9 @@ pub(super) struct Open {
 /// What is needed to make outputs. Shared by the threads that do.
 pub(super) struct Maker<'a> {
     pub tree: &'a Tree,
+    pub bundle: Option<&'a Bundle>,
+    pub actions: Option<&'a ActionCache>,
+    pub spill: &'a Spill,
     pub reader: &'a Reader<'a>,
     /// Sources that were read in this build, in path order.
     pub sources: &'a [Source<'a>],
@@ -113,7 +117,7 @@ impl Maker<'_> {
             executable: source.file.stat.executable,
             hash: source.hash,
             len: source.file.stat.len,
-            bytes: None,
+            body: Body::Source,
             dependencies: Vec::new(),
             record: None,
             warnings: Vec::new(),
@@ -127,18 +131,19 @@ impl Maker<'_> {
             let mut inputs =
                 Inputs { maker: self, own: path, files: BTreeMap::new(), folders: BTreeMap::new(), problem: None };
             let started = self.reader.clock.now();
-            let made = self.transform(source, rule, &mut inputs);
+            let made = self.made(source, rule, &mut inputs, &mut output.from_action_cache);
             output.build_us = (self.reader.clock.now() - started).as_micros() as u64;
             let made = made.map_err(|failure| inputs.failed(path, failure))?;
-            let labels = self.labelled(number, made.labelled, &mut inputs, &mut output);
-            let labels =
-                labels.map_err(|cause| inputs.failed(path, BuildFailure::new(path.as_str(), made.last, cause)))?;
+            let labels = self.labelled(number, made.labelled, &mut inputs, &mut output).map_err(|cause| {
+                let step = rule.names().last().unwrap_or_default();
+                inputs.failed(path, BuildFailure::new(path.as_str(), step, cause))
+            })?;
             let read = inputs.files.iter().filter(|(_, seen)| matches!(seen, Seen::Read(_)));
             output.dependencies.extend(read.map(|(input, _)| input.clone()));
             self.refer(made.dependencies, &mut output);
-            output.hash = ContentHash::of(&made.bytes);
-            output.len = made.bytes.len() as u64;
-            output.bytes = Some(made.bytes);
+            let kept = self.keep(made.bytes);
+            (output.hash, output.len, output.body) =
+                kept.map_err(|cause| inputs.failed(path, BuildFailure::new(path.as_str(), "keep", cause)))?;
             output.record = Some(Box::new(BuildRecord {
                 steps: rule.recorded(),
                 source: source.hash,
@@ -149,6 +154,14 @@ impl Maker<'_> {
         output.dependencies.sort_unstable();
         output.dependencies.dedup();
         Ok(output)
+    }
+
+    /// Keeps what was made until it is written, with its hash and length. What the bundle has already is not kept.
+    fn keep(&self, bytes: Vec<u8>) -> Result<(ContentHash, u64, Body), String> {
+        let (hash, len) = (ContentHash::of(&bytes), bytes.len() as u64);
+        let stored = self.bundle.is_some_and(|bundle| bundle.content(&hash).is_ok_and(|content| content.is_some()));
+        let body = if stored { Body::Stored } else { self.spill.keep(bytes).map_err(|error| error.to_string())? };
+        Ok((hash, len, body))
     }
 
     /// What the file names and what `[deps]` says, in no order, and a warning for each that does not exist.
@@ -229,15 +242,16 @@ impl Maker<'_> {
                 }
                 at = AssetPath::new(place.folder()).ok();
             }
+            let (hash, len, body) = self.keep(bytes)?;
             let mut made = Output {
                 id: path.id(),
                 kind: kind.unwrap_or_else(|| path.kind()),
                 path,
                 source: number,
                 executable: false,
-                hash: ContentHash::of(&bytes),
-                len: bytes.len() as u64,
-                bytes: Some(bytes),
+                hash,
+                len,
+                body,
                 dependencies: Vec::new(),
                 record: None,
                 warnings: Vec::new(),
@@ -257,8 +271,29 @@ impl Maker<'_> {
         Ok(labels.into_iter().collect())
     }
 
-    fn transform(&self, source: &Source<'_>, rule: &Rule, inputs: &mut Inputs<'_>) -> Result<Made, BuildFailure> {
+    /// What a rule makes of a source: from the action cache, or by running its transforms.
+    fn made(
+        &self,
+        source: &Source<'_>,
+        rule: &Rule,
+        inputs: &mut Inputs<'_>,
+        from_action_cache: &mut bool,
+    ) -> Result<Made, BuildFailure> {
+        let Some(actions) = self.actions.filter(|_| rule.is_costly()) else { return self.run(source, rule, inputs) };
+        let key = actions::key(&source.file.path, &source.hash, &rule.recorded());
+        if let Some((made, seen)) = actions.find(&key, |input| !self.tree.is_stale(input)) {
+            *from_action_cache = true;
+            inputs.see(seen);
+            return Ok(made);
+        }
+        let made = self.run(source, rule, inputs)?;
+        actions.store(&key, &inputs.recorded(), &made);
+        Ok(made)
+    }
+
+    fn run(&self, source: &Source<'_>, rule: &Rule, inputs: &mut Inputs<'_>) -> Result<Made, BuildFailure> {
         let path = &source.file.path;
+        let _large = self.spill.admit(source.file.stat.len);
         let again;
         let mut bytes: Cow<'_, [u8]> = match &source.bytes {
             Some(bytes) => Cow::Borrowed(&bytes[..]),
@@ -296,7 +331,6 @@ impl Maker<'_> {
             bytes = Cow::Owned(output.bytes);
             made.labelled.extend(output.labelled);
             made.dependencies.extend(output.dependencies);
-            made.last = name.to_owned();
         }
         made.bytes = bytes.into_owned();
         Ok(made)
@@ -332,16 +366,6 @@ impl Output {
     }
 }
 
-/// What the steps of a rule made of one source.
-#[derive(Default)]
-struct Made {
-    bytes: Vec<u8>,
-    labelled: Vec<Labelled>,
-    dependencies: Vec<AssetPath>,
-    /// The name of the last step.
-    last: String,
-}
-
 /// What was seen of a file.
 #[derive(Clone, Copy)]
 enum Seen {
@@ -370,6 +394,19 @@ impl Inputs<'_> {
             .iter()
             .map(|(folder, names)| BuildInput::Listed { folder: AssetPath::new(folder).ok(), names: *names });
         files.chain(folders).collect()
+    }
+
+    /// What earlier runs looked at, as if it had been looked at now.
+    fn see(&mut self, inputs: Vec<BuildInput>) {
+        for input in inputs {
+            match input {
+                BuildInput::Read { path, hash } => drop(self.files.insert(path, Seen::Read(hash))),
+                BuildInput::Exists { path, exists } => drop(self.files.insert(path, Seen::Exists(exists))),
+                BuildInput::Listed { folder, names } => {
+                    self.folders.insert(folder.map_or(String::new(), |folder| folder.to_string()), names);
+                }
+            }
+        }
     }
 
     fn failed(&self, path: &AssetPath, failure: BuildFailure) -> Box<Failed> {

@@ -12,6 +12,7 @@ use super::make::Output;
 use crate::build::contents::ContentReader;
 use crate::build::frames::{Bytes, Layer};
 use crate::build::source::{Reader, Source, open_folder};
+use crate::build::spill::{Body, Spill};
 use crate::build::{Progress, parallel, plan};
 use crate::bundle::{
     AssetPut, AssetRecord, BuildInput, Bundle, Changes, ContentPut, FrameRef, Laid, Prepared, check_stored,
@@ -40,7 +41,7 @@ impl TreeBuilder {
     pub(super) fn stage(
         &mut self,
         outputs: Vec<Output>,
-        sources: Vec<Source<'_>>,
+        (sources, spill): (Vec<Source<'_>>, &Spill),
         moved: &BTreeSet<AssetPath>,
         delta: Delta,
         timings: &mut ReloadTimings,
@@ -96,11 +97,11 @@ impl TreeBuilder {
                     let _ = wait.recv();
                     preparation.prepare(changes)
                 });
-                let laid = self.lay_out(&new.contents, &sources, move || drop(planned), progress);
+                let laid = self.lay_out(&new.contents, (&sources, spill), move || drop(planned), progress);
                 (preparing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), laid)
             })
         } else {
-            let laid = self.lay_out(&new.contents, &sources, || (), progress);
+            let laid = self.lay_out(&new.contents, (&sources, spill), || (), progress);
             (preparation.prepare(changes), laid)
         };
         let (laid, prepared) = (laid?, prepared?);
@@ -295,7 +296,7 @@ impl TreeBuilder {
                     path: output.path.clone(),
                     hash: output.hash,
                     len: output.len,
-                    bytes: output.bytes.take(),
+                    body: std::mem::replace(&mut output.body, Body::Stored),
                     source: output.source,
                 });
             }
@@ -307,7 +308,7 @@ impl TreeBuilder {
     fn lay_out(
         &mut self,
         new: &[Content],
-        sources: &[Source<'_>],
+        (sources, spill): (&[Source<'_>], &Spill),
         planned: impl FnOnce(),
         progress: &dyn Progress,
     ) -> Result<Vec<Laid>> {
@@ -330,7 +331,7 @@ impl TreeBuilder {
             keep: AtomicU64::new(0),
         };
         let unsure = contents.iter().map(|_| AtomicBool::new(false)).collect();
-        let bytes = Fresh { contents: new, sources, reader: &reader, unsure };
+        let bytes = Fresh { contents: new, sources, spill, reader: &reader, unsure };
         let mut layer = Layer {
             writer: &mut self.writer,
             encoders: &self.encoders,
@@ -453,8 +454,7 @@ struct Content {
     path: AssetPath,
     hash: ContentHash,
     len: u64,
-    /// The bytes; `None` when they are those of the source file.
-    bytes: Option<Vec<u8>>,
+    body: Body,
     /// Which source it is made of.
     source: usize,
 }
@@ -462,9 +462,10 @@ struct Content {
 impl Content {
     /// Its bytes, if they are in memory.
     fn in_memory<'s>(&'s self, sources: &'s [Source<'_>]) -> Option<&'s [u8]> {
-        match &self.bytes {
-            Some(bytes) => Some(bytes),
-            None => sources.get(self.source)?.bytes.as_deref(),
+        match &self.body {
+            Body::Memory(bytes) => Some(bytes),
+            Body::Source => sources.get(self.source)?.bytes.as_deref(),
+            Body::Spilled(_) | Body::Stored => None,
         }
     }
 }
@@ -473,6 +474,7 @@ impl Content {
 struct Fresh<'a> {
     contents: &'a [Content],
     sources: &'a [Source<'a>],
+    spill: &'a Spill,
     reader: &'a Reader<'a>,
     /// Which were read again without it being certain that they are what they were.
     unsure: Vec<AtomicBool>,
@@ -515,6 +517,11 @@ impl Bytes for Fresh<'_> {
     }
 
     fn read(&self, number: usize, range: Range<u64>, into: &mut Vec<u8>) -> Result<()> {
+        if let Body::Spilled(offset) = self.contents[number].body {
+            let start = into.len();
+            into.resize(start + (range.end - range.start) as usize, 0);
+            return self.spill.read(offset + range.start, &mut into[start..]);
+        }
         let source = self.source(number)?;
         let read = if range == (0..source.file.stat.len) {
             self.reader.whole(source, into)

@@ -309,7 +309,7 @@ fn direct<'a>(prefix: &str, next: impl Fn(Bound<&str>) -> Option<&'a AssetPath>)
 }
 
 /// A hash of the names in a folder and of which of them are folders. It is kept in bundles: may not change.
-pub(super) fn names_hash(entries: &[Entry]) -> ContentHash {
+pub(in crate::build) fn names_hash(entries: &[Entry]) -> ContentHash {
     let mut hasher = blake3::Hasher::new();
     for entry in entries {
         hasher.update(entry.path.file_name().as_bytes()).update(if entry.is_folder { b"/\0" } else { b"\0" });

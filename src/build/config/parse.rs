@@ -8,6 +8,7 @@ use toml::{Spanned, Value};
 
 use super::glob::{Globs, GlobsBuilder};
 use super::ignore::{Patterns, PatternsBuilder};
+use super::near::{hint, hint_of};
 use super::{Mistake, Rule, Step, TreeConfig, parameters_hash};
 use crate::build::transform::{TransformRegistry, one_line};
 use crate::error::Error;
@@ -18,38 +19,74 @@ type Result<T, E = Mistake> = std::result::Result<T, E>;
 /// Largest `flyloft.toml` that is read.
 const TEXT_BYTES_MAX: usize = 4 << 20;
 
-pub(super) fn tree_config(text: &str, registry: &TransformRegistry) -> Result<TreeConfig> {
-    let parser = Parser { text, registry };
-    if text.len() > TEXT_BYTES_MAX {
-        return Err(Mistake::whole(format!("it has {} bytes; at most {TEXT_BYTES_MAX} are read", text.len())));
-    }
-    let table = DeTable::parse(text).map_err(|error| {
-        let span = error.span().unwrap_or(0..0);
-        parser.error(span, one_line(error.message().to_owned()))
-    })?;
+/// Mistakes that are told at most.
+const MISTAKES_MAX: usize = 20;
+
+/// What the text says as far as it can be understood, and every mistake in it, in the order of the text: one for each
+/// rule, dependency and other key.
+pub(super) fn tree_config(text: &str, registry: &TransformRegistry) -> (TreeConfig, Vec<Mistake>) {
     let mut config = TreeConfig::default();
+    if text.len() > TEXT_BYTES_MAX {
+        let why = format!("it has {} bytes; at most {TEXT_BYTES_MAX} are read", text.len());
+        return (config, vec![Mistake::whole(why)]);
+    }
+    let mut parser = Parser { text, registry, mistakes: Vec::new() };
+    let (table, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        // What follows from a mistake of the grammar is none of its own.
+        for error in errors {
+            let span = error.span().unwrap_or(0..0);
+            parser.mistakes.push(parser.error(span, one_line(error.message().to_owned())));
+        }
+        return (config, parser.told());
+    }
     for (key, value) in table.get_ref() {
         match key.get_ref().as_ref() {
-            "ignore" => config.ignore = parser.patterns(value)?,
-            "transform" => config.rules = parser.rules(value)?,
-            "deps" => config.dependencies = parser.dependencies(value)?,
-            other => {
-                let why = format!("unknown key {other:?}; expected ignore, transform or deps");
-                return Err(parser.error(key.span(), why));
+            "ignore" => config.ignore = parser.patterns(value).unwrap_or_else(|mistake| parser.note(mistake)),
+            "transform" => config.rules = parser.rules(value).unwrap_or_else(|mistake| parser.note(mistake)),
+            "deps" => config.dependencies = parser.dependencies(value).unwrap_or_else(|mistake| parser.note(mistake)),
+            _ => {
+                let mistake = parser.unknown(key, &["ignore", "transform", "deps"]);
+                parser.note(mistake)
             }
         }
     }
-    Ok(config)
+    (config, parser.told())
 }
 
 type Node<'a> = Spanned<DeValue<'a>>;
+type Key<'a> = Spanned<std::borrow::Cow<'a, str>>;
 
 struct Parser<'a> {
     text: &'a str,
     registry: &'a TransformRegistry,
+    mistakes: Vec<Mistake>,
 }
 
 impl Parser<'_> {
+    /// Keeps a mistake and goes on with nothing in place of what it is about.
+    fn note<T: Default>(&mut self, mistake: Mistake) -> T {
+        self.mistakes.push(mistake);
+        T::default()
+    }
+
+    fn told(mut self) -> Vec<Mistake> {
+        self.mistakes.sort_by_key(|mistake| mistake.span.start);
+        self.mistakes.truncate(MISTAKES_MAX);
+        self.mistakes
+    }
+
+    /// The mistake of a key that is none of `known`.
+    fn unknown(&self, key: &Key<'_>, known: &[&str]) -> Mistake {
+        let (last, others) = known.split_last().expect("there are keys");
+        let expected = if others.is_empty() { (*last).to_owned() } else { format!("{} or {last}", others.join(", ")) };
+        let name = key.get_ref();
+        self.error(
+            key.span(),
+            format!("unknown key {name:?}; expected {expected}{}", hint(name, known.iter().copied())),
+        )
+    }
+
     /// A mistake at a span of the text. Lines and columns are counted from 1, columns in characters.
     fn error(&self, span: Range<usize>, why: impl Into<String>) -> Mistake {
         let before = self.text.get(..span.start).unwrap_or(self.text);
@@ -96,11 +133,18 @@ impl Parser<'_> {
         builder.build().map_err(|why| self.error(node.span(), format!("these globs cannot be used: {why}")))
     }
 
-    fn rules(&self, node: &Node<'_>) -> Result<Vec<Rule>> {
+    fn rules(&mut self, node: &Node<'_>) -> Result<Vec<Rule>> {
         let DeValue::Array(items) = node.get_ref() else {
             return self.expected(node, "an array of tables: write [[transform]]");
         };
-        items.iter().map(|item| self.rule(item)).collect()
+        let mut rules = Vec::with_capacity(items.len());
+        for item in items {
+            match self.rule(item) {
+                Ok(rule) => rules.push(rule),
+                Err(mistake) => self.note(mistake),
+            }
+        }
+        Ok(rules)
     }
 
     fn rule(&self, node: &Node<'_>) -> Result<Rule> {
@@ -114,10 +158,7 @@ impl Parser<'_> {
                 "glob" => globs = Some(self.globs(value)?),
                 "steps" => steps = Some(self.steps(value)?),
                 "name" | "parameters" => {}
-                other => {
-                    let why = format!("unknown key {other:?}; expected glob, name, parameters or steps");
-                    return Err(self.error(key.span(), why));
-                }
+                _ => return Err(self.unknown(key, &["glob", "name", "parameters", "steps"])),
             }
         }
         let missing = |what: &str| self.error(node.span(), format!("this [[transform]] has no {what}"));
@@ -147,8 +188,7 @@ impl Parser<'_> {
             if let Some((key, _)) =
                 table.iter().find(|(key, _)| !matches!(key.get_ref().as_ref(), "name" | "parameters"))
             {
-                let why = format!("unknown key {:?}; expected name or parameters", key.get_ref());
-                return Err(self.error(key.span(), why));
+                return Err(self.unknown(key, &["name", "parameters"]));
             }
             self.step(table)?.ok_or_else(|| self.error(item.span(), "this step has no name"))
         };
@@ -174,30 +214,43 @@ impl Parser<'_> {
             Some(Ok(transform)) => Ok(Some(Step { transform, parameters: hash })),
             Some(Err(refused)) => {
                 let span = refused.span.unwrap_or_else(|| place.span());
-                Err(self.error(span, format!("parameters of '{name}': {}", refused.message)))
+                let hint = hint_of(&refused.message);
+                Err(self.error(span, format!("parameters of '{name}': {}{hint}", refused.message)))
             }
-            None => Err(self.error(place.span(), self.registry.unknown(name))),
+            None => {
+                // One that is only not built in is what was meant.
+                let why = self.registry.unknown(name);
+                let hint = if why.contains("expected") { hint(name, self.registry.names()) } else { String::new() };
+                Err(self.error(place.span(), why + &hint))
+            }
         }
     }
 
-    fn dependencies(&self, node: &Node<'_>) -> Result<BTreeMap<AssetPath, Vec<AssetPath>>> {
+    fn dependencies(&mut self, node: &Node<'_>) -> Result<BTreeMap<AssetPath, Vec<AssetPath>>> {
         let DeValue::Table(table) = node.get_ref() else {
             return self.expected(node, "a table: write [deps]");
         };
         let mut all = BTreeMap::new();
         for (key, value) in table {
-            let path = self.path(key.get_ref(), key.span())?;
-            let mut uses = Vec::new();
-            let mut seen = BTreeSet::new();
-            for (text, place) in self.strings(value, "a path or an array of paths")? {
-                let used = self.path(text, place.span())?;
-                if used != path && seen.insert(used.clone()) {
-                    uses.push(used);
-                }
+            match self.dependency(key, value) {
+                Ok((path, uses)) => drop(all.insert(path, uses)),
+                Err(mistake) => self.note(mistake),
             }
-            all.insert(path, uses);
         }
         Ok(all)
+    }
+
+    fn dependency(&self, key: &Key<'_>, value: &Node<'_>) -> Result<(AssetPath, Vec<AssetPath>)> {
+        let path = self.path(key.get_ref(), key.span())?;
+        let mut uses = Vec::new();
+        let mut seen = BTreeSet::new();
+        for (text, place) in self.strings(value, "a path or an array of paths")? {
+            let used = self.path(text, place.span())?;
+            if used != path && seen.insert(used.clone()) {
+                uses.push(used);
+            }
+        }
+        Ok((path, uses))
     }
 
     fn path(&self, text: &str, span: Range<usize>) -> Result<AssetPath> {

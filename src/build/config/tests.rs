@@ -112,7 +112,10 @@ fn a_mistake_is_reported_with_its_line_and_column() {
         let error = parse(text).unwrap_err().to_string();
         assert_eq!(error, format!("flyloft.toml:{expected}"), "{text}");
     };
-    check("\n ignored = []", "2:2: unknown key \"ignored\"; expected ignore, transform or deps");
+    check(
+        "\n ignored = []",
+        "2:2: unknown key \"ignored\"; expected ignore, transform or deps; did you mean 'ignore'?",
+    );
     check("ignore = 3", "1:10: expected a glob or an array of globs, found an integer");
     check("ignore = ['a', true]", "1:16: expected a string, found true or false");
     check("ignore = ['a', '[b']", "1:16: \"[b\" is not a glob: unclosed character class; missing ']'");
@@ -125,7 +128,7 @@ fn a_mistake_is_reported_with_its_line_and_column() {
     check("[[transform]]\nglob = 'a'\nname = 3", "3:8: expected the name of a transform, found an integer");
     check(
         "[[transform]]\nglob = 'a'\nnmae = 'b'",
-        "3:1: unknown key \"nmae\"; expected glob, name, parameters or steps",
+        "3:1: unknown key \"nmae\"; expected glob, name, parameters or steps; did you mean 'name'?",
     );
     check(
         "[[transform]]\nglob = 'a'\nname = 'one'\nparameters = 3",
@@ -146,20 +149,40 @@ fn a_mistake_is_reported_with_its_line_and_column() {
 }
 
 #[test]
+fn every_mistake_is_found_in_the_order_of_the_text() {
+    let text = "ignore = 3\n[deps]\na = 1\nb = ['/c']\n[[transform]]\nglob = 'a'\n[[transform]]\nglob = 'b'\n\
+        name = 'onn'\n[[transform]]\nglob = 'c'\nname = 'one'\n";
+    let mistakes = TreeConfig::mistakes(text, &registry());
+    let lines: Vec<Option<u32>> = mistakes.iter().map(|mistake| mistake.line).collect();
+    assert_eq!(lines, [1, 3, 4, 5, 9].map(Some), "{mistakes:?}");
+    assert!(mistakes[4].message.ends_with("did you mean 'one'?"), "{}", mistakes[4]);
+    assert_eq!(&text[mistakes[4].span.clone()], "'onn'");
+    assert_eq!(parse(text).unwrap_err(), mistakes[0]);
+    // What follows from a mistake of the grammar is none of its own.
+    let broken = TreeConfig::mistakes("ignore = [\nunknown = 1\n", &registry());
+    assert!(broken.iter().all(|mistake| !mistake.message.contains("unknown key")), "{broken:?}");
+    assert!(TreeConfig::mistakes("", &registry()).is_empty());
+    let many = TreeConfig::mistakes(&"[[transform]]\n".repeat(1000), &registry());
+    assert_eq!(many.len(), 20);
+}
+
+#[test]
 fn a_rule_must_name_a_transform_and_parameters_that_exist() {
     let check = |text: &str, expected: &str| {
         let error = parse(&format!("[[transform]]\nglob = 'a'\n{text}")).unwrap_err().to_string();
         assert_eq!(error, format!("flyloft.toml:{expected}"), "{text}");
     };
     let known = registry().names().join(", ");
-    check("name = 'minify'", &format!("3:8: no transform is named 'minify'; expected one of {known}"));
+    let meant = "did you mean 'minify-json'?";
+    check("name = 'minify-jsn'", &format!("3:8: no transform is named 'minify-jsn'; expected one of {known}; {meant}"));
     check(
         "name = 'minify-json'\n[transform.parameters]\nindent = 2",
         "5:1: parameters of 'minify-json': unknown field `indent`, there are no fields",
     );
     check(
         "name = 'one'\nparameters = { level = 3, lvl = 2 }",
-        "4:27: parameters of 'one': unknown field `lvl`, expected one of `level`, `mode`, `sizes`, `needed`",
+        "4:27: parameters of 'one': unknown field `lvl`, expected one of `level`, `mode`, `sizes`, `needed`; \
+         did you mean 'level'?",
     );
     check(
         "name = 'one'\nparameters = { level = 300 }",

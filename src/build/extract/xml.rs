@@ -36,8 +36,14 @@ pub(super) fn extract(found: &mut Found<'_>) {
     let Ok(document) = Document::parse_with_options(text, options) else { return };
     for node in document.descendants() {
         for attribute in node.attributes() {
-            if looks_like_a_file(attribute.value()) {
-                found.file(attribute.value(), Some(attribute.range().start), false);
+            let (value, at) = (attribute.value(), Some(attribute.range().start));
+            // What is made beside a file is named by a label behind it.
+            let name = value.rsplit_once('#').map_or(value, |(name, _)| name);
+            if looks_like_a_file(name) {
+                found.file(name, at, false);
+                if name.len() < value.len() {
+                    found.file(value, at, false);
+                }
             }
         }
     }
@@ -87,6 +93,12 @@ mod tests {
             <image href='gui\\icons\\x.PNG' z='C:\\x.png' w=\"mesh.001.spm;b.png\"/>\n</scene>";
         let expected = ["3 t/Mesh.001.spm?", "3 music/a b.ogg?", "4 t/a.3ds?", "5 t/gui/icons/x.PNG?"];
         assert_eq!(shown("t/scene.xml", text), expected);
+    }
+
+    #[test]
+    fn what_is_made_beside_a_file_is_named_with_it() {
+        let text = "<scene>\n <object model='../hall.gltf#mesh/0' tint='#fff'/>\n <use href='#icon'/>\n</scene>";
+        assert_eq!(shown("t/scene.xml", text), ["2 hall.gltf?", "2 hall.gltf#mesh/0?"]);
     }
 
     #[test]

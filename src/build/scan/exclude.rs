@@ -4,7 +4,8 @@ use std::path::Path;
 
 use crate::platform::fs::FileSystem;
 
-/// The files that we write ourselves, with the temporary files beside them, by their places in the tree.
+/// The files that we write ourselves, with the temporary files beside them and what is below those that are folders, by
+/// their places in the tree.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(in crate::build) struct Exclude {
     /// Folder (empty for the top) and name.
@@ -34,9 +35,18 @@ impl Exclude {
                 let rest = name.strip_prefix('.').and_then(|name| name.strip_prefix(own.as_str()));
                 rest.is_some_and(|rest| rest.starts_with('.') && rest.ends_with(".tmp"))
             };
-            folder == in_folder && (name == own || temporary())
+            folder == in_folder && (name == own || temporary()) || is_below(folder, in_folder, own)
         })
     }
+}
+
+/// Whether a folder is the one of this name in `in_folder`, or below it.
+fn is_below(folder: &str, in_folder: &str, name: &str) -> bool {
+    let rest = match in_folder {
+        "" => Some(folder),
+        _ => folder.strip_prefix(in_folder).and_then(|rest| rest.strip_prefix('/')),
+    };
+    rest.and_then(|rest| rest.strip_prefix(name)).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 #[cfg(test)]
@@ -46,11 +56,14 @@ mod tests {
     #[test]
     fn the_bundle_and_its_temporary_files_are_not_packed() {
         let exclude = Exclude { files: vec![("out".into(), "a.loft".into())] };
-        for own in ["out/a.loft", "out/.a.loft.new.tmp", "out/.a.loft.12-3.tmp"] {
+        for own in ["out/a.loft", "out/.a.loft.new.tmp", "out/.a.loft.12-3.tmp", "out/a.loft/x", "out/a.loft/x/y"] {
             assert!(exclude.excludes(own), "{own}");
         }
         for other in ["a.loft", "out/b.loft", "out/.a.loft.new", "out/a.loft.tmp", "out/x/a.loft", "out/.a.loftx.tmp"] {
             assert!(!exclude.excludes(other), "{other}");
         }
+        let exclude = Exclude { files: vec![(String::new(), "actions".into())] };
+        assert!(exclude.excludes("actions") && exclude.excludes("actions/ab/cd"));
+        assert!(!exclude.excludes("actions2/a") && !exclude.excludes("x/actions/a"));
     }
 }

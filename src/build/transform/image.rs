@@ -12,6 +12,7 @@ use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::{CompressionType, FilterType as PngFilter, PngEncoder};
 use image::codecs::qoi::QoiEncoder;
 use image::codecs::webp::WebPEncoder;
+use image::error::UnsupportedErrorKind;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageEncoder, ImageError, ImageFormat, ImageReader, Limits};
 use serde::Deserialize;
@@ -196,7 +197,9 @@ impl Source {
         limits.max_alloc = Some(PIXELS_MAX * 16);
         reader.limits(limits);
         let told = |error: ImageError| match error {
-            ImageError::Unsupported(_) => format!("{error}; PNG, JPEG, WebP, BMP, TGA and QOI are read"),
+            ImageError::Unsupported(unsupported) if matches!(unsupported.kind(), UnsupportedErrorKind::Format(_)) => {
+                format!("{unsupported}; PNG, JPEG, WebP, BMP, TGA and QOI are read")
+            }
             ImageError::Limits(_) => format!("it is too large: {error}"),
             error => error.to_string(),
         };

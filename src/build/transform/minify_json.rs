@@ -7,6 +7,7 @@
 use memchr::memchr2;
 use serde::de::IgnoredAny;
 
+use super::text::{Fault, utf8};
 use super::{Context, Input, NoParameters, Output, Transform};
 use crate::error::Result;
 
@@ -35,22 +36,22 @@ impl Transform for MinifyJson {
     }
 
     fn run(&self, input: Input<'_>, _: &NoParameters, _context: &mut dyn Context) -> Result<Output> {
-        // Editors on Windows put one in front; JSON itself has none.
-        let bytes = input.bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(input.bytes);
-        let text = std::str::from_utf8(bytes).map_err(|error| {
-            let line = 1 + memchr::memchr_iter(b'\n', &bytes[..error.valid_up_to()]).count();
-            input.error(Self::NAME, u32::try_from(line).ok(), "it is not UTF-8")
-        })?;
-        if let Err(error) = serde_json::from_str::<IgnoredAny>(text) {
-            let full = error.to_string();
-            let position = format!(" at line {} column {}", error.line(), error.column());
-            let what = full.strip_suffix(&position).unwrap_or(&full);
-            let place = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-            // It counts columns as characters read, so that the end of an empty text is column 0.
-            return Err(input.error_at(Self::NAME, place(error.line().max(1)), place(error.column().max(1)), what));
-        }
-        Ok(strip(bytes).into())
+        let text = utf8(&input, Self::NAME)?;
+        minify(text).map(Into::into).map_err(|fault| fault.of(&input, Self::NAME))
     }
+}
+
+/// JSON without the white space between its tokens.
+pub(super) fn minify(text: &str) -> Result<Vec<u8>, Fault> {
+    serde_json::from_str::<IgnoredAny>(text).map_err(|error| fault(&error))?;
+    Ok(strip(text.as_bytes()))
+}
+
+/// What the parser says, and where.
+pub(super) fn fault(error: &serde_json::Error) -> Fault {
+    let full = error.to_string();
+    let position = format!(" at line {} column {}", error.line(), error.column());
+    Fault::placed(error.line(), error.column(), full.strip_suffix(&position).unwrap_or(&full))
 }
 
 /// Copies JSON that is known to be valid without its white space.

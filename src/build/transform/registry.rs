@@ -11,11 +11,23 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::DeTable;
 
-use super::{Context, Identity, Input, MinifyJson, Output, Transform, one_line};
+#[cfg(feature = "compress")]
+use super::Compress;
+use super::{Command, Context, Identity, Input, MinifyJson, MinifyText, Output, Transform, one_line};
+#[cfg(feature = "minify")]
+use super::{Data, MinifyCss, MinifyHtml};
 use crate::error::{Error, Result};
 
 /// Built-in transforms that are there with a feature of this crate alone, each with the feature.
-const FEATURES: [(&str, &str); 3] = [("gltf", "gltf"), ("image", "image"), ("shader", "shaders")];
+const FEATURES: [(&str, &str); 7] = [
+    ("compress", "compress"),
+    ("data", "minify"),
+    ("gltf", "gltf"),
+    ("image", "image"),
+    ("minify-css", "minify"),
+    ("minify-html", "minify"),
+    ("shader", "shaders"),
+];
 
 /// Longest name of a transform, in bytes.
 const NAME_BYTES_MAX: usize = 64;
@@ -33,6 +45,7 @@ type Parameters = Box<dyn Any + Send + Sync>;
 trait Erased: Send + Sync {
     fn name(&self) -> &str;
     fn version(&self) -> u32;
+    fn cached(&self) -> bool;
     fn parse(&self, table: Spanned<DeTable<'_>>) -> Result<Parameters, Refused>;
     /// `parameters` are what [`Erased::parse`] of the same transform answered.
     fn run(&self, input: Input<'_>, parameters: &(dyn Any + Send + Sync), context: &mut dyn Context) -> Result<Output>;
@@ -45,6 +58,10 @@ impl<T: Transform> Erased for T {
 
     fn version(&self) -> u32 {
         Transform::version(self)
+    }
+
+    fn cached(&self) -> bool {
+        Transform::cached(self)
     }
 
     fn parse(&self, table: Spanned<DeTable<'_>>) -> Result<Parameters, Refused> {
@@ -62,7 +79,7 @@ impl<T: Transform> Erased for T {
 
     fn run(&self, input: Input<'_>, parameters: &(dyn Any + Send + Sync), context: &mut dyn Context) -> Result<Output> {
         let Some(parameters) = parameters.downcast_ref::<T::Parameters>() else {
-            return Err(input.error(Transform::name(self), None, "it was given the parameters of another transform"));
+            return Err(input.error(Transform::name(self), None, "its parameters are of another type"));
         };
         Transform::run(self, input, parameters, context)
     }
@@ -82,6 +99,11 @@ impl Bound {
 
     pub fn version(&self) -> u32 {
         self.transform.version()
+    }
+
+    /// Whether what it makes is worth a place in the action cache.
+    pub fn cached(&self) -> bool {
+        self.transform.cached()
     }
 
     pub fn run(&self, input: Input<'_>, context: &mut dyn Context) -> Result<Output> {
@@ -117,6 +139,16 @@ impl TransformRegistry {
     fn builtins(&mut self) -> Result<()> {
         self.register(Identity)?;
         self.register(MinifyJson)?;
+        self.register(MinifyText)?;
+        self.register(Command::refused())?;
+        #[cfg(feature = "minify")]
+        {
+            self.register(MinifyCss)?;
+            self.register(MinifyHtml)?;
+            self.register(Data)?;
+        }
+        #[cfg(feature = "compress")]
+        self.register(Compress)?;
         #[cfg(feature = "gltf")]
         self.register(super::Gltf)?;
         #[cfg(feature = "image")]
@@ -124,6 +156,11 @@ impl TransformRegistry {
         #[cfg(feature = "shaders")]
         self.register(super::Shader)?;
         Ok(())
+    }
+
+    /// Lets rules run the programs that they name, as whoever runs this: see [`Command`]. Until then each is refused.
+    pub fn allow_commands(&mut self) {
+        self.by_name.insert(Command::NAME.into(), Arc::new(Command::allowed()));
     }
 
     /// Adds a transform.
@@ -148,6 +185,24 @@ impl TransformRegistry {
         }
         self.by_name.insert(name.into(), Arc::new(transform));
         Ok(())
+    }
+
+    /// Runs the transform of this name once, without a rule: for tests and tools.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when there is no transform of the name, [`Error::Build`] when its parameters are of another type
+    /// than `P` or it fails.
+    pub fn call<P: Send + Sync + 'static>(
+        &self,
+        name: &str,
+        input: Input<'_>,
+        parameters: &P,
+        context: &mut dyn Context,
+    ) -> Result<Output> {
+        let transform = self.by_name.get(name);
+        let transform =
+            transform.ok_or_else(|| Error::config("transform", format!("no transform is named '{name}'")))?;
+        transform.run(input, parameters, context)
     }
 
     /// Whether there is a transform of this name.
@@ -197,8 +252,9 @@ impl fmt::Debug for TransformRegistry {
 
 #[cfg(test)]
 mod tests {
-    use super::super::NoParameters;
+    use super::super::{NoFiles, NoParameters};
     use super::*;
+    use crate::ids::AssetPath;
 
     struct Named(&'static str, u32);
 
@@ -216,6 +272,19 @@ mod tests {
     }
 
     #[test]
+    fn a_call_by_name_is_refused_parameters_of_another_type() {
+        let registry = TransformRegistry::with_builtins();
+        let path = AssetPath::new("a.txt").unwrap();
+        let input = Input { path: &path, bytes: b"text" };
+        let called = registry.call("identity", input, &NoParameters {}, &mut NoFiles);
+        assert_eq!(called.unwrap().bytes, b"text");
+        let error = registry.call("identity", input, &7_u32, &mut NoFiles).unwrap_err().to_string();
+        assert_eq!(error, "a.txt: identity: its parameters are of another type");
+        let error = registry.call("identical", input, &NoParameters {}, &mut NoFiles).unwrap_err().to_string();
+        assert_eq!(error, "transform: no transform is named 'identical'");
+    }
+
+    #[test]
     fn what_a_feature_would_bring_is_told_with_the_feature() {
         let mut registry = TransformRegistry::new();
         let expected = "the transform 'shader' is not built in: build with the feature 'shaders', or with 'transforms' \
@@ -225,9 +294,15 @@ mod tests {
         assert_eq!(registry.unknown("shaders"), "no transform is named 'shaders'; expected one of identity");
         let builtin = TransformRegistry::with_builtins();
         for (name, feature) in FEATURES {
-            let enabled = [cfg!(feature = "gltf"), cfg!(feature = "image"), cfg!(feature = "shaders")];
-            let at = FEATURES.iter().position(|known| *known == (name, feature)).unwrap();
-            assert_eq!(builtin.contains(name), enabled[at], "{name}");
+            let enabled = match feature {
+                "compress" => cfg!(feature = "compress"),
+                "gltf" => cfg!(feature = "gltf"),
+                "image" => cfg!(feature = "image"),
+                "minify" => cfg!(feature = "minify"),
+                "shaders" => cfg!(feature = "shaders"),
+                other => panic!("{other}"),
+            };
+            assert_eq!(builtin.contains(name), enabled, "{name}");
         }
     }
 

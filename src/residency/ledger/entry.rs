@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tracing::Span;
 
-use super::{Answer, Key};
+use super::{Answer, Ask, Key};
 use crate::error::Error;
 use crate::ids::{AssetPath, ContentHash, Origin, Priority};
 use crate::residency::asset::Name;
@@ -27,6 +27,8 @@ pub(super) struct Entry {
     pub(super) place: Option<u8>,
     /// The most urgent priority asked for so far; only ever raised.
     priority: AtomicU8,
+    /// When it was opened, by [`super::Ledger`]'s stamp: it fills what alignment leaves of the line before.
+    pub(super) since_ms: u32,
     pub(super) state: Mutex<State>,
 }
 
@@ -110,16 +112,10 @@ pub(super) enum Found {
 }
 
 impl Entry {
-    pub(super) fn new(
-        key: Key,
-        span: Span,
-        path: Option<AssetPath>,
-        priority: Priority,
-        place: Option<u8>,
-        state: State,
-    ) -> Entry {
+    pub(super) fn new(key: Key, ask: Ask, since_ms: u32, state: State) -> Entry {
+        let Ask { priority, span, path, place, .. } = ask;
         let span = (!span.is_disabled()).then(|| Box::new(span));
-        Entry { key, span, path, place, priority: AtomicU8::new(priority as u8), state: Mutex::new(state) }
+        Entry { key, span, path, place, priority: AtomicU8::new(priority as u8), since_ms, state: Mutex::new(state) }
     }
 
     /// The most urgent priority asked for.
@@ -165,6 +161,11 @@ impl State {
     /// Whether anyone is owed an answer.
     pub(super) fn is_wanted(&self) -> bool {
         self.waiting > 0 || self.lead.as_ref().is_some_and(|lead| lead.following > 0)
+    }
+
+    /// How many wait.
+    pub(super) fn waiting(&self) -> u32 {
+        self.waiting
     }
 
     /// Adds a waiter; gives its slot.

@@ -86,6 +86,18 @@ fn light_is_averaged_and_not_numbers_unless_that_is_said() {
 }
 
 #[test]
+fn the_same_picture_gives_the_same_bytes_on_every_machine() {
+    let sum = |text: &str| {
+        let output = run(&png(picture(61, 47)), &format!("{text}\nmips = true\nformat = 'rgba8'"));
+        let mut all = output.bytes;
+        output.labelled.iter().for_each(|level| all.extend_from_slice(&level.bytes));
+        crate::ids::ContentHash::of(&all).short()
+    };
+    let texts = ["scale = 0.7", "scale = 0.7\nfilter = 'triangle'", "scale = 2.5\ncolor = 'linear'"];
+    assert_eq!(texts.map(sum), ["d938dfe1", "94ce60a9", "e08402eb"]);
+}
+
+#[test]
 fn what_is_transparent_does_not_colour_what_is_not() {
     let leaf = RgbaImage::from_fn(4, 4, |x, _| if x < 2 { Rgba([0, 200, 0, 255]) } else { Rgba([255, 0, 255, 0]) });
     let image = decoded(&run(&png(leaf), "scale = 0.25\nfilter = 'triangle'").bytes).to_rgba8();
