@@ -59,12 +59,12 @@ impl Pace {
 
     fn edit(&mut self, tree: &Tree, subject: &mut dyn Subject, shown: &mut Shown) {
         let pause = self.pause / 2 + self.pause * (self.next() % 1_000) as u32 / 1_000;
-        std::thread::sleep(pause);
+        crate::tree::pause(pause);
         self.edition += 1;
         let file = self.next() as usize % tree.files;
         let (path, bytes) = (path(file), text(file, self.edition));
         subject.expect(&path, &bytes);
-        tree.write(&path, &bytes, self.edition % 2 == 0);
+        tree.write(&path, &bytes, self.edition.is_multiple_of(2));
         let finished = wall_ns();
         match subject.seen() {
             Some(at) => shown.ms.push(at.saturating_sub(finished) as f64 / 1e6),
@@ -188,7 +188,7 @@ impl Flyloft {
                     }
                     flag.store(true, Ordering::Release);
                     looks += 1;
-                    if looks % 1024 == 0 && began.elapsed() > PATIENCE {
+                    if looks.is_multiple_of(1024) && began.elapsed() > PATIENCE {
                         break None;
                     }
                     std::thread::yield_now();

@@ -125,7 +125,7 @@ impl Reader {
                 assert!(began.elapsed() < PATIENCE, "it is never seen");
                 drop(snapshot);
                 // A core is left to those who build.
-                std::thread::sleep(Duration::from_micros(200));
+                tree::pause(Duration::from_micros(200));
             }
         });
         Self { thread, started }

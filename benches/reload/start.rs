@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use flyloft::Runtime;
 
 use crate::support::{count, head, median, row};
-use crate::tree::{Tree, path, text};
+use crate::tree::{Tree, path, pause, text};
 
 /// Says that this process is such a child.
 pub const CHILD: &str = "--child";
@@ -35,7 +35,7 @@ pub fn child(args: &[String]) {
     println!("loaded_us {}", loaded.as_micros());
     println!("is_new {}", u32::from(*first == text(0, 1)[..]));
     if what != "start" {
-        std::thread::sleep(AT_REST);
+        pause(AT_REST);
         for line in std::fs::read_to_string("/proc/self/status").unwrap_or_default().lines() {
             let mut words = line.split_whitespace();
             if let (Some(name @ ("VmRSS:" | "RssAnon:")), Some(kib)) = (words.next(), words.next()) {
@@ -63,7 +63,7 @@ pub fn start(sizes: &[usize]) {
     for files in sizes {
         let tree = Tree::new(*files);
         // What was written a moment ago is read again by the start that follows.
-        std::thread::sleep(Duration::from_millis(100));
+        pause(Duration::from_millis(100));
         let first = ask("start", &tree)["ready_us"];
         let starts: Vec<_> = (0..STARTS).map(|_| ask("start", &tree)).collect();
         let of = |name: &str| median(starts.iter().map(|start| start[name]).collect());

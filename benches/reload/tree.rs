@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -86,6 +87,13 @@ impl Tree {
 fn write_whole(at: &Path, bytes: &[u8]) {
     let mut file = fs::File::create(at).expect("a file is opened");
     file.write_all(bytes).expect("a file is written");
+}
+
+/// Lets time pass, at the pace of whoever edits.
+pub fn pause(time: Duration) {
+    let (_never, told) = std::sync::mpsc::channel::<()>();
+    // Nobody tells anything: it ends with the time.
+    let _ = told.recv_timeout(time);
 }
 
 /// The path of a file of a tree.
