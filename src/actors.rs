@@ -15,6 +15,7 @@ pub mod file_watcher;
 pub mod io_dispatcher;
 pub mod io_worker;
 pub mod predictor;
+mod publishing;
 pub mod rebuilder;
 pub mod roster;
 pub mod supervision;
@@ -146,6 +147,8 @@ pub struct Shared {
     pub threads: Arc<dyn Threads>,
     /// How a tree is watched.
     pub watch: Arc<dyn Watch>,
+    /// A watch that stood before the first look at the tree, until the watcher takes it.
+    pub watch_ahead: Mutex<Option<file_watcher::Ahead>>,
     /// Where the actors are.
     pub addresses: Addresses,
     /// What the actors are doing, for people.
