@@ -6,6 +6,8 @@
 //! down, which the rescan that follows every start finds by their results. Bounds: an open set names each path once, and
 //! one that grows past 50,000 becomes a rescan; 1,024 unfinished writes are looked at again by themselves.
 
+mod ahead;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -14,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
+pub use self::ahead::Ahead;
 use super::Shared;
 use crate::build::Workshop;
 use crate::event::Event;
@@ -94,16 +97,24 @@ impl Actor for FileWatcher {
         let Args { shared, workshop } = args;
         let root = workshop.root();
         let locks = Arc::new(Locks::of(root));
-        let to = myself.clone();
-        let sink = move |events| {
-            // A watcher that has ended is started again, and looks at everything.
-            drop(to.send_message(FileWatcherMessage::Events(events)));
-        };
-        let scope = Arc::new(TreeScope(Arc::clone(&workshop)));
+        let ahead = shared.watch_ahead.lock().take();
         *shared.blind.lock() = None;
-        let guard = shared.watch.watch(root, locks.beside(), scope, Box::new(sink))?;
+        let (guard, complete) = match ahead {
+            Some(ahead) => ahead.hand_over(myself.clone()),
+            None => {
+                let to = myself.clone();
+                let sink = move |events| {
+                    // A watcher that has ended is started again, and looks at everything.
+                    drop(to.send_message(FileWatcherMessage::Events(events)));
+                };
+                let scope = Arc::new(TreeScope(Arc::clone(&workshop)));
+                (shared.watch.watch(root, locks.beside(), scope, Box::new(sink))?, false)
+            }
+        };
         let to = myself.clone();
         workshop.on_ignoring(move || drop(to.send_message(FileWatcherMessage::IgnoringChanged)));
+        // The first look at the tree may have found other patterns than the watch began with.
+        guard.rescope();
         let now = shared.clock.now();
         let mut settle = Settle::new(shared.config.settle);
         for (place, stands) in locks.standing() {
@@ -125,8 +136,10 @@ impl Actor for FileWatcher {
             workshop,
         };
         state.look = state.period().map(|period| now + period);
-        // What changed before the watch stood is found by looking.
-        state.shared.addresses.rebuilder.hint(RebuilderMessage::Rescan { why: None });
+        if !complete {
+            // What changed before the watch stood is found by looking.
+            state.shared.addresses.rebuilder.hint(RebuilderMessage::Rescan { why: None });
+        }
         state.poll(&myself);
         Ok(state)
     }

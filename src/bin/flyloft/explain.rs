@@ -5,7 +5,6 @@ mod text;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use flyloft::build::transform::TransformRegistry;
 use flyloft::build::{ADDRESS_FILE, Comparison};
 use flyloft::builder::{STORE_ACTIONS, STORE_BUNDLE, STORE_STATS};
 use flyloft::bundle::Bundle;
@@ -87,8 +86,10 @@ fn of_folder(call: &Call, path: &AssetPath) -> Result<Told> {
     let root = root.map_err(|error| Error::io("open", &call.source, error))?;
     let outputs = [STORE_BUNDLE, STORE_STATS, STORE_ACTIONS, ADDRESS_FILE].map(|name| store.join(name));
     let outputs = outputs.each_ref().map(PathBuf::as_path);
+    // Nothing is run: commands are compared like other transforms.
+    let registry = open::registry(true);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let tree = Comparison::new(&OsFileSystem, &root, &outputs, &TransformRegistry::with_builtins(), threads)?;
+    let tree = Comparison::new(&OsFileSystem, &root, &outputs, &registry, threads)?;
     told.explained.pending = tree.pending(&bundle, path)?;
     told.explained.failure = tree.mistake;
     Ok(told)

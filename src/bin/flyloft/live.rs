@@ -30,7 +30,7 @@ pub struct Building {
     action_cache: Option<PathBuf>,
     /// Let the folder's flyloft.toml run programs on this machine, as you: only where you trust it
     #[arg(long)]
-    allow_commands: bool,
+    pub allow_commands: bool,
 }
 
 /// Starts a runtime over a folder or a bundle, with progress on a terminal.
@@ -152,7 +152,7 @@ fn reloaded_in_steps(published: &Published) -> String {
 
 fn whole(published: &Published) -> String {
     let timings = &published.timings;
-    let us = timings.settle_us + timings.build_us + timings.stage_us + timings.publish_us;
+    let us = timings.total_us();
     size::span(Duration::from_micros(us))
 }
 

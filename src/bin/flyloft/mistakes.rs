@@ -9,36 +9,36 @@ use codespan_reporting::files::SimpleFile;
 use codespan_reporting::term::termcolor::{ColorChoice, StandardStream, WriteColor};
 use codespan_reporting::term::{self, Config};
 use flyloft::build::config::{FILE_NAME, Mistake, TreeConfig};
-use flyloft::build::transform::TransformRegistry;
 use flyloft::{Error, Event};
 
 use crate::failure::Failure;
+use crate::open;
 
 /// How a command ends with an error of a build of the tree at `root`.
-pub fn failure(error: Error, root: &Path) -> Failure {
+pub fn failure(error: Error, root: &Path, allow_commands: bool) -> Failure {
     let about = |text: &str| text == FILE_NAME || text.starts_with(&format!("{FILE_NAME}:"));
     match &error {
-        Error::Config { field, .. } if about(field) && shows(root) => Failure::Shown,
+        Error::Config { field, .. } if about(field) && shows(root, allow_commands) => Failure::Shown,
         _ => error.into(),
     }
 }
 
 /// Shows what is wrong with the flyloft.toml at the top of `root`, where that is what an event tells of.
-pub fn shows_of(event: &Event, root: &Path) {
+pub fn shows_of(event: &Event, root: &Path, allow_commands: bool) {
     if matches!(event, Event::BuildFailed(failure) if failure.path == FILE_NAME) {
-        shows(root);
+        shows(root, allow_commands);
     }
 }
 
 /// Shows what is wrong with the flyloft.toml at the top of `root` on standard error, if that is a terminal and the file
 /// has mistakes. Whether it did.
-pub fn shows(root: &Path) -> bool {
+fn shows(root: &Path, allow_commands: bool) -> bool {
     if !stderr().is_terminal() {
         return false;
     }
     let file = root.join(FILE_NAME);
     let Ok(text) = std::fs::read_to_string(&file) else { return false };
-    let mistakes = TreeConfig::mistakes(&text, &TransformRegistry::with_builtins());
+    let mistakes = TreeConfig::mistakes(&text, &open::registry(allow_commands));
     // A mistake about the whole file marks nothing in it.
     let marked = !mistakes.is_empty() && mistakes.iter().all(|mistake| mistake.line.is_some());
     marked && draw(&mut StandardStream::stderr(ColorChoice::Auto), &file.display().to_string(), &text, &mistakes)
@@ -63,7 +63,7 @@ mod tests {
 
     /// As [`draw`] draws it, without colours.
     fn drawn(text: &str) -> String {
-        let mistakes = TreeConfig::mistakes(text, &TransformRegistry::with_builtins());
+        let mistakes = TreeConfig::mistakes(text, &open::registry(false));
         let mut buffer = Buffer::no_color();
         assert!(draw(&mut buffer, FILE_NAME, text, &mistakes));
         String::from_utf8(buffer.into_inner()).unwrap()

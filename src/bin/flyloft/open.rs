@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::path::{Path, PathBuf};
 
+use flyloft::build::transform::TransformRegistry;
 use flyloft::builder::{STORE_BUNDLE, default_store};
 use flyloft::bundle::{AssetRecord, Bundle};
 use flyloft::platform::fs::{FileSystem, OsFileSystem};
@@ -46,6 +47,15 @@ pub fn bundle_of(source: &Path, named: Option<&Path>) -> Result<Bundle> {
         return Err(Failure::unusable(format_args!("{folder}: {why}")));
     }
     bundle(&file)
+}
+
+/// The transforms that a flyloft.toml may name; those that run programs where that is allowed.
+pub fn registry(allow_commands: bool) -> TransformRegistry {
+    let mut registry = TransformRegistry::with_builtins();
+    if allow_commands {
+        registry.allow_commands();
+    }
+    registry
 }
 
 /// The asset that the user named.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use flyloft::build::transform::TransformRegistry;
 use flyloft::build::{self, ActionCacheOptions, BuildOptions, PackReport};
 use flyloft::config::Layout;
 use flyloft::event::BuildFailure;
@@ -71,15 +70,12 @@ pub fn run(call: &Call) -> Result<Answer> {
     let began = clock.now();
     let layout = layout(call);
     let actions = call.action_cache.as_ref().map(ActionCacheOptions::new);
-    let mut registry = TransformRegistry::with_builtins();
-    if call.allow_commands {
-        registry.allow_commands();
-    }
-    let options = BuildOptions { layout, actions, registry: Arc::new(registry), ..BuildOptions::default() };
+    let registry = Arc::new(open::registry(call.allow_commands));
+    let options = BuildOptions { layout, actions, registry, ..BuildOptions::default() };
     let bar = Bar::new();
     let packed = build::pack(Arc::new(OsFileSystem), Arc::new(clock), &call.dir, &call.output, options, &bar);
     bar.clear();
-    let report = packed.map_err(|error| mistakes::failure(error, &call.dir))?;
+    let report = packed.map_err(|error| mistakes::failure(error, &call.dir, call.allow_commands))?;
     if let [first, rest @ ..] = report.failures.as_slice() {
         return Err(refused(first, rest.len()));
     }

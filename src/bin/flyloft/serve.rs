@@ -48,13 +48,14 @@ async fn serve(call: &Call) -> Result<Answer> {
         None => "store none: a bundle is served as it is".to_owned(),
     })?;
     let announced = Announced::leave(status.store.as_deref(), listener.address());
+    let allow_commands = call.building.allow_commands;
     for failure in &status.failures {
-        report(&Event::BuildFailed(failure.clone()), &runtime, &call.source);
+        report(&Event::BuildFailed(failure.clone()), &runtime, &call.source, allow_commands);
     }
     let (source, reported) = (call.source.clone(), runtime.clone());
     let reporter = tokio::spawn(async move {
         while let Some(event) = events.recv().await {
-            report(&event, &reported, &source);
+            report(&event, &reported, &source, allow_commands);
         }
     });
     let served = listener.serve(runtime.clone(), asked_to_stop).await;
@@ -67,9 +68,9 @@ async fn serve(call: &Call) -> Result<Answer> {
 }
 
 /// One line per event. A reader that went away does not stop the server.
-fn report(event: &Event, runtime: &Runtime, source: &Path) {
+fn report(event: &Event, runtime: &Runtime, source: &Path, allow_commands: bool) {
     if let Some(line) = live::line(event, runtime, false) {
         drop(say(line));
     }
-    mistakes::shows_of(event, source);
+    mistakes::shows_of(event, source, allow_commands);
 }

@@ -191,7 +191,7 @@ fn report(call: &Call, runtime: &Runtime, event: &Event) -> Result<()> {
         return document(event);
     }
     live::line(event, runtime, true).map_or(Ok(()), say)?;
-    mistakes::shows_of(event, &call.folder);
+    mistakes::shows_of(event, &call.folder, call.building.allow_commands);
     Ok(())
 }
 

@@ -88,6 +88,24 @@ fn the_documented_example_is_valid_and_means_what_it_says() {
 }
 
 #[test]
+fn the_documented_example_shows_every_transform_with_its_parameters() {
+    // The lines that are for who has the features, as if they were no comments.
+    let text = include_str!("../../../docs/flyloft.toml").replace("\n#:", "\n");
+    let mut registry = TransformRegistry::with_builtins();
+    registry.allow_commands();
+    let mistakes = TreeConfig::mistakes(&text, &registry);
+    let unexpected: Vec<&Mistake> =
+        mistakes.iter().filter(|mistake| !mistake.message.contains("is not built in")).collect();
+    assert!(unexpected.is_empty(), "{unexpected:#?}");
+    for name in registry.names() {
+        assert!(text.contains(&format!("name = {name:?}")), "{name} is not in it");
+    }
+    if cfg!(all(feature = "image", feature = "gltf", feature = "shaders", feature = "minify", feature = "compress")) {
+        assert!(mistakes.is_empty(), "{mistakes:#?}");
+    }
+}
+
+#[test]
 fn an_empty_file_is_the_default_and_version_controls_are_always_ignored() {
     for config in [TreeConfig::default(), parse("").unwrap()] {
         assert!(
