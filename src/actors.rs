@@ -19,6 +19,7 @@ mod publishing;
 pub mod rebuilder;
 pub mod roster;
 pub mod supervision;
+mod watch_ahead;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 pub use roster::{ActorReport, ActorState, Roster};
+pub use watch_ahead::WatchAhead;
 
 use crate::build::Workshop;
 use crate::bundle::{Bundle, PreparedTables};
@@ -148,7 +150,7 @@ pub struct Shared {
     /// How a tree is watched.
     pub watch: Arc<dyn Watch>,
     /// A watch that stood before the first look at the tree, until the watcher takes it.
-    pub watch_ahead: Mutex<Option<file_watcher::Ahead>>,
+    pub watch_ahead: Mutex<Option<WatchAhead>>,
     /// Where the actors are.
     pub addresses: Addresses,
     /// What the actors are doing, for people.

@@ -9,8 +9,7 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 
 use self::workers::Machine;
-use crate::actors::file_watcher::Ahead;
-use crate::actors::{Addresses, Faults, Roster, Shared};
+use crate::actors::{Addresses, Faults, Roster, Shared, WatchAhead};
 use crate::build::transform::{Transform, TransformRegistry};
 use crate::build::{self, ActionCacheOptions, BuildOptions, Built, NoProgress, Progress, Task, TreeBuilder, Workshop};
 use crate::bundle::Bundle;
@@ -43,7 +42,7 @@ enum Source {
 }
 
 /// What comes of opening a directory.
-type Opened = (Bundle, Arc<Workshop>, Built, Option<Ahead>);
+type Opened = (Bundle, Arc<Workshop>, Built, Option<WatchAhead>);
 
 /// Configures a [`Runtime`]. Every setting has a default; only the source must be named.
 pub struct RuntimeBuilder {
@@ -354,7 +353,7 @@ impl RuntimeBuilder {
         let (fs, file) = (Arc::clone(&self.fs), store.join(STORE_BUNDLE));
         let compact = move || build::compact(Arc::clone(&fs), &file, &NoProgress);
         let workshop = Arc::new(Workshop::new(&absolute, &store, pool, Box::new(open), Box::new(compact))?);
-        let ahead = if self.config.watch { Ahead::begin(&*self.watch, &workshop) } else { None };
+        let ahead = if self.config.watch { WatchAhead::begin(&*self.watch, &workshop) } else { None };
         let everything = Task { everything: true, ..Task::default() };
         let built = match &self.progress {
             Some(progress) => workshop.build(&everything, progress.as_ref())?,

@@ -6,8 +6,6 @@
 //! down, which the rescan that follows every start finds by their results. Bounds: an open set names each path once, and
 //! one that grows past 50,000 becomes a rescan; 1,024 unfinished writes are looked at again by themselves.
 
-mod ahead;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -16,13 +14,13 @@ use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
-pub use self::ahead::Ahead;
 use super::Shared;
+use super::watch_ahead::TreeScope;
 use crate::build::Workshop;
 use crate::event::Event;
 use crate::messages::{ChangeSet, FileWatcherMessage, RebuilderMessage};
-use crate::platform::version_control::{Locks, concern};
-use crate::platform::watch::{RawEvent, RawKind, Scope, WatchGuard};
+use crate::platform::version_control::Locks;
+use crate::platform::watch::{RawEvent, RawKind, WatchGuard};
 use crate::policy::settle::{Change, Settle, Settled};
 
 /// Paths in one change set; more are found faster by looking at the whole tree.
@@ -73,19 +71,6 @@ pub struct State {
     timer: u64,
     /// When the newest timer rings, while it has not.
     alarm: Option<Instant>,
-}
-
-/// What matters of a tree: what is not ignored, and locks.
-struct TreeScope(Arc<Workshop>);
-
-impl Scope for TreeScope {
-    fn wants(&self, inside: &Path, is_dir: bool) -> bool {
-        match concern(inside, is_dir) {
-            None => !self.0.is_of_no_interest(inside, is_dir),
-            Some((_, false)) => false,
-            Some((above, true)) => above.as_os_str().is_empty() || !self.0.is_of_no_interest(&above, true),
-        }
-    }
 }
 
 impl Actor for FileWatcher {

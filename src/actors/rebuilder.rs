@@ -1,7 +1,7 @@
 //! Role: turns change sets into published, durable generations.
 //!
-//! Owns: what is to be built next. Receives: [`RebuilderMessage`]. Its builds, publications and commits run on the
-//! workshop's threads. On restart: kept: the workshop with the builder and its lock, what is staged but
+//! Owns: what is to be built next. Receives: [`RebuilderMessage`]. Sends: to itself alone; its builds, publications and
+//! commits run on the workshop's threads. On restart: kept: the workshop with the builder and its lock, what is staged but
 //! not published; rebuilt: nothing; lost: change sets that were waiting, which the watcher's rescan finds by their results.
 //! Bounds: one build at a time, changes meanwhile gather in one set; one commit at a time, of the newest generation.
 

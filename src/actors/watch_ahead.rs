@@ -1,21 +1,35 @@
 //! A watch that stands before the tree is looked at for the first time, so that it need not be looked at a second time
 //! when the watcher starts.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use ractor::ActorRef;
 
-use super::{Locks, TreeScope};
 use crate::build::Workshop;
 use crate::messages::FileWatcherMessage;
-use crate::platform::watch::{RawEvent, Watch, WatchGuard};
+use crate::platform::version_control::{Locks, concern};
+use crate::platform::watch::{RawEvent, Scope, Watch, WatchGuard};
 
 /// Events that are kept until the watcher starts; more are lost, and it looks at everything.
 const WAITING_MAX: usize = 50_000;
 
+/// What matters of a tree: what is not ignored, and locks.
+pub(super) struct TreeScope(pub(super) Arc<Workshop>);
+
+impl Scope for TreeScope {
+    fn wants(&self, inside: &Path, is_dir: bool) -> bool {
+        match concern(inside, is_dir) {
+            None => !self.0.is_of_no_interest(inside, is_dir),
+            Some((_, false)) => false,
+            Some((above, true)) => above.as_os_str().is_empty() || !self.0.is_of_no_interest(&above, true),
+        }
+    }
+}
+
 /// A watch without its watcher.
-pub struct Ahead {
+pub struct WatchAhead {
     guard: Box<dyn WatchGuard>,
     to: Arc<Mutex<To>>,
 }
@@ -30,7 +44,7 @@ enum To {
     Watcher(ActorRef<FileWatcherMessage>),
 }
 
-impl Ahead {
+impl WatchAhead {
     /// Watches the workshop's tree. `None` when it cannot be watched now: the watcher says why.
     pub fn begin(watch: &dyn Watch, workshop: &Arc<Workshop>) -> Option<Self> {
         let to = Arc::new(Mutex::new(To::Waiting(Vec::new())));
