@@ -50,7 +50,7 @@ fn print(event: &Event) {
     match event {
         Event::Published(published) => {
             let timings = published.timings;
-            let us = timings.settle_us + timings.build_us + timings.stage_us + timings.publish_us;
+            let us = timings.total_us();
             println!("generation {} after {us} µs", published.generation);
             for change in &published.changed {
                 let what = match (&change.old, &change.new) {

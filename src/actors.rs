@@ -15,9 +15,11 @@ pub mod file_watcher;
 pub mod io_dispatcher;
 pub mod io_worker;
 pub mod predictor;
+mod publishing;
 pub mod rebuilder;
 pub mod roster;
 pub mod supervision;
+mod watch_ahead;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -27,6 +29,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 pub use roster::{ActorReport, ActorState, Roster};
+pub use watch_ahead::WatchAhead;
 
 use crate::build::Workshop;
 use crate::bundle::{Bundle, PreparedTables};
@@ -135,6 +138,9 @@ pub struct Shared {
     pub tables: Mutex<PreparedTables>,
     /// What is built and not yet published, oldest first.
     pub staged: Mutex<VecDeque<Staged>>,
+    /// Held by a build from its beginning until what came of it is in `staged`, also when the rebuilder that began it is
+    /// gone: each builds on the one before, and is published after it.
+    pub building: Mutex<()>,
     /// Generations that are to be gone back to, the first asked for first.
     pub rollbacks: Mutex<VecDeque<Rollback>>,
     /// A build failed half way: the next one looks at everything.
@@ -143,6 +149,8 @@ pub struct Shared {
     pub threads: Arc<dyn Threads>,
     /// How a tree is watched.
     pub watch: Arc<dyn Watch>,
+    /// A watch that stood before the first look at the tree, until the watcher takes it.
+    pub watch_ahead: Mutex<Option<WatchAhead>>,
     /// Where the actors are.
     pub addresses: Addresses,
     /// What the actors are doing, for people.

@@ -28,7 +28,7 @@ pub mod workshop;
 
 pub use self::actions::ActionCacheOptions;
 pub use self::arena::ArenaStats;
-pub use self::builder::{BuildOptions, Built, NoProgress, Progress, TreeBuilder};
+pub use self::builder::{BuildOptions, Built, Keeper, NoProgress, Progress, TreeBuilder};
 pub use self::compact::{CompactReport, compact};
 pub use self::compare::Comparison;
 pub use self::contents::ContentReader;

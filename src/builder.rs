@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 
 use self::workers::Machine;
-use crate::actors::{Addresses, Faults, Roster, Shared};
+use crate::actors::{Addresses, Faults, Roster, Shared, WatchAhead};
 use crate::build::transform::{Transform, TransformRegistry};
 use crate::build::{self, ActionCacheOptions, BuildOptions, Built, NoProgress, Progress, Task, TreeBuilder, Workshop};
 use crate::bundle::Bundle;
@@ -40,6 +40,9 @@ enum Source {
     Directory(PathBuf),
     Bundle(PathBuf),
 }
+
+/// What comes of opening a directory.
+type Opened = (Bundle, Arc<Workshop>, Built, Option<WatchAhead>);
 
 /// Configures a [`Runtime`]. Every setting has a default; only the source must be named.
 pub struct RuntimeBuilder {
@@ -247,13 +250,13 @@ impl RuntimeBuilder {
             Some(source) => source,
             None => return Err(Error::config("source", "name a directory or a bundle to serve")),
         };
-        let (bundle, workshop, built, name) = match source {
-            Source::Bundle(file) => (self.open_bundle(file)?, None, None, file.display().to_string()),
+        let (bundle, workshop, built, ahead, name) = match source {
+            Source::Bundle(file) => (self.open_bundle(file)?, None, None, None, file.display().to_string()),
             Source::Directory(root) => {
                 let pool =
                     Arc::new(Pool::new("flyloft-build", count(self.config.build_threads), &CpuSet::any(), threads)?);
-                let (bundle, workshop, built) = self.open_directory(root, pool)?;
-                (bundle, Some(Arc::new(workshop)), Some(built), root.display().to_string())
+                let (bundle, workshop, built, ahead) = self.open_directory(root, pool)?;
+                (bundle, Some(workshop), Some(built), ahead, root.display().to_string())
             }
         };
         let heaps = machine.heaps(&self.config);
@@ -284,6 +287,7 @@ impl RuntimeBuilder {
             decoders,
             workshop,
             watch: self.watch,
+            watch_ahead: Mutex::new(ahead),
             threads: self.threads,
             roster: Arc::new(Roster::default()),
             events: Events::default(),
@@ -292,6 +296,7 @@ impl RuntimeBuilder {
             failures: Mutex::new(failures(built.as_ref())),
             staged: Mutex::default(),
             rollbacks: Mutex::default(),
+            building: Mutex::default(),
             tables: Mutex::new(tables),
             residents: Mutex::default(),
             history: History::default(),
@@ -314,8 +319,9 @@ impl RuntimeBuilder {
         Bundle::open(storage, self.config.mapping)
     }
 
-    /// Opens the tree's store and brings its bundle up to date. What does not build is reported, not fatal.
-    fn open_directory(&self, root: &Path, pool: Arc<Pool>) -> Result<(Bundle, Workshop, Built)> {
+    /// Opens the tree's store and brings its bundle up to date. What does not build is reported, not fatal. It is
+    /// watched before it is looked at.
+    fn open_directory(&self, root: &Path, pool: Arc<Pool>) -> Result<Opened> {
         let absolute = self.fs.canonicalize(root).map_err(|error| Error::io("open", root, error))?;
         let store = match &self.config.store {
             Some(store) => store.clone(),
@@ -346,7 +352,8 @@ impl RuntimeBuilder {
         };
         let (fs, file) = (Arc::clone(&self.fs), store.join(STORE_BUNDLE));
         let compact = move || build::compact(Arc::clone(&fs), &file, &NoProgress);
-        let workshop = Workshop::new(&absolute, &store, pool, Box::new(open), Box::new(compact))?;
+        let workshop = Arc::new(Workshop::new(&absolute, &store, pool, Box::new(open), Box::new(compact))?);
+        let ahead = if self.config.watch { WatchAhead::begin(&*self.watch, &workshop) } else { None };
         let everything = Task { everything: true, ..Task::default() };
         let built = match &self.progress {
             Some(progress) => workshop.build(&everything, progress.as_ref())?,
@@ -364,7 +371,9 @@ impl RuntimeBuilder {
         };
         workshop.commit(&bundle)?;
         workshop.save_stats()?;
-        Ok((bundle, workshop, built))
+        // A file that was being written is looked at again by a watcher that looks at everything.
+        let ahead = ahead.filter(|_| built.unfinished.is_empty());
+        Ok((bundle, workshop, built, ahead))
     }
 }
 

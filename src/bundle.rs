@@ -38,6 +38,7 @@ pub use commit::Committer;
 pub use locate::Found;
 pub use reader::Bundle;
 pub use stage::{AssetPut, Changes, ContentPut, Laid};
+pub(crate) use superblock::is_abandoned;
 pub use values::{
     AssetRecord, BuildInput, BuildRecord, BuildStep, BundleInfo, Codec, ContentRecord, Dependency, FrameRef,
 };

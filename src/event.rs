@@ -13,6 +13,13 @@ use crate::ids::{AssetId, AssetPath, ContentHash, Generation};
 pub enum Event {
     /// A new generation is what readers see now. All of a change set, in one step.
     Published(Published),
+    /// A generation that readers see is durable, and with it all before it: it is what a start after a crash begins with.
+    Committed {
+        /// Which.
+        generation: Generation,
+        /// Microseconds of flushing and of writing the superblock.
+        commit_us: u64,
+    },
     /// A source file does not build. Its last good version stays.
     BuildFailed(BuildFailure),
     /// Bytes that cannot be decoded as what a program watches. Its last good value stays.
@@ -91,17 +98,44 @@ pub struct ChangedAsset {
     pub new: Option<ContentHash>,
 }
 
-/// Where the time of a reload went, in microseconds.
+/// Where the time of a reload went, in microseconds, step by step. The steps follow each other: settle, queue, build,
+/// stage, publish; what a longer one consists of stands after it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ReloadTimings {
     /// From the first event of the change set until it was settled.
     pub settle_us: u64,
-    /// Reading, planning and transforming.
+    /// From then until its build began: a thread woke up, or an earlier build ended.
+    pub queue_us: u64,
+    /// Looking, reading and transforming.
     pub build_us: u64,
-    /// Writing frames and tables, and checking them.
+    /// Of `build_us`: finding out which files there are and which of them may differ.
+    pub look_us: u64,
+    /// Of `build_us`: reading, hashing and finding references, of what was built because of something else, too.
+    pub read_us: u64,
+    /// Of `build_us`: transforms and early cutoff.
+    pub transform_us: u64,
+    /// Encoding, writing and checking.
     pub stage_us: u64,
+    /// Of `stage_us`: comparing with the generation before, compressing what is new.
+    pub encode_us: u64,
+    /// Of `stage_us`: working out the changed pages of the tables of contents, and writing them and the frames.
+    pub tables_us: u64,
+    /// Of `stage_us`: reading back what was written, and checking it.
+    pub check_us: u64,
     /// Making what was resident resident in the new generation, and the swap.
     pub publish_us: u64,
+    /// Of `publish_us`: new versions of what was resident, as far as they were not made while the bytes were at hand.
+    pub resident_us: u64,
+    /// Of `publish_us`: until readers saw it.
+    pub swap_us: u64,
+}
+
+impl ReloadTimings {
+    /// From the first event until readers saw it.
+    pub fn total_us(&self) -> u64 {
+        self.settle_us + self.queue_us + self.build_us + self.stage_us + self.publish_us
+    }
 }
 
 /// A failure to build one source file.

@@ -22,6 +22,8 @@ pub const RESIDENT_ALIGN: usize = 64;
 pub const ASSET_BYTES_MAX: u64 = 16 << 40;
 /// Largest page of a table of contents.
 pub const PAGE_BYTES_MAX: usize = 64 << 10;
+/// Largest `.flyloftignore` that is read.
+pub const IGNORE_FILE_BYTES_MAX: u64 = 1 << 20;
 /// Deepest tree of a table of contents.
 pub const TREE_DEPTH_MAX: usize = 12;
 /// Attempts before an asset that breaks a stage is quarantined.

@@ -17,12 +17,12 @@ mod supervisor;
 pub mod work;
 
 pub use address::Address;
-pub use cache_manager::{CacheManagerMessage, Filled, Finished, Publication};
+pub use cache_manager::{CacheManagerMessage, Filled, Finished};
 pub use decompressor::DecompressorMessage;
 pub use evictor::EvictorMessage;
 pub use file_watcher::FileWatcherMessage;
 pub use io_dispatcher::{DispatcherMessage, Lookup, Prefetch};
 pub use io_worker::IoWorkerMessage;
 pub use predictor::{Loaded, PredictorMessage, Uses};
-pub use rebuilder::{ChangeSet, RebuilderMessage, Rollback, Staged};
+pub use rebuilder::{ChangeSet, Publication, RebuilderMessage, Rollback, Staged, StagedTimes};
 pub use supervisor::SupervisorMessage;

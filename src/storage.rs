@@ -81,6 +81,12 @@ pub trait Mapped: Send + Sync {
     /// The mapped bytes.
     fn bytes(&self) -> &[u8];
 
+    /// The same mapping is to serve for the first `len` bytes of the storage, which it has by now. `false` where it
+    /// reaches less far: another one is needed then.
+    fn grow(&self, len: u64) -> bool {
+        len <= self.bytes().len() as u64
+    }
+
     /// Tells the system what is about to be done with `range`; bytes past the end are passed over. It is speed, not
     /// meaning: where nothing can be told, nothing is.
     ///

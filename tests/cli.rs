@@ -1,6 +1,8 @@
 //! The program as its users see it: what it prints, how it ends, and what it says about input that it cannot use.
 #![cfg(all(feature = "cli", feature = "serve"))]
 
+#[path = "cli/building.rs"]
+mod building;
 mod common;
 #[path = "cli/explaining.rs"]
 mod explaining;

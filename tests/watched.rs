@@ -126,14 +126,21 @@ async fn a_watched_value_follows_though_actors_die() {
     let tree = Tree::new();
     tree.write("n.json", b"0");
     let (runtime, _events) = serve(&tree).await;
-    let mut n = within(runtime.watched::<Json<u32>>("n.json")).await.unwrap();
+    let n = within(runtime.watched::<Json<u32>>("n.json")).await.unwrap();
     let actors = ["rebuilder", "cache_manager", "file_watcher", "evictor", "decompressor", "io_dispatcher"];
     for (next, actor) in (1..).zip(actors) {
         // What is restarting already cannot be killed, and need not be.
         drop(runtime.kill(actor));
         tree.replace("n.json", next.to_string().as_bytes());
-        while **n.load() != next {
-            within(n.changed()).await.unwrap();
+        let mut seen = n.clone();
+        let follow = async {
+            while **seen.load() != next {
+                seen.changed().await.unwrap();
+            }
+        };
+        if tokio::time::timeout(common::PATIENCE, follow).await.is_err() {
+            let (bytes, error, status) = (within(runtime.load("n.json")).await, n.error(), runtime.status());
+            panic!("{next} after the death of {actor}: {n:?}, {error:?}, {bytes:?}, {status:#?}");
         }
     }
 }
@@ -182,6 +189,68 @@ async fn a_labelled_asset_is_followed_by_itself() {
     })
     .await;
     assert_eq!((**first.load(), **second.load(), first.error().is_none()), (1, 20, true));
+}
+
+/// A build that outlives the rebuilder that began it: what the next one builds is on top of it, and is published after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_build_whose_rebuilder_died_is_published_and_before_what_builds_on_it() {
+    type Gate = (std::sync::Mutex<(usize, bool)>, std::sync::Condvar);
+    static GATE: OnceLock<Gate> = OnceLock::new();
+    struct Slow(Vec<u8>);
+    impl Decode for Slow {
+        fn decode(bytes: &[u8], _context: &DecodeContext<'_>) -> Result<Self, DecodeError> {
+            if bytes == b"slow" {
+                let (state, moved) = GATE.get_or_init(Default::default);
+                let mut state = state.lock().unwrap();
+                state.0 += 1;
+                while !state.1 {
+                    state = moved.wait(state).unwrap();
+                }
+            }
+            Ok(Self(bytes.to_vec()))
+        }
+    }
+    let tree = Tree::new();
+    tree.write("a.txt", b"quick");
+    tree.write("b.txt", b"one");
+    let config = RuntimeConfig {
+        watched_wait: std::time::Duration::from_secs(10),
+        watch: true,
+        build_threads: 2,
+        decode_threads: 2,
+        ..Default::default()
+    };
+    let runtime = within(tree.builder().config(config).store(tree.store()).start()).await.unwrap();
+    let value = within(runtime.watched::<Slow>("a.txt")).await.unwrap();
+    assert_eq!(&*within(runtime.load("b.txt")).await.unwrap(), b"one");
+    let mut events = runtime.events();
+    let (state, moved) = GATE.get_or_init(Default::default);
+    tree.replace("a.txt", b"slow");
+    within(async {
+        while state.lock().unwrap().0 == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // Its publication is being prepared. The next rebuilder comes up, and has something to build.
+    runtime.kill("rebuilder").unwrap();
+    wait_for(&mut events, |event| match event {
+        Event::ActorRestarted { actor, .. } if actor == "rebuilder" => Some(()),
+        _ => None,
+    })
+    .await;
+    tree.replace("b.txt", b"two");
+    state.lock().unwrap().1 = true;
+    moved.notify_all();
+    let mut changed: Vec<String> = Vec::new();
+    while !changed.iter().any(|path| path == "b.txt") {
+        changed.extend(next_published(&mut events).await.changed.iter().map(|change| change.path.to_string()));
+    }
+    assert_eq!(changed, ["a.txt", "b.txt"]);
+    let snapshot = runtime.snapshot();
+    assert_eq!(&*within(snapshot.load("a.txt")).await.unwrap(), b"slow");
+    assert_eq!(&*within(snapshot.load("b.txt")).await.unwrap(), b"two");
+    assert_eq!(value.load().0, b"slow");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,9 +1,9 @@
-//! Role: makes contents resident, answers who waits for them, publishes generations.
+//! Role: makes contents resident and answers who waits for them.
 //!
-//! Owns: nothing that must survive; it alone admits to the table and publishes. Receives: [`CacheManagerMessage`].
-//! Sends: `Loaded` and `Published` to the predictor, `Residents` to the evictor; answers leases.
-//! On restart: kept: the table, the generations, the ledger; rebuilt: nothing; lost: queued messages, whose leases go
-//! back by their drop and whose publications the rebuilder repeats. Bounds: contents by the budget they are charged to.
+//! Owns: nothing that must survive; it alone admits what was loaded to the table. Receives: [`CacheManagerMessage`].
+//! Sends: `Loaded` to the predictor, `Residents` to the evictor; answers leases. On restart: kept: the table, the
+//! generations, the ledger; rebuilt: nothing; lost: queued messages, whose leases go back by their drop. Bounds: contents
+//! by the budget they are charged to.
 
 use std::sync::Arc;
 
@@ -11,13 +11,11 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use super::{ResidentNote, Shared};
 use crate::messages::work::caught;
-use crate::messages::{CacheManagerMessage, EvictorMessage, Filled, Finished, Loaded, PredictorMessage, Publication};
+use crate::messages::{CacheManagerMessage, Filled, Finished, Loaded, PredictorMessage};
 use crate::residency::{Answer, Asset, Name, Wakers};
 
 /// Answers after which those who wait for them are woken at the latest.
 const ANSWERS_AT_ONCE: usize = 256;
-/// Notes after which the evictor takes them in, though it has nothing to evict.
-const RESIDENTS_MAX: usize = 4096;
 /// Dependencies are looked for while at most one in this many places of the read queue is asked for.
 const PREDICT_BELOW: usize = 4;
 
@@ -47,11 +45,6 @@ impl Actor for CacheManager {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             CacheManagerMessage::Finished(batch) => state.finished(batch),
-            CacheManagerMessage::Publish(publication, reply) => {
-                state.publish(*publication);
-                // Whoever asked may have been restarted; it sees the generation published and asks no more.
-                drop(reply.send(()));
-            }
         }
         Ok(())
     }
@@ -82,7 +75,7 @@ impl Args {
                 }
             }
         }
-        self.note(residents);
+        self.shared.note_residents(residents);
         drop(wakers);
         if !loaded.is_empty() {
             self.shared.addresses.predictor.hint(PredictorMessage::Loaded(loaded));
@@ -121,48 +114,5 @@ impl Args {
     fn has_time_to_predict(&self) -> bool {
         let config = &self.shared.config;
         config.prefetch_dependencies && self.shared.ledger.open() <= config.queue_depth / PREDICT_BELOW
-    }
-
-    /// Leaves word for the evictor, and wakes it only when much has come together.
-    fn note(&self, mut residents: Vec<ResidentNote>) {
-        let mut noted = self.shared.residents.lock();
-        if noted.is_empty() {
-            *noted = residents
-        } else {
-            noted.append(&mut residents)
-        }
-        let many = noted.len() >= RESIDENTS_MAX;
-        if many && self.shared.roster.is_parked("evictor") {
-            // Nobody takes it in. An evictor that comes back looks at the table.
-            noted.clear();
-        }
-        drop(noted);
-        if many {
-            self.shared.addresses.evictor.hint(EvictorMessage::Residents);
-        }
-    }
-
-    fn publish(&self, publication: Publication) {
-        let Publication { bundle, changes } = publication;
-        if bundle.generation() <= self.shared.table.current() {
-            return;
-        }
-        let resident = |asset: &Asset| (asset.content().weight_bytes(), asset.kind());
-        let mut residents: Vec<ResidentNote> =
-            changes.iter().map(|(id, asset)| (*id, asset.as_ref().map(resident))).collect();
-        // A stored form that is resident is of the old content.
-        let forms = changes.iter().filter_map(|(id, _)| self.shared.table.candidate(id.stored()));
-        residents.extend(forms.map(|form| (form.id, None)));
-        let live = self.shared.generations.prepare(bundle);
-        if !self.shared.table.publish(&live, &changes) {
-            self.shared.generations.discard(&live);
-            return;
-        }
-        self.shared.table.retire(self.shared.generations.oldest_live());
-        self.shared.table.let_go_of_ended(self.shared.generations.oldest_wanted());
-        self.shared.followers.published(live.generation());
-        self.shared.metrics.reloads.one();
-        self.note(residents);
-        self.shared.addresses.predictor.hint(PredictorMessage::Published(live));
     }
 }

@@ -15,11 +15,12 @@ use std::time::{Duration, Instant};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use super::Shared;
+use super::watch_ahead::TreeScope;
 use crate::build::Workshop;
 use crate::event::Event;
 use crate::messages::{ChangeSet, FileWatcherMessage, RebuilderMessage};
-use crate::platform::version_control::{Locks, concern};
-use crate::platform::watch::{RawEvent, RawKind, Scope, WatchGuard};
+use crate::platform::version_control::Locks;
+use crate::platform::watch::{RawEvent, RawKind, WatchGuard};
 use crate::policy::settle::{Change, Settle, Settled};
 
 /// Paths in one change set; more are found faster by looking at the whole tree.
@@ -72,19 +73,6 @@ pub struct State {
     alarm: Option<Instant>,
 }
 
-/// What matters of a tree: what is not ignored, and locks.
-struct TreeScope(Arc<Workshop>);
-
-impl Scope for TreeScope {
-    fn wants(&self, inside: &Path, is_dir: bool) -> bool {
-        match concern(inside, is_dir) {
-            None => !self.0.is_of_no_interest(inside, is_dir),
-            Some((_, false)) => false,
-            Some((above, true)) => above.as_os_str().is_empty() || !self.0.is_of_no_interest(&above, true),
-        }
-    }
-}
-
 impl Actor for FileWatcher {
     type Msg = FileWatcherMessage;
     type State = State;
@@ -94,16 +82,24 @@ impl Actor for FileWatcher {
         let Args { shared, workshop } = args;
         let root = workshop.root();
         let locks = Arc::new(Locks::of(root));
-        let to = myself.clone();
-        let sink = move |events| {
-            // A watcher that has ended is started again, and looks at everything.
-            drop(to.send_message(FileWatcherMessage::Events(events)));
-        };
-        let scope = Arc::new(TreeScope(Arc::clone(&workshop)));
+        let ahead = shared.watch_ahead.lock().take();
         *shared.blind.lock() = None;
-        let guard = shared.watch.watch(root, locks.beside(), scope, Box::new(sink))?;
+        let (guard, complete) = match ahead {
+            Some(ahead) => ahead.hand_over(myself.clone()),
+            None => {
+                let to = myself.clone();
+                let sink = move |events| {
+                    // A watcher that has ended is started again, and looks at everything.
+                    drop(to.send_message(FileWatcherMessage::Events(events)));
+                };
+                let scope = Arc::new(TreeScope(Arc::clone(&workshop)));
+                (shared.watch.watch(root, locks.beside(), scope, Box::new(sink))?, false)
+            }
+        };
         let to = myself.clone();
         workshop.on_ignoring(move || drop(to.send_message(FileWatcherMessage::IgnoringChanged)));
+        // The first look at the tree may have found other patterns than the watch began with.
+        guard.rescope();
         let now = shared.clock.now();
         let mut settle = Settle::new(shared.config.settle);
         for (place, stands) in locks.standing() {
@@ -125,8 +121,10 @@ impl Actor for FileWatcher {
             workshop,
         };
         state.look = state.period().map(|period| now + period);
-        // What changed before the watch stood is found by looking.
-        state.shared.addresses.rebuilder.hint(RebuilderMessage::Rescan { why: None });
+        if !complete {
+            // What changed before the watch stood is found by looking.
+            state.shared.addresses.rebuilder.hint(RebuilderMessage::Rescan { why: None });
+        }
         state.poll(&myself);
         Ok(state)
     }

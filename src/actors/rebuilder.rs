@@ -1,32 +1,37 @@
 //! Role: turns change sets into published, durable generations.
 //!
-//! Owns: what is to be built next. Receives: [`RebuilderMessage`]. Sends: `Publish` to the cache manager; its builds and
+//! Owns: what is to be built next. Receives: [`RebuilderMessage`]. Sends: to itself alone; its builds, publications and
 //! commits run on the workshop's threads. On restart: kept: the workshop with the builder and its lock, what is staged but
 //! not published; rebuilt: nothing; lost: change sets that were waiting, which the watcher's rescan finds by their results.
 //! Bounds: one build at a time, changes meanwhile gather in one set; one commit at a time, of the newest generation.
 
-use std::sync::Arc;
+mod residents;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
 
+use self::residents::AtHand;
 use super::Shared;
-use crate::build::{Built, ContentReader, Task, Workshop};
+use crate::build::{Built, Keeper, NoProgress, Task, Workshop};
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
-use crate::event::{BuildFailure, ChangedAsset, Event, Published, ReloadTimings};
-use crate::ids::{AssetId, Generation};
+use crate::event::{BuildFailure, Event, Published, ReloadTimings};
+use crate::ids::Generation;
 use crate::messages::work::caught;
-use crate::messages::{CacheManagerMessage, ChangeSet, Publication, RebuilderMessage, Rollback, Staged};
-use crate::residency::followers::Became;
-use crate::residency::{Asset, Content, Live, Name};
+use crate::messages::{ChangeSet, Publication, RebuilderMessage, Rollback, Staged, StagedTimes};
+use crate::residency::Live;
 
-/// How long the cache manager may take to publish before it is asked again.
-const PUBLISH_WAIT: Duration = Duration::from_millis(500);
-/// How soon after a refusal it is asked again.
-const PUBLISH_AGAIN: Duration = Duration::from_millis(10);
+/// How soon after its start a rebuilder looks once more for what an earlier one's build has staged.
+const LOOK_AFTER_START: Duration = Duration::from_millis(50);
+/// How soon a file that somebody was writing is looked at again, at first and at most.
+const AGAIN_MIN: Duration = Duration::from_millis(1);
+const AGAIN_MAX: Duration = Duration::from_secs(1);
 /// How long it must have been quiet before the store compacts itself.
 const IDLE: Duration = Duration::from_secs(10);
 /// The lane of the build pool that builds use, and the less urgent one of commits.
@@ -56,6 +61,10 @@ pub struct State {
     /// The newest published generation that is not durable yet.
     to_commit: Option<Bundle>,
     committing: bool,
+    /// Files that somebody was writing when they were to be read: they are looked at again.
+    unfinished: BTreeSet<PathBuf>,
+    /// How long after the next build that meets one.
+    again_after: Duration,
 }
 
 #[derive(Default)]
@@ -76,10 +85,22 @@ impl Actor for Rebuilder {
     type Arguments = Args;
 
     async fn pre_start(&self, myself: ActorRef<Self::Msg>, args: Args) -> Result<State, ActorProcessingErr> {
-        // A build that an earlier rebuilder began may have staged a generation meanwhile.
+        // A build that an earlier rebuilder began may have staged a generation meanwhile, or may while this one is not
+        // known yet to who would tell it.
         drop(myself.send_message(RebuilderMessage::Built));
+        myself.send_after(LOOK_AFTER_START, || RebuilderMessage::Built);
         let Args { shared, workshop } = args;
-        Ok(State { shared, workshop, next: None, building: false, builds: 0, to_commit: None, committing: false })
+        Ok(State {
+            shared,
+            workshop,
+            next: None,
+            building: false,
+            builds: 0,
+            to_commit: None,
+            committing: false,
+            unfinished: BTreeSet::new(),
+            again_after: AGAIN_MIN,
+        })
     }
 
     async fn handle(
@@ -91,13 +112,16 @@ impl Actor for Rebuilder {
         match message {
             RebuilderMessage::Changed(set) => state.changed(set),
             RebuilderMessage::Rescan { why } => state.rescan(why),
-            RebuilderMessage::Built => state.built(&myself).await,
-            RebuilderMessage::Committed { generation, result } => state.committed(generation, result, &myself),
+            RebuilderMessage::Built => state.built(&myself),
+            RebuilderMessage::LookAgain => state.look_at_unfinished(),
+            RebuilderMessage::Committed { generation, commit_us, result } => {
+                state.committed(generation, commit_us, result, &myself);
+            }
             RebuilderMessage::Idle { builds } => state.idle(builds),
             // It is taken up below, when no build runs.
             RebuilderMessage::Rollback => {}
         }
-        state.start_build(&myself);
+        state.start_build();
         state.start_commit(&myself);
         Ok(())
     }
@@ -111,13 +135,18 @@ impl State {
         next.task.paths.extend(set.paths);
     }
 
+    fn look_at_unfinished(&mut self) {
+        let (paths, now) = (std::mem::take(&mut self.unfinished), self.shared.clock.now());
+        self.changed(ChangeSet { paths, first: now, settled: now });
+    }
+
     fn rescan(&mut self, why: Option<String>) {
         let next = self.next.get_or_insert_default();
         next.task.everything = true;
         next.why = next.why.take().or(why);
     }
 
-    fn start_build(&mut self, myself: &ActorRef<RebuilderMessage>) {
+    fn start_build(&mut self) {
         if self.building {
             return;
         }
@@ -136,26 +165,42 @@ impl State {
         next.task.everything |= self.shared.incomplete.swap(false, Ordering::AcqRel);
         let now = self.shared.clock.now();
         let (first, settled) = (next.first.unwrap_or(now), next.settled.unwrap_or(now));
-        let (shared, workshop, myself) = (Arc::clone(&self.shared), Arc::clone(&self.workshop), myself.clone());
+        let (shared, workshop) = (Arc::clone(&self.shared), Arc::clone(&self.workshop));
         let span = tracing::info_span!("reload", everything = next.task.everything, paths = next.task.paths.len());
         self.workshop.pool().submit(
             BUILD_LANE,
             Box::new(move || {
+                let turn = shared.building.lock();
                 let entered = span.enter();
-                let built = build(&shared, &workshop, &next);
-                let preparing = shared.clock.now();
-                let changes = built.as_ref().map(|built| prepare(&shared, built)).unwrap_or_default();
+                let began = shared.clock.now();
+                let at_hand = Arc::new(AtHand::new(&shared));
+                let built = build(&shared, &workshop, &next, &at_hand);
+                let staged_at = shared.clock.now();
+                let changes = built.as_ref().map(|built| at_hand.versions(built)).unwrap_or_default();
+                let resident_at = shared.clock.now();
                 drop(entered);
-                let staged = Staged { built, changes, first, settled, preparing, rescanned: next.why, reply, span };
+                let times = StagedTimes { first, settled, began, staged: staged_at, resident: resident_at };
+                let base = built.as_ref().ok().and_then(|built| built.base);
+                let bundle = built.as_ref().ok().and_then(|built| built.bundle.clone());
+                let publication =
+                    bundle.map(|bundle| Arc::new(Publication { bundle, changes, shown: OnceLock::new() }));
+                let staged =
+                    Staged { built, publication: publication.clone(), times, rescanned: next.why, reply, span };
                 shared.staged.lock().push_back(staged);
-                // A rebuilder that died meanwhile: the next one looks for what is staged when it starts.
-                drop(myself.send_message(RebuilderMessage::Built));
+                // At once, unless something is still to be published before it: the rebuilder sees to it that all of it
+                // is, however this ends.
+                if let (Some(publication), Some(base)) = (publication, base) {
+                    shared.publish(&publication, Some(base));
+                }
+                drop(turn);
+                // Whoever is the rebuilder now. One that starts looks for what is staged.
+                shared.addresses.rebuilder.hint(RebuilderMessage::Built);
             }),
         );
     }
 
     /// Publishes what is staged, oldest first.
-    async fn built(&mut self, myself: &ActorRef<RebuilderMessage>) {
+    fn built(&mut self, myself: &ActorRef<RebuilderMessage>) {
         while let Some(mut staged) = { self.shared.staged.lock().pop_front() } {
             self.building = false;
             let built = match &staged.built {
@@ -168,38 +213,21 @@ impl State {
                     continue;
                 }
             };
-            let Some(bundle) = built.bundle.clone() else {
-                let current = self.shared.table.current();
-                self.report(&staged, built, current);
-                staged.reply.take().map(|reply| reply.send(Ok(current)));
-                continue;
-            };
-            let old = self.shared.table.current();
-            if !self.publish(&bundle, &staged).await {
-                self.shared.staged.lock().push_front(staged);
-                myself.send_after(PUBLISH_AGAIN, || RebuilderMessage::Built);
-                return;
+            if let Some(publication) = &staged.publication {
+                // Who staged it has mostly published it.
+                self.shared.publish(publication, None);
+                self.to_commit = Some(publication.bundle.clone());
             }
-            self.report(&staged, built, old);
+            self.report(&staged, built);
+            let seen = self.shared.table.current();
+            self.look_again(&built.unfinished, myself);
             // Whoever asked may have gone.
-            staged.reply.take().map(|reply| reply.send(Ok(bundle.generation())));
-            self.to_commit = Some(bundle);
+            staged.reply.take().map(|reply| reply.send(Ok(seen)));
         }
     }
 
-    /// Asks the cache manager to make it what readers see. Returns whether they do.
-    async fn publish(&self, bundle: &Bundle, staged: &Staged) -> bool {
-        let Some(cache_manager) = self.shared.addresses.cache_manager.actor() else { return false };
-        let publication = Box::new(Publication { bundle: bundle.clone(), changes: staged.changes.clone() });
-        let ask = |reply| CacheManagerMessage::Publish(publication, reply);
-        let answer = cache_manager.call(ask, Some(PUBLISH_WAIT)).await;
-        // However the call ended, what counts is what readers see.
-        drop(answer);
-        self.shared.table.current() >= bundle.generation()
-    }
-
     /// Tells subscribers and status pages what came of a build.
-    fn report(&self, staged: &Staged, built: &Built, old: Generation) {
+    fn report(&self, staged: &Staged, built: &Built) {
         if let Some(why) = &staged.rescanned {
             self.shared.events.send(Event::Rescanned { why: why.clone() });
         }
@@ -219,16 +247,20 @@ impl State {
         for path in &built.healed {
             self.shared.events.send(Event::Healed { path: path.clone() });
         }
-        let Some(bundle) = &built.bundle else { return };
-        let end = self.shared.clock.now();
+        let Some(Publication { bundle, shown, .. }) = staged.publication.as_deref() else { return };
+        let times = &staged.times;
+        // Not set only where something newer was published before it.
+        let (end, old) = shown.get().copied().unwrap_or_else(|| (self.shared.clock.now(), bundle.generation()));
         let us = |from: Instant, to: Instant| to.saturating_duration_since(from).as_micros() as u64;
         let timings = ReloadTimings {
-            settle_us: us(staged.first, staged.settled),
-            build_us: built.build_us,
-            stage_us: built.stage_us,
-            publish_us: us(staged.preparing, end),
+            settle_us: us(times.first, times.settled),
+            queue_us: us(times.settled, times.began),
+            publish_us: us(times.staged, end),
+            resident_us: us(times.staged, times.resident),
+            swap_us: us(times.resident, end),
+            ..built.timings
         };
-        self.shared.metrics.reload_latency.record(end.saturating_duration_since(staged.first));
+        self.shared.metrics.reload_latency.record(end.saturating_duration_since(times.first));
         let generation = bundle.generation();
         tracing::info!(parent: &staged.span, %generation, changed = built.changed.len(), ?timings, "published");
         self.shared.history.published(generation, &built.changed);
@@ -265,7 +297,9 @@ impl State {
         self.workshop.pool().submit(
             COMMIT_LANE,
             Box::new(move || {
+                let began = shared.clock.now();
                 let result = caught(|| workshop.commit(&bundle)).unwrap_or_else(|cause| Err(Error::Failed { cause }));
+                let commit_us = shared.clock.now().saturating_duration_since(began).as_micros() as u64;
                 let generation = bundle.generation();
                 if result.is_ok()
                     && let Err(error) = shared.prepare_tables(&bundle)
@@ -273,9 +307,24 @@ impl State {
                     tracing::warn!(%generation, %error, "the tables of contents are not prepared");
                 }
                 // A rebuilder that died meanwhile commits with its next generation, or at shutdown.
-                drop(myself.send_message(RebuilderMessage::Committed { generation, result }));
+                drop(myself.send_message(RebuilderMessage::Committed { generation, commit_us, result }));
             }),
         );
+    }
+
+    /// A file that somebody had open to write it is looked at again, soon and then ever less often: what tells of its end
+    /// comes a moment before it is closed.
+    fn look_again(&mut self, unfinished: &BTreeSet<PathBuf>, myself: &ActorRef<RebuilderMessage>) {
+        if unfinished.is_empty() {
+            self.again_after = AGAIN_MIN;
+            return;
+        }
+        let waiting = !self.unfinished.is_empty();
+        self.unfinished.extend(unfinished.iter().cloned());
+        if !waiting {
+            myself.send_after(self.again_after, || RebuilderMessage::LookAgain);
+            self.again_after = (self.again_after * 2).min(AGAIN_MAX);
+        }
     }
 
     /// A store compacts itself when dead bytes exceed live ones, and never while it is busy.
@@ -286,12 +335,21 @@ impl State {
         }
     }
 
-    fn committed(&mut self, generation: Generation, result: Result<()>, myself: &ActorRef<RebuilderMessage>) {
+    fn committed(
+        &mut self,
+        generation: Generation,
+        commit_us: u64,
+        result: Result<()>,
+        myself: &ActorRef<RebuilderMessage>,
+    ) {
         self.committing = false;
         let builds = self.builds;
         myself.send_after(IDLE, move || RebuilderMessage::Idle { builds });
         match result {
-            Ok(()) => tracing::debug!(%generation, "durable"),
+            Ok(()) => {
+                tracing::debug!(%generation, commit_us, "durable");
+                self.shared.events.send(Event::Committed { generation, commit_us });
+            }
             Err(error) => {
                 tracing::error!(%generation, %error, "readers see it, but it is not durable yet");
                 self.shared
@@ -303,77 +361,15 @@ impl State {
 }
 
 /// Builds, and turns a panic of the builder into an error. The workshop opens the builder again for the next task.
-fn build(shared: &Shared, workshop: &Workshop, next: &Next) -> Result<Built> {
+fn build(shared: &Shared, workshop: &Workshop, next: &Next, at_hand: &Arc<AtHand>) -> Result<Built> {
+    let keeper = Arc::clone(at_hand) as Arc<dyn Keeper>;
     let work = || match &next.rollback {
         Some(to) => workshop.rollback(shared.generations.current().bundle(), to.bundle()),
         None if next.compact => workshop.compact(),
-        None => workshop.build_quietly(&next.task),
+        None => workshop.build_shown(&next.task, &NoProgress, Some(keeper)),
     };
     caught(work).unwrap_or_else(|cause| {
         let path = workshop.root().display().to_string();
         Err(Error::build(path, "build", cause))
     })
-}
-
-/// New versions of what is resident, the hottest first, as far as the budget allows without waiting.
-fn prepare(shared: &Shared, built: &Built) -> Vec<(AssetId, Option<Asset>)> {
-    let Some(bundle) = &built.bundle else { return Vec::new() };
-    let mut changes: Vec<(AssetId, Option<Asset>)> = built.changed.iter().map(|changed| (changed.id, None)).collect();
-    let mut hot: Vec<(u32, usize)> = Vec::new();
-    for (index, changed) in built.changed.iter().enumerate() {
-        if let Some(candidate) = shared.table.candidate(changed.id) {
-            hot.push((candidate.last_used, index));
-        } else if shared.followers.follows(changed.id) {
-            hot.push((0, index));
-        }
-    }
-    hot.sort_unstable_by(|one, other| other.cmp(one));
-    let mut reader = ContentReader::new(bundle);
-    for (_, index) in hot {
-        match version(shared, bundle, &built.changed[index], &mut reader) {
-            Ok(asset) => changes[index].1 = asset,
-            // It is loaded when somebody asks, and fails there with its own error.
-            Err(error) => {
-                tracing::warn!(path = %built.changed[index].path, %error, "not resident in the new generation")
-            }
-        }
-    }
-    let became = built.changed.iter().zip(&changes).map(|(changed, (id, asset))| {
-        let became = match (changed.new, asset) {
-            (None, _) => Became::Gone,
-            (Some(_), Some(asset)) => Became::Resident(asset.clone()),
-            (Some(_), None) => Became::Elsewhere,
-        };
-        (*id, became)
-    });
-    shared.followers.prepare(bundle.generation(), became, shared.config.watched_wait);
-    changes
-}
-
-/// The new version of one asset, or `None` when it is gone or the budget has no room for it now.
-fn version(
-    shared: &Shared,
-    bundle: &Bundle,
-    changed: &ChangedAsset,
-    reader: &mut ContentReader,
-) -> Result<Option<Asset>> {
-    let Some(record) = changed.new.map(|_| bundle.asset(changed.id)).transpose()?.flatten() else { return Ok(None) };
-    let generation = bundle.generation();
-    if let Some(content) = shared.table.content(&record.content) {
-        return Ok(Some(Asset::new(Name::from(&record), generation, content)));
-    }
-    let Ok(charge) = shared.budget.try_charge(record.kind, record.len) else { return Ok(None) };
-    // Where the old version is, since somebody may have wanted it there.
-    let charge = charge.at(shared.table.peek(changed.id).map_or(0, |old| old.content().place()));
-    let Ok(target) = Content::build(record.len as usize, charge) else { return Ok(None) };
-    let mut to = 0;
-    reader.content(&record.content, 0..record.len, &mut |part| {
-        target.fill(to, part.len(), |into| {
-            into.copy_from_slice(part);
-            Ok(())
-        })?;
-        to += part.len();
-        Ok(())
-    })?;
-    Ok(target.finish(record.content).map(|content| Asset::new(Name::from(&record), generation, content)))
 }

@@ -26,11 +26,11 @@ use super::transform::TransformRegistry;
 use super::why::{Why, Whys};
 use super::workshop::ADDRESS_FILE;
 use super::{parallel, stats};
-use crate::bundle::{Bundle, BundleWriter, Committer, Params};
+use crate::bundle::{Bundle, BundleWriter, Committer, Params, is_abandoned};
 use crate::config::Layout;
 use crate::error::{Error, Result};
-use crate::event::{BuildFailure, ChangedAsset};
-use crate::ids::AssetPath;
+use crate::event::{BuildFailure, ChangedAsset, ReloadTimings};
+use crate::ids::{AssetPath, ContentHash, Generation};
 use crate::platform::clock::Clock;
 use crate::platform::fs::{FileSystem, WriterLock, is_locked};
 use crate::storage::WriteAt;
@@ -101,10 +101,14 @@ impl Progress for NoProgress {
 pub struct Built {
     /// The staged generation, readable but not durable; `None` when nothing differs.
     pub bundle: Option<Bundle>,
+    /// The generation that it was built upon, and that `changed` differs from; `None` when there was none.
+    pub base: Option<Generation>,
     /// Assets whose content or execute bit differs, in path order.
     pub changed: Vec<ChangedAsset>,
     /// Everything that does not build now, in path order, not only what failed this time.
     pub failures: Vec<BuildFailure>,
+    /// Files that somebody was writing: their last good versions stay until they are looked at again.
+    pub unfinished: BTreeSet<PathBuf>,
     /// What failed before and builds again.
     pub healed: Vec<AssetPath>,
     /// Dependencies on nothing, links that are not followed: of the files that were read this time. What a scan finds
@@ -114,10 +118,16 @@ pub struct Built {
     pub spilled_bytes: u64,
     /// What arenas held while it was built.
     pub arenas: ArenaStats,
-    /// Microseconds of looking, reading and transforming.
-    pub build_us: u64,
-    /// Microseconds of encoding, writing and checking.
-    pub stage_us: u64,
+    /// Where the time went: the steps that are the builder's.
+    pub timings: ReloadTimings,
+}
+
+/// Is shown new contents while their bytes are in memory, so that they need not be read and decoded again.
+pub trait Keeper: Send + Sync {
+    /// `changed` is what differs from the generation before; `bytes` gives the new content of one of them, where it is
+    /// in memory. Called once in a build that changes something; what is kept is for nobody to see before the
+    /// generation is.
+    fn keep<'b>(&self, changed: &[ChangedAsset], bytes: &dyn Fn(&ContentHash) -> Option<&'b [u8]>);
 }
 
 /// Builds generations of one tree into one bundle. Owns the bundle's writer and the lock that makes it the only one.
@@ -142,6 +152,8 @@ pub struct TreeBuilder {
     /// Reads back what small updates wrote.
     checker: Option<ContentReader>,
     tree: Tree,
+    /// Who is shown the new contents of the next build.
+    keeper: Option<Arc<dyn Keeper>>,
     whys: Arc<Whys>,
     actions: Option<ActionCache>,
     /// What was written did not read back: the staged generation must not be built upon.
@@ -181,7 +193,14 @@ impl TreeBuilder {
     ) -> Result<Self> {
         let real_root = fs.canonicalize(root).map_err(|error| Error::io("open the folder", root, error))?;
         fs.read_dir(root).map_err(|error| Error::io("list", root, error))?;
-        let (storage, lock) = open_writer(&*fs, bundle, true)?;
+        let (mut storage, mut lock) = open_writer(&*fs, bundle, true)?;
+        let abandoned = || is_abandoned(&*storage).map_err(|error| Error::io("look at", bundle, error));
+        if options.tolerant && abandoned()? {
+            // A crash before the first superblock was complete.
+            fs.remove_file(bundle).map_err(|error| Error::io("remove", bundle, error))?;
+            drop((storage, lock));
+            (storage, lock) = open_writer(&*fs, bundle, true)?;
+        }
         let writer = open_bundle(storage, options.layout)?;
         if writer.layout() != options.layout && !options.tolerant {
             let has = writer.layout().name();
@@ -216,6 +235,7 @@ impl TreeBuilder {
             dictionaries: Dictionaries::default(),
             checker: None,
             tree,
+            keeper: None,
             whys: Arc::default(),
             actions,
             broken: None,
@@ -289,6 +309,11 @@ impl TreeBuilder {
         }
     }
 
+    /// Shows the new contents of what is built next to `keeper`.
+    pub fn show_to(&mut self, keeper: Option<Arc<dyn Keeper>>) {
+        self.keeper = keeper;
+    }
+
     /// A builder whose last generation did not read back builds nothing more; opening the bundle again goes back to
     /// the last committed generation.
     fn check_sound(&self) -> Result<()> {
@@ -321,13 +346,18 @@ impl TreeBuilder {
             actions.trim();
         }
         let Some(path) = &self.stats_path else { return Ok(()) };
+        if !self.tree.stats_differ {
+            return Ok(());
+        }
         let trusted = self.tree.files.iter().filter(|(_, known)| known.trusted);
         let remembered = trusted.map(|(path, known)| {
             let weak = known.weak.clone();
             (path.clone(), stats::Remembered { stamp: known.stamp, source: known.source, weak })
         });
         let Some(bytes) = stats::to_bytes(remembered.collect()) else { return Ok(()) };
-        self.fs.write_atomic(path, &bytes).map_err(|error| Error::io("write", path, error))
+        self.fs.write_atomic(path, &bytes).map_err(|error| Error::io("write", path, error))?;
+        self.tree.stats_differ = false;
+        Ok(())
     }
 }
 

@@ -274,6 +274,10 @@ impl Scanner<'_> {
     fn nearest_in(&self, listing: &Listing, scan: &mut Scan) -> Nearest {
         let at = listing.at.join(IGNORE_FILE_NAME);
         let bytes = match self.fs.stat(&at, true) {
+            Ok(stat) if stat.kind == FileKind::File && stat.len > limits::IGNORE_FILE_BYTES_MAX => {
+                let why = format!("it has {} bytes; at most {} are read", stat.len, limits::IGNORE_FILE_BYTES_MAX);
+                Err(io::Error::other(why))
+            }
             Ok(stat) if stat.kind == FileKind::File => self.fs.read(&at),
             // A folder of that name says nothing.
             Ok(_) => return listing.nearest.clone(),

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::builder::Held;
 use super::config::Ignoring;
 use super::why::{Why, Whys};
-use super::{Built, CompactReport, NoProgress, Progress, TreeBuilder};
+use super::{Built, CompactReport, Keeper, NoProgress, Progress, TreeBuilder};
 use crate::bundle::{Bundle, Committer};
 use crate::error::Result;
 use crate::ids::AssetPath;
@@ -110,7 +110,20 @@ impl Workshop {
     /// # Errors
     /// What the builder returns. The next task should then look at everything.
     pub fn build(&self, task: &Task, progress: &dyn Progress) -> Result<Built> {
-        self.work(|builder| if task.everything { builder.scan(progress) } else { builder.update(&task.paths) })
+        self.build_shown(task, progress, None)
+    }
+
+    /// As [`Workshop::build`], and shows what is new to `keeper`.
+    ///
+    /// # Errors
+    /// As [`Workshop::build`].
+    pub fn build_shown(&self, task: &Task, progress: &dyn Progress, keeper: Option<Arc<dyn Keeper>>) -> Result<Built> {
+        self.work(|builder| {
+            builder.show_to(keeper);
+            let built = if task.everything { builder.scan(progress) } else { builder.update(&task.paths) };
+            builder.show_to(None);
+            built
+        })
     }
 
     /// Stages a generation with the tree of `to`, an earlier one of this bundle; readers see `published`. Files of the
@@ -182,7 +195,8 @@ impl Workshop {
     /// What the storage says. Readers keep what they see; the next commit tries again.
     pub fn commit(&self, bundle: &Bundle) -> Result<()> {
         let committer = self.builder.lock().as_ref().map(TreeBuilder::committer);
-        committer.map_or(Ok(()), |committer| committer.commit(bundle))
+        // The numbers that the next edits will have are reserved by the way.
+        committer.map_or(Ok(()), |committer| committer.commit_reserving(bundle, limits::GENERATIONS_RESERVED))
     }
 
     /// Remembers what the source files looked like, for a quick next start. Blocks.
@@ -207,9 +221,9 @@ impl Workshop {
     /// Those of committing, compacting and building. The bundle is as it was when compacting failed.
     pub fn compact(&self) -> Result<Built> {
         let mut slot = self.builder.lock();
+        let newest = slot.as_ref().and_then(|builder| builder.bundle().cloned());
         if let Some(builder) = slot.take() {
-            let newest = builder.bundle().cloned();
-            newest.map_or(Ok(()), |newest| builder.committer().commit(&newest))?;
+            newest.as_ref().map_or(Ok(()), |newest| builder.committer().commit(newest))?;
         }
         let compacted = (self.compact)();
         let mut builder = self.opened()?;
@@ -218,6 +232,8 @@ impl Workshop {
         let mut built = builder.scan(&NoProgress)?;
         // The file is another, so that there is a generation to publish also when no asset differs.
         built.bundle = builder.bundle().cloned();
+        // Compacting changed no asset.
+        built.base = newest.as_ref().map(Bundle::generation).or(built.base);
         self.ignores(&builder);
         *slot = Some(builder);
         Ok(built)

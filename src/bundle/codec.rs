@@ -54,6 +54,9 @@ pub struct EncodeHint {
     /// The content is of a kind that is compressed already (images, audio): unless a sample of it shrinks, it is
     /// stored. Default `false`: only bytes that look random are treated so.
     pub compressed: bool,
+    /// Somebody waits for it: LZ4 alone, which takes a tenth of the time, and no dictionary. Compaction encodes anew.
+    /// Default `false`.
+    pub quick: bool,
 }
 
 /// Encodes frames; one per thread.
@@ -107,6 +110,9 @@ impl Encoder {
         if self.looks_compressed(decoded, hint) {
             return store();
         }
+        if hint.quick && self.layout == Layout::Access {
+            return self.lz4(decoded, most(self.layout, decoded.len())).unwrap_or_else(store);
+        }
         let prepared = self.dictionaries.iter_mut().find(|(number, _)| *number == hint.dictionary);
         let (dictionary, compressor) = match prepared {
             Some((number, compressor)) => (*number, Some(compressor)),
@@ -120,15 +126,20 @@ impl Encoder {
             return store();
         }
         // Where zstd gains little, what it gains is mostly repeats, which LZ4 finds too and decodes faster.
-        if self.layout == Layout::Access && len > decoded.len() / 4 * 3 {
-            self.block.resize(lz4_flex::block::get_maximum_output_size(decoded.len()), 0);
-            if let Ok(block) = lz4_flex::block::compress_into(decoded, &mut self.block)
-                && block <= len + len / 32
-            {
-                return EncodedFrame::new(Codec::Lz4, 0, decoded.len(), self.block[..block].to_vec());
-            }
+        if self.layout == Layout::Access
+            && len > decoded.len() / 4 * 3
+            && let Some(block) = self.lz4(decoded, len + len / 32)
+        {
+            return block;
         }
         EncodedFrame::new(Codec::Zstd, dictionary, decoded.len(), self.scratch[..len].to_vec())
+    }
+
+    /// Encoded with LZ4, if that takes no more than `most` bytes.
+    fn lz4(&mut self, decoded: &[u8], most: usize) -> Option<EncodedFrame> {
+        self.block.resize(lz4_flex::block::get_maximum_output_size(decoded.len()), 0);
+        let len = lz4_flex::block::compress_into(decoded, &mut self.block).ok().filter(|len| *len <= most)?;
+        Some(EncodedFrame::new(Codec::Lz4, 0, decoded.len(), self.block[..len].to_vec()))
     }
 
     /// A cheap guess that saves compressing what was compressed before: the bytes are spread like random ones, or,
@@ -339,7 +350,7 @@ mod tests {
         let dictionary: Arc<[u8]> = text.clone().into();
         let mut encoder = Encoder::new(Layout::Access);
         encoder.add_dictionary(3, &dictionary).unwrap();
-        let encoded = encoder.encode(&text[500..1500], EncodeHint { dictionary: 3, compressed: false });
+        let encoded = encoder.encode(&text[500..1500], EncodeHint { dictionary: 3, ..EncodeHint::default() });
         assert_eq!((encoded.codec, encoded.dictionary), (Codec::Zstd, 3));
         let frame = frame_of(&encoded);
         let mut decoder = Decoder::new();

@@ -23,12 +23,13 @@ pub struct Committer {
 pub(super) struct Shared {
     pub storage: Arc<dyn WriteAt>,
     pub file: String,
+    /// Held while it is flushed: who stages meanwhile must not ask for it.
     state: Mutex<State>,
+    /// What the newest superblock on disk says. Never held for longer than a copy takes.
+    standing: Mutex<Superblock>,
 }
 
 struct State {
-    /// What the newest superblock on disk says.
-    standing: Superblock,
     /// The slot that the next commit overwrites.
     older: usize,
     /// Whether any superblock was ever written.
@@ -54,13 +55,13 @@ impl Committer {
             },
             older: 0,
         });
-        let state = State { standing: standing.superblock, older: standing.older, fresh, broken: None };
-        Self { shared: Arc::new(Shared { storage, file, state: Mutex::new(state) }) }
+        let state = Mutex::new(State { older: standing.older, fresh, broken: None });
+        Self { shared: Arc::new(Shared { storage, file, state, standing: Mutex::new(standing.superblock) }) }
     }
 
     /// The newest generation that is durable; 0 when there is none.
     pub fn committed(&self) -> Generation {
-        self.shared.state.lock().standing.generation
+        self.shared.standing.lock().generation
     }
 
     /// Makes `bundle` durable, and what the next reader opens. A generation that is older than the last committed
@@ -70,20 +71,32 @@ impl Committer {
     /// [`Error::DiskFull`] and [`Error::Io`]; the last committed generation stands then. After a failed flush every
     /// later commit fails with the same error, since the system may have dropped what it could not write.
     pub fn commit(&self, bundle: &Bundle) -> Result<()> {
+        self.commit_reserving(bundle, 0)
+    }
+
+    /// As [`Committer::commit`], and sees to it that `ahead` numbers after that of `bundle` are reserved: durably, and by
+    /// the same flushes. Half of them may be used up before more are reserved.
+    ///
+    /// # Errors
+    /// Those of [`Committer::commit`].
+    pub fn commit_reserving(&self, bundle: &Bundle, ahead: u64) -> Result<()> {
         let mut state = self.shared.state.lock();
         let inner = &bundle.inner;
-        if inner.info.generation <= state.standing.generation {
+        let mut next = self.superblock();
+        if inner.info.generation <= next.generation {
             return Ok(());
         }
-        let mut next = state.standing.clone();
+        let before = next.end;
         next.generation = inner.info.generation;
-        next.reserved = next.reserved.max(inner.info.generation);
+        let wanted = |ahead: u64| Generation(next.generation.0.saturating_add(ahead));
+        let short = next.reserved < wanted(ahead / 2);
+        next.reserved = next.reserved.max(if short { wanted(ahead) } else { next.generation });
         next.root = inner.at;
         next.end = inner.view.end;
         if next.uuid == [0; 16] {
             next.uuid = inner.info.uuid;
         }
-        let unflushed = next.end.saturating_sub(state.standing.end);
+        let unflushed = next.end.saturating_sub(before);
         self.shared.flush(&mut state, unflushed)?;
         self.shared.flip(&mut state, next)
     }
@@ -98,20 +111,20 @@ impl Committer {
     /// Durably reserves generation numbers up to `through`: after a crash none of them is given again.
     pub(super) fn reserve(&self, through: Generation) -> Result<()> {
         let mut state = self.shared.state.lock();
-        if through <= state.standing.reserved {
+        let mut next = self.superblock();
+        if through <= next.reserved {
             return Ok(());
         }
-        let mut next = state.standing.clone();
         next.reserved = through;
         self.shared.flip(&mut state, next)
     }
 
     pub(super) fn reserved(&self) -> Generation {
-        self.shared.state.lock().standing.reserved
+        self.shared.standing.lock().reserved
     }
 
     pub(super) fn superblock(&self) -> Superblock {
-        self.shared.state.lock().standing.clone()
+        self.shared.standing.lock().clone()
     }
 }
 
@@ -122,7 +135,7 @@ impl Shared {
             return Err(error.clone());
         }
         self.storage.sync().map_err(|source| {
-            let error = self.failed("flush".into(), bytes, source, Some(state.standing.generation));
+            let error = self.failed("flush".into(), bytes, source, Some(self.standing.lock().generation));
             state.broken = Some(error.clone());
             error
         })
@@ -137,13 +150,15 @@ impl Shared {
         let block = next.encode();
         let fresh = state.fresh;
         let slot = state.older;
-        self.write((slot * SUPERBLOCK_BYTES) as u64, &block, Some(state.standing.generation))?;
+        let standing = self.standing.lock().generation;
+        self.write((slot * SUPERBLOCK_BYTES) as u64, &block, Some(standing))?;
         self.flush(state, block.len() as u64)?;
         state.older = 1 - slot;
         state.fresh = false;
-        state.standing = next;
+        let standing = next.generation;
+        *self.standing.lock() = next;
         if fresh {
-            self.write((state.older * SUPERBLOCK_BYTES) as u64, &block, Some(state.standing.generation))?;
+            self.write((state.older * SUPERBLOCK_BYTES) as u64, &block, Some(standing))?;
             self.flush(state, block.len() as u64)?;
         }
         Ok(())

@@ -244,6 +244,11 @@ impl Position {
         Ok(Self { at: HEADER_BYTES, end, left, level, first: true, value, run: 0, key: Key::EMPTY })
     }
 
+    /// How many entries are still to come.
+    pub fn left(&self) -> usize {
+        usize::from(self.left)
+    }
+
     /// As [`Position::start`], but may stand further ahead, as long as no entry from `key` on is passed.
     pub fn near(page: &[u8], spec: &TreeSpec, key: &[u8]) -> Result<Self, Fault> {
         let mut position = Self::start(page, spec)?;
@@ -365,6 +370,7 @@ pub(crate) fn entry_bytes(index: usize, previous: &[u8], key: &[u8], payload: us
     1 + nibble(shared) + nibble(suffix) + suffix + frame + payload
 }
 
+#[inline]
 fn shared_len(a: &[u8], b: &[u8]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }

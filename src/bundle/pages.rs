@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::ops::{Deref, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 
@@ -114,6 +114,8 @@ pub(crate) struct Pages {
     pub mapping: bool,
     checked: Checked,
     touched: Touched,
+    /// The mapping that was made last.
+    newest: Mutex<Option<Weak<dyn Mapped>>>,
     kept: [Mutex<Kept>; SHARDS],
     pub dictionaries: Mutex<Kept>,
 }
@@ -129,6 +131,7 @@ impl Pages {
             mapping,
             checked: Checked::new(room),
             touched: Touched::default(),
+            newest: Mutex::default(),
             kept: Default::default(),
             dictionaries: Mutex::default(),
         }
@@ -157,6 +160,20 @@ impl Pages {
             return Err(self.corrupt(format_args!("{what} at byte {} does not match its hash", at.offset)));
         }
         Ok(bytes)
+    }
+
+    /// A mapping of the first `end` bytes: the newest one there is, as long as it reaches so far.
+    fn map(&self, end: u64) -> Result<Option<Arc<dyn Mapped>>> {
+        let mut newest = self.newest.lock();
+        if let Some(map) = newest.as_ref().and_then(Weak::upgrade).filter(|map| map.grow(end)) {
+            return Ok(Some(map));
+        }
+        let map = self.storage.map(end).map_err(|source| Error::io(format!("map {end} bytes"), &self.file, source))?;
+        let Some(map) = map.map(Arc::<dyn Mapped>::from) else { return Ok(None) };
+        // A refusal costs what it would have saved.
+        drop(map.advise(0..map.bytes().len(), Advice::Scattered));
+        *newest = Some(Arc::downgrade(&map));
+        Ok(Some(map))
     }
 
     pub fn keep_dictionary(&self, at: PageRef, bytes: &Arc<[u8]>) {
@@ -197,18 +214,7 @@ impl Deref for Page<'_> {
 impl View {
     /// Maps the first `end` bytes where that is wanted and possible.
     pub fn new(pages: Arc<Pages>, end: u64) -> Result<Self> {
-        let map = if pages.mapping {
-            let map =
-                pages.storage.map(end).map_err(|source| Error::io(format!("map {end} bytes"), &pages.file, source))?;
-            let map: Option<Arc<dyn Mapped>> = map.map(Arc::from);
-            if let Some(map) = &map {
-                // A refusal costs what it would have saved.
-                drop(map.advise(0..map.bytes().len(), Advice::Scattered));
-            }
-            map
-        } else {
-            None
-        };
+        let map = if pages.mapping { pages.map(end)? } else { None };
         Ok(Self { pages, map, end })
     }
 

@@ -111,6 +111,22 @@ pub(crate) struct Standing {
     pub older: usize,
 }
 
+/// Whether the file holds something, but no superblock ever was complete: its first writer ended before that, and nobody
+/// can have read it. From the first one on both slots are written, and only the older one is ever overwritten.
+///
+/// # Errors
+/// What the operating system says.
+pub(crate) fn is_abandoned(storage: &dyn ReadAt) -> std::io::Result<bool> {
+    let len = storage.len()?;
+    let mut head = vec![0; len.min(HEAD_BYTES) as usize];
+    storage.read_exact_at(0, &mut head)?;
+    let (first, second) = head.split_at(head.len().min(SUPERBLOCK_BYTES));
+    let is_blank = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+    // Anything else is somebody's file.
+    let is_ours = is_blank(first) || first.starts_with(&MAGIC) || MAGIC.starts_with(first);
+    Ok(len > 0 && is_ours && matches!(judge(&head), Slot::Bad(_)) && is_blank(second))
+}
+
 /// Reads both superblocks and chooses: the highest generation, then the highest reservation.
 pub(crate) fn read(storage: &Arc<dyn ReadAt>) -> Result<Standing> {
     let file = storage.name();
@@ -145,7 +161,8 @@ pub(crate) fn read(storage: &Arc<dyn ReadAt>) -> Result<Standing> {
     if reserved < generation || reserved.0 > GENERATION_MAX || *end < HEAD_BYTES {
         return Err(Error::corrupt(&file, "the superblock contradicts itself"));
     }
-    if *end > len {
+    // Before the first commit there may be one superblock alone: numbers were being reserved.
+    if *end > len && generation.0 > 0 {
         return Err(Error::corrupt(&file, format!("it is truncated: {end} bytes are needed, {len} are there")));
     }
     if generation.0 > 0 {

@@ -109,6 +109,11 @@ struct Run {
 }
 
 impl Run {
+    /// With room for a few more entries than `count`, of `bytes` in all.
+    fn with_room(bytes: usize, count: usize) -> Self {
+        Self { arena: Vec::with_capacity(bytes + bytes / 8), items: Vec::with_capacity(count + 8), bytes: 0 }
+    }
+
     fn push(&mut self, key: &[u8], payload: &[u8], value: ValueLen) {
         let previous = self.items.last().map_or(&[][..], |(start, len, _)| &self.arena[*start..*start + *len as usize]);
         self.bytes += entry_bytes(self.items.len(), previous, key, payload.len(), value);
@@ -302,7 +307,8 @@ impl Update<'_, '_> {
             return Err(self.corrupt("a page stands at another level than its parent says"));
         }
         let value = self.payload(level);
-        let mut run = Run::default();
+        // A key takes less room in a page than out of it.
+        let mut run = Run::with_room(2 * page.len(), position.left());
         while let Some(payload) = position.next(&page).map_err(fault)? {
             run.push(position.key.as_slice(), payload, value);
         }
@@ -322,7 +328,7 @@ impl Update<'_, '_> {
 
     fn merge(&mut self, old: &Run, batch: &Batch, changes: &[Item]) -> Option<Run> {
         let value = self.payload(0);
-        let mut new = Run::default();
+        let mut new = Run::with_room(old.arena.len(), old.items.len());
         let mut changed = false;
         let mut changes = changes.iter().peekable();
         let add = |run: &mut Run, entries: &mut u64, item: &Item| {
@@ -407,7 +413,7 @@ impl Update<'_, '_> {
         if !changed {
             return Ok(None);
         }
-        let mut new = Run::default();
+        let mut new = Run::with_room(old.arena.len(), done.len());
         for child in &done {
             new.push(child.key.as_slice(), &child.page.encode(), self.payload(level));
         }

@@ -4,12 +4,13 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use tokio::sync::oneshot;
 
 use crate::build::Built;
+use crate::bundle::Bundle;
 use crate::error::Result;
 use crate::ids::{AssetId, Generation};
 use crate::residency::{Asset, Live};
@@ -25,6 +26,8 @@ pub enum RebuilderMessage {
     },
     /// A build job has ended; what came of it is in [`Staged`].
     Built,
+    /// Look again at files that somebody was writing.
+    LookAgain,
     /// A generation is to be gone back to; which is in [`Rollback`].
     Rollback,
     /// It has been quiet for a while: compact the store, if nothing was built since.
@@ -36,6 +39,8 @@ pub enum RebuilderMessage {
     Committed {
         /// Which.
         generation: Generation,
+        /// How long it took, in microseconds.
+        commit_us: u64,
         /// Whether it is.
         result: Result<()>,
     },
@@ -52,6 +57,16 @@ pub struct ChangeSet {
     pub settled: Instant,
 }
 
+/// A generation to publish.
+pub struct Publication {
+    /// The bundle that holds it.
+    pub bundle: Bundle,
+    /// Every asset that differs, with its new version where it is to be resident at once.
+    pub changes: Vec<(AssetId, Option<Asset>)>,
+    /// When readers first saw it, and what they saw before.
+    pub shown: OnceLock<(Instant, Generation)>,
+}
+
 /// A wish to go back to an earlier generation, kept outside the rebuilder until a build takes it.
 pub struct Rollback {
     /// That generation.
@@ -64,18 +79,29 @@ pub struct Rollback {
 pub struct Staged {
     /// What was built, or why not.
     pub built: Result<Built>,
-    /// What differs, with new versions of what is resident.
-    pub changes: Vec<(AssetId, Option<Asset>)>,
-    /// When the first event of the change set came.
-    pub first: Instant,
-    /// When the set was settled.
-    pub settled: Instant,
-    /// When the build was done and publication began.
-    pub preparing: Instant,
+    /// What is to be published, if anything differs.
+    pub publication: Option<Arc<Publication>>,
+    /// When its steps ended.
+    pub times: StagedTimes,
     /// Why the whole tree was looked at, if events were lost.
     pub rescanned: Option<String>,
     /// Who is answered, if it is a rollback.
     pub reply: Option<oneshot::Sender<Result<Generation>>>,
     /// The span of this reload.
     pub span: tracing::Span,
+}
+
+/// When the steps of a reload ended.
+#[derive(Clone, Copy, Debug)]
+pub struct StagedTimes {
+    /// When the first event of the change set came.
+    pub first: Instant,
+    /// When the set was settled.
+    pub settled: Instant,
+    /// When its build began.
+    pub began: Instant,
+    /// When it was staged.
+    pub staged: Instant,
+    /// When what was resident had its new versions.
+    pub resident: Instant,
 }

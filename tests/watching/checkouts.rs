@@ -118,7 +118,7 @@ async fn the_locks_of_other_version_controls_hold_until_they_go() {
         for number in 0..5 {
             watched.tree.write(&format!("new{number}.txt"), b"new");
             // Longer than any window but the lock's.
-            let told = tokio::time::timeout(Duration::from_millis(120), watched.events.recv()).await;
+            let told = tokio::time::timeout(Duration::from_millis(120), watched.published()).await;
             assert!(told.is_err(), "{told:?}");
         }
         fs::remove_file(&lock).unwrap();

@@ -152,7 +152,7 @@ fn reloaded_in_steps(published: &Published) -> String {
 
 fn whole(published: &Published) -> String {
     let timings = &published.timings;
-    let us = timings.settle_us + timings.build_us + timings.stage_us + timings.publish_us;
+    let us = timings.total_us();
     size::span(Duration::from_micros(us))
 }
 

@@ -1,7 +1,8 @@
 //! From what may differ to a staged generation: read, transform, compare, stage.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
@@ -18,7 +19,7 @@ use crate::build::stats::Stamp;
 use crate::build::{Because, Progress, Why, graph, parallel};
 use crate::bundle::{BuildInput, BuildRecord, Bundle};
 use crate::error::{Error, Result};
-use crate::event::BuildFailure;
+use crate::event::{BuildFailure, ReloadTimings};
 use crate::ids::{AssetPath, ContentHash, Generation};
 use crate::platform::clock::Clock;
 use crate::platform::fs::{FileKind, FileSystem};
@@ -32,6 +33,7 @@ impl TreeBuilder {
     }
 
     pub(super) fn apply(&mut self, mut delta: Delta, started: Instant, progress: &dyn Progress) -> Result<Built> {
+        let looked_at = self.clock.now();
         self.keep_held(&mut delta);
         let mut failed: Vec<Failed> = Vec::new();
         for failure in delta.failures.drain(..) {
@@ -56,6 +58,8 @@ impl TreeBuilder {
         // Without a bundle nothing was built from anything yet, nor waits for anything.
         let first = self.bundle().is_none() && self.tree.failures.is_empty();
         let config = std::mem::take(&mut self.tree.config);
+        let mut unfinished: BTreeSet<PathBuf> = BTreeSet::new();
+        let root = self.root.clone();
         let mut because: BTreeMap<AssetPath, Because> = BTreeMap::new();
         let base = delta.base.as_ref();
         let take = |tree: &mut Tree, candidate: &Candidate, read: Result<_, BuildFailure>| {
@@ -86,11 +90,16 @@ impl TreeBuilder {
                         sources.push(source);
                     }
                 }
-                // Its last good version stays for the moment; that it is closed is a change of its own.
-                Err(failure) if failure.cause == BEING_WRITTEN && (candidate.was.is_some() || !whole) => {}
                 Err(failure) => {
-                    let path = Some(candidate.file.path.clone());
-                    failed.push(Failed::new(failure, path));
+                    let path = candidate.file.path.clone();
+                    let is_open = failure.cause == BEING_WRITTEN;
+                    if is_open {
+                        unfinished.insert(root.join(path.as_str()));
+                    }
+                    // Its last good version stays for the moment; that it is closed is a change of its own.
+                    if !is_open || candidate.was.is_none() && whole {
+                        failed.push(Failed::new(failure, Some(path)));
+                    }
                 }
             }
         };
@@ -116,6 +125,7 @@ impl TreeBuilder {
         debug_assert!(sources.is_sorted_by(|a, b| a.file.path <= b.file.path), "a tree is scanned in path order");
 
         // Build.
+        let read_at = self.clock.now();
         let spill = Spill::new(Arc::clone(&self.fs), self.spill_path.clone(), self.options.outputs_bytes);
         let made = {
             let reader = self.reader();
@@ -164,7 +174,10 @@ impl TreeBuilder {
             // What was built because of something else no longer fails either.
             places.extend(outputs.iter().map(|output| output.path.as_str().to_owned()));
         }
-        let (bundle, changed) = match self.stage(outputs, (sources, &spill), &appeared, delta, progress) {
+        let mut timings = ReloadTimings::default();
+        let base = self.bundle().map(Bundle::generation);
+        let staged = self.stage(outputs, (sources, &spill), &appeared, delta, &mut timings, progress);
+        let (bundle, changed) = match staged {
             Ok(staged) => staged,
             Err(error) => {
                 // The bundle is as it was; what it should have become is looked at again the next time.
@@ -173,19 +186,26 @@ impl TreeBuilder {
                 return Err(error);
             }
         };
+        let us = |from: Instant, to: Instant| to.saturating_duration_since(from).as_micros() as u64;
+        timings.build_us = us(started, built_at);
+        timings.look_us = us(started, looked_at);
+        timings.read_us = us(looked_at, read_at);
+        timings.transform_us = us(read_at, built_at);
+        timings.stage_us = us(built_at, self.clock.now());
         let healed = self.settle_failures(whole, &places, failed);
         let generation = self.bundle().map_or(Generation(0), Bundle::generation);
         self.whys.remember(whys.into_iter().map(|(path, why)| (path, Why { generation, ..why })));
         Ok(Built {
             bundle,
+            base,
             changed,
             failures: self.failures(),
+            unfinished,
             healed,
             warnings: self.tree.news(warnings, whole),
             spilled_bytes: spill.spilled_bytes(),
             arenas: first_arenas.stats() + later_arenas.stats(),
-            build_us: (built_at - started).as_micros() as u64,
-            stage_us: (self.clock.now() - built_at).as_micros() as u64,
+            timings,
         })
     }
 
@@ -203,13 +223,22 @@ impl TreeBuilder {
     }
 
     /// What was built from something that changed, and what failed and may build now, with the reason.
-    fn read_again(
-        &self,
+    fn read_again<'a>(
+        &'a self,
         changed: &BTreeMap<AssetPath, Option<ContentHash>>,
         delta: &Delta,
         appeared: &BTreeSet<AssetPath>,
     ) -> BTreeMap<AssetPath, Because> {
         let mut again: BTreeMap<AssetPath, Because> = BTreeMap::new();
+        // A folder is listed once, however many looked at it.
+        let listed: RefCell<HashMap<&Option<AssetPath>, ContentHash>> = RefCell::default();
+        let is_stale = |input: &&'a BuildInput| match *input {
+            BuildInput::Listed { folder, names } => {
+                let mut listed = listed.borrow_mut();
+                listed.entry(folder).or_insert_with(|| self.tree.names_in(folder)) != names
+            }
+            input => self.tree.is_stale(input),
+        };
         // What was gone back to was made from what was there then: only what changes now counts.
         let moved = |input: &BuildInput| match input {
             BuildInput::Read { path, .. } | BuildInput::Exists { path, .. } => changed.contains_key(path),
@@ -219,9 +248,9 @@ impl TreeBuilder {
                 appeared.iter().chain(&delta.gone).chain(folders).any(|path| path.folder() == folder)
             }
         };
-        let mut look = |path: &AssetPath, record: &BuildRecord| {
+        let mut look = |path: &AssetPath, record: &'a BuildRecord| {
             let held = self.tree.is_held(path);
-            let stale = |input: &&BuildInput| self.tree.is_stale(input) && (!held || moved(input));
+            let stale = |input: &&'a BuildInput| is_stale(input) && (!held || moved(input));
             if let Some(input) = record.inputs.iter().find(stale) {
                 again.insert(path.clone(), self.because_of(input));
             }
@@ -242,7 +271,7 @@ impl TreeBuilder {
         for failed in self.tree.failures.values() {
             if let Some(path) = &failed.path
                 && (failed.unit.iter().any(|member| changed.contains_key(member))
-                    || failed.inputs.iter().any(|input| self.tree.is_stale(input)))
+                    || failed.inputs.iter().any(|input| is_stale(&input)))
             {
                 again.entry(path.clone()).or_insert(Because::Forced);
             }
@@ -468,5 +497,6 @@ fn know(tree: &mut Tree, source: &Source<'_>) -> Option<Known> {
         at: source.file.at.clone(),
         weak: make::weak(source),
     };
+    tree.stats_differ = true;
     tree.insert(path.clone(), known)
 }

@@ -11,7 +11,7 @@ use crate::build::contents::ContentReader;
 use crate::build::scan::{Link, Scan, Scanner, SourceFile, place_of, problem};
 use crate::build::stats::{Remembered, Stamp};
 use crate::build::{Progress, labels, source};
-use crate::bundle::AssetRecord;
+use crate::bundle::{AssetRecord, Bundle};
 use crate::error::{Error, Result};
 use crate::event::BuildFailure;
 use crate::ids::{AssetPath, ContentHash};
@@ -120,7 +120,14 @@ impl TreeBuilder {
         let mut delta = Delta::default();
         delta.failures.extend(self.load_config()?);
         let ignoring = self.tree.config.ignoring(&self.exclude);
-        let scan = self.scanner(&ignoring).tree()?;
+        let (scan, base) = std::thread::scope(|scope| {
+            // Read while the tree is looked at.
+            let bundle = self.bundle().cloned();
+            let base = scope.spawn(move || base_of(bundle.as_ref()));
+            let scan = self.scanner(&ignoring).tree();
+            (scan, base.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        let (scan, base) = (scan?, base?);
         progress.step(0, scan.files.len() as u64, "scan");
         let config_fails = !delta.failures.is_empty();
         let Scan { files, folders, links, problems, warnings, ignore_files } = scan;
@@ -130,7 +137,6 @@ impl TreeBuilder {
         }
         delta.failures.extend(problems);
         delta.warnings = warnings;
-        let base = self.base()?;
         let distrust = self.config_differs(&base, config_fails)?;
         self.forget_tree(links);
         self.load_records(&base)?;
@@ -145,9 +151,12 @@ impl TreeBuilder {
             }
         }
         let failing: BTreeSet<String> = delta.failures.iter().map(|failure| failure.path.clone()).collect();
+        // Files of which the bundle has an asset. Mostly those are all of its assets.
+        let both = files.iter().filter(|file| base.contains_key(&file.path)).count();
         let paths: Vec<AssetPath> =
-            if base.is_empty() { Vec::new() } else { files.iter().map(|file| file.path.clone()).collect() };
+            if base.len() == both { Vec::new() } else { files.iter().map(|file| file.path.clone()).collect() };
         let is_empty = files.is_empty();
+        let mut unchanged: Vec<(AssetPath, Known)> = Vec::with_capacity(both);
         delta.candidates.reserve(files.len());
         for file in files {
             if !failing.is_empty() && failing.contains(file.path.as_str()) {
@@ -155,7 +164,7 @@ impl TreeBuilder {
             }
             let record = base.get(&file.path);
             let (was, current) = self.was(&file.path, record);
-            let remembered = self.tree.remembered.get(&file.path);
+            let remembered = self.tree.remembered.remove(&file.path);
             match (record, remembered) {
                 (Some(record), Some(remembered))
                     if !distrust
@@ -169,10 +178,10 @@ impl TreeBuilder {
                         trusted: true,
                         source: remembered.source,
                         executable: record.executable,
-                        at: file.at.clone(),
-                        weak: remembered.weak.clone(),
+                        at: file.at,
+                        weak: remembered.weak,
                     };
-                    self.tree.insert(file.path.clone(), known);
+                    unchanged.push((file.path, known));
                 }
                 _ => {
                     let force = distrust || !current;
@@ -180,6 +189,7 @@ impl TreeBuilder {
                 }
             }
         }
+        self.tree.insert_sorted(unchanged);
         // What stands at or below a problem is not gone: it keeps its last good version.
         let kept = |path: &AssetPath| {
             failing.iter().any(|bad| path.as_str().strip_prefix(bad.as_str()).is_some_and(starts_part))
@@ -188,8 +198,10 @@ impl TreeBuilder {
         // What is made beside a source goes when that is built and does not make it any more, or with it.
         let beside = |path: &AssetPath| self.tree.source_of_label(path).is_some_and(stands);
         let is_gone = |path: &AssetPath| !stands(path) && !beside(path);
-        delta.gone = base.keys().filter(|path| is_gone(path)).cloned().collect();
-        delta.gone.sort();
+        if base.len() > both {
+            delta.gone = base.keys().filter(|path| is_gone(path)).cloned().collect();
+            delta.gone.sort();
+        }
         let folders: BTreeSet<AssetPath> = folders.into_iter().collect();
         let mut had = BTreeSet::new();
         if let Some(bundle) = self.bundle() {
@@ -213,16 +225,6 @@ impl TreeBuilder {
             delta.warnings.push(format!("{}: the folder is empty", self.root.display()));
         }
         Ok(delta)
-    }
-
-    fn base(&self) -> Result<HashMap<AssetPath, AssetRecord>> {
-        let Some(bundle) = self.bundle() else { return Ok(HashMap::new()) };
-        let mut base = HashMap::with_capacity(bundle.info().assets.min(1 << 24) as usize);
-        for record in bundle.assets() {
-            let record = record?;
-            base.insert(record.path.clone(), record);
-        }
-        Ok(base)
     }
 
     /// Whether the bundle was built with another `flyloft.toml`: then no file is as it should be before it is looked
@@ -252,6 +254,7 @@ impl TreeBuilder {
         self.tree.failures = old.failures;
         self.tree.told = old.told;
         self.tree.held = old.held;
+        self.tree.stats_differ = old.stats_differ;
         self.tree.links = links.into_iter().map(|link| (link.path, link.target)).collect();
         self.tree.scanned = true;
     }
@@ -545,6 +548,17 @@ impl TreeBuilder {
         self.tree.failures.extend(now);
         healed
     }
+}
+
+/// Every asset of a bundle.
+fn base_of(bundle: Option<&Bundle>) -> Result<HashMap<AssetPath, AssetRecord>> {
+    let Some(bundle) = bundle else { return Ok(HashMap::new()) };
+    let mut base = HashMap::with_capacity(bundle.info().assets.min(1 << 24) as usize);
+    for record in bundle.assets() {
+        let record = record?;
+        base.insert(record.path.clone(), record);
+    }
+    Ok(base)
 }
 
 fn twin_problem(path: &AssetPath, other: &AssetPath) -> BuildFailure {

@@ -10,7 +10,7 @@ use super::{Built, TreeBuilder};
 use crate::build::NoProgress;
 use crate::bundle::{AssetRecord, Bundle};
 use crate::error::Result;
-use crate::event::ChangedAsset;
+use crate::event::{ChangedAsset, ReloadTimings};
 use crate::ids::{AssetPath, ContentHash, Generation};
 use crate::limits;
 
@@ -124,8 +124,11 @@ impl TreeBuilder {
             bundle: is_new.then_some(bundle),
             changed: differs,
             failures: self.failures(),
-            build_us: (found_at - started).as_micros() as u64,
-            stage_us: (self.clock.now() - found_at).as_micros() as u64,
+            timings: ReloadTimings {
+                build_us: (found_at - started).as_micros() as u64,
+                stage_us: (self.clock.now() - found_at).as_micros() as u64,
+                ..ReloadTimings::default()
+            },
             ..Built::default()
         })
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
+use std::time::Instant;
 
 use super::TreeBuilder;
 use super::delta::Delta;
@@ -17,13 +18,18 @@ use crate::bundle::{
     AssetPut, AssetRecord, BuildInput, Bundle, Changes, ContentPut, FrameRef, Laid, Prepared, check_stored,
 };
 use crate::error::{Error, Result};
-use crate::event::ChangedAsset;
+use crate::event::{ChangedAsset, ReloadTimings};
 use crate::ids::{AssetPath, ContentHash};
 use crate::limits;
 use crate::storage::ReadAt;
 
 /// So few contents are checked by one thread, with the decoder of the last time.
 const CHECKED_ALONE_MAX: usize = 8;
+/// So few new contents of a tree that is served are encoded in little time rather than in few bytes: somebody waits for
+/// them, and they take little room until the store is compacted.
+const QUICK_MAX: usize = 8;
+/// And so few bytes.
+const QUICK_BYTES_MAX: u64 = 1 << 20;
 /// From this many new contents on, other threads work while the tables are made.
 const BESIDE_MIN: usize = 1024;
 
@@ -38,8 +44,10 @@ impl TreeBuilder {
         (sources, spill): (Vec<Source<'_>>, &Spill),
         moved: &BTreeSet<AssetPath>,
         delta: Delta,
+        timings: &mut ReloadTimings,
         progress: &dyn Progress,
     ) -> Result<Staged> {
+        let began = self.clock.now();
         let Delta { gone, put_folders, remove_folders, base, .. } = delta;
         let mut changed = Vec::with_capacity(outputs.len());
         // In the memory that the outputs have.
@@ -97,6 +105,12 @@ impl TreeBuilder {
             (preparation.prepare(changes), laid)
         };
         let (laid, prepared) = (laid?, prepared?);
+        if let Some(keeper) = &self.keeper {
+            let index: HashMap<ContentHash, &Content> =
+                new.contents.iter().map(|content| (content.hash, content)).collect();
+            keeper.keep(&changed, &|hash| index.get(hash)?.in_memory(&sources));
+        }
+        let encoded = self.clock.now();
         let fresh: Vec<(ContentHash, u64)> = new.contents.iter().map(|content| (content.hash, content.len)).collect();
         let beside = !self.options.tolerant && many && self.writer.flush_appends().is_ok();
         let bundle = if beside {
@@ -108,9 +122,14 @@ impl TreeBuilder {
             return Ok((None, Vec::new()));
         }
         self.tree.deferred.clear();
+        let written = self.clock.now();
         if !beside {
             self.validate(&bundle, &fresh, progress)?;
         }
+        let us = |from: Instant, to: Instant| to.saturating_duration_since(from).as_micros() as u64;
+        timings.encode_us = us(began, encoded);
+        timings.tables_us = us(encoded, written);
+        timings.check_us = us(written, self.clock.now());
         Ok((Some(bundle), changed))
     }
 
@@ -293,7 +312,10 @@ impl TreeBuilder {
         planned: impl FnOnce(),
         progress: &dyn Progress,
     ) -> Result<Vec<Laid>> {
-        if self.bundle().is_some() {
+        let train = self.writer.bundle().is_none();
+        let total: u64 = new.iter().map(|content| content.len).sum();
+        let quick = self.options.tolerant && !train && new.len() <= QUICK_MAX && total <= QUICK_BYTES_MAX;
+        if !train && !quick {
             for content in new {
                 self.learn_dictionary(&content.path)?;
             }
@@ -310,13 +332,13 @@ impl TreeBuilder {
         };
         let unsure = contents.iter().map(|_| AtomicBool::new(false)).collect();
         let bytes = Fresh { contents: new, sources, spill, reader: &reader, unsure };
-        let train = self.writer.bundle().is_none();
         let mut layer = Layer {
             writer: &mut self.writer,
             encoders: &self.encoders,
             dictionaries: &mut self.dictionaries,
             threads: self.threads,
             train,
+            quick,
             progress,
         };
         let pieces = layer.lay_out(&contents, &bytes, planned)?;
@@ -437,6 +459,17 @@ struct Content {
     source: usize,
 }
 
+impl Content {
+    /// Its bytes, if they are in memory.
+    fn in_memory<'s>(&'s self, sources: &'s [Source<'_>]) -> Option<&'s [u8]> {
+        match &self.body {
+            Body::Memory(bytes) => Some(bytes),
+            Body::Source => sources.get(self.source)?.bytes.as_deref(),
+            Body::Spilled(_) | Body::Stored => None,
+        }
+    }
+}
+
 /// The bytes of new contents.
 struct Fresh<'a> {
     contents: &'a [Content],
@@ -480,12 +513,7 @@ fn changed(path: &AssetPath, cause: &str) -> Error {
 
 impl Bytes for Fresh<'_> {
     fn borrow(&self, number: usize) -> Option<&[u8]> {
-        let content = &self.contents[number];
-        match &content.body {
-            Body::Memory(bytes) => Some(bytes),
-            Body::Source => self.sources.get(content.source)?.bytes.as_deref(),
-            Body::Spilled(_) | Body::Stored => None,
-        }
+        self.contents[number].in_memory(self.sources)
     }
 
     fn read(&self, number: usize, range: Range<u64>, into: &mut Vec<u8>) -> Result<()> {

@@ -74,6 +74,8 @@ pub(super) struct Tree {
     /// What the stat cache said, until the first scan.
     pub remembered: HashMap<AssetPath, Remembered>,
     pub scanned: bool,
+    /// Whether files look otherwise than the stat cache on the disk says.
+    pub stats_differ: bool,
     /// What must be looked at again since staging it failed.
     pub redo: BTreeSet<AssetPath>,
     /// Assets whose build record alone differs from the bundle's: written with the next generation.
@@ -116,7 +118,21 @@ impl Tree {
         Some(old)
     }
 
+    /// As [`Tree::insert`] for each of them, none of which was known: in path order, which costs less than one by one.
+    pub fn insert_sorted(&mut self, files: Vec<(AssetPath, Known)>) {
+        for (path, known) in &files {
+            for target in &known.weak {
+                self.weak.entry(target.clone()).or_default().insert(path.clone());
+            }
+            if !path.as_str().is_ascii() {
+                self.twins.insert(path);
+            }
+        }
+        self.files.append(&mut files.into_iter().collect());
+    }
+
     pub fn remove(&mut self, path: &AssetPath) {
+        self.stats_differ = true;
         if let Some(old) = self.files.remove(path) {
             self.forget_weak(path, old.weak.iter());
         }
@@ -220,8 +236,13 @@ impl Tree {
         match input {
             BuildInput::Read { path, hash } => self.files.get(path).map(|known| known.source) != *hash,
             BuildInput::Exists { path, exists } => self.files.contains_key(path) != *exists,
-            BuildInput::Listed { folder, names } => names_hash(&self.entries(name_of(folder))) != *names,
+            BuildInput::Listed { folder, names } => self.names_in(folder) != *names,
         }
+    }
+
+    /// A hash of what stands directly in a folder.
+    pub fn names_in(&self, folder: &Option<AssetPath>) -> ContentHash {
+        names_hash(&self.entries(name_of(folder)))
     }
 
     /// Whether its file is what it was when it was gone back from.

@@ -90,7 +90,8 @@ impl FileSystem for OsFileSystem {
                 Ok(named) if named.is_same_file(&stat_file(&file)?) => {
                     let file = Arc::new(file);
                     let lock = WriterLock::held_by(Arc::clone(&file));
-                    return Ok((Arc::new(OsFile::new(file, path)), lock));
+                    let Some(storage) = beside_lock(path, &file)? else { continue };
+                    return Ok((Arc::new(OsFile::new(storage, path)), lock));
                 }
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -270,6 +271,21 @@ impl WriteAt for OsFile {
     fn sync_all(&self) -> io::Result<()> {
         self.file.sync_all().map_err(full_disk)
     }
+}
+
+/// The locked file, opened once more to be read and written: what a ring or a mapping keeps open for a moment after the
+/// process has died must not keep the lock. `None` when another file has the name by now.
+#[cfg(unix)]
+fn beside_lock(path: &Path, locked: &Arc<File>) -> io::Result<Option<Arc<File>>> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let same = stat_file(&file)?.is_same_file(&stat_file(locked)?);
+    Ok(same.then(|| Arc::new(file)))
+}
+
+/// The locked file itself: elsewhere a lock may keep another handle from writing.
+#[cfg(not(unix))]
+fn beside_lock(_path: &Path, locked: &Arc<File>) -> io::Result<Option<Arc<File>>> {
+    Ok(Some(Arc::clone(locked)))
 }
 
 /// An empty mapping, and what simulated storages map to.

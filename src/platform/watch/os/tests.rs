@@ -372,3 +372,25 @@ fn without_a_watch_for_each_folder_it_is_blind_and_says_when_it_sees_again() {
     scene.until(|event| matches!(event.kind, RawKind::Overflow(_)));
     assert!(is_watched(&scene.path("4")) && is_watched(&scene.path("5")));
 }
+
+#[test]
+fn events_that_find_no_room_are_an_overflow() {
+    let folder = tempfile::tempdir().unwrap();
+    let (open, gate) = mpsc::channel::<()>();
+    let (tell, told) = mpsc::channel();
+    let gate = Mutex::new(gate);
+    let sink: EventSink = Box::new(move |events| {
+        // Whoever takes them is busy until the gate opens, and never again.
+        let _ = gate.lock().unwrap().recv();
+        drop(tell.send(events));
+    });
+    let _guard = OsWatch::default().watch(folder.path(), &[], Arc::new(Everything), sink).unwrap();
+    let names: Vec<PathBuf> = ["a", "b"].map(|name| folder.path().join(name)).to_vec();
+    // Two files in turn: the same event twice in a row is one.
+    for round in 0..WAITING_MAX {
+        fs::write(&names[round % 2], b"1").unwrap();
+    }
+    drop(open);
+    let mut events = std::iter::from_fn(|| told.recv_timeout(Duration::from_secs(20)).ok()).flatten();
+    assert!(events.any(|event| matches!(&event.kind, RawKind::Overflow(why) if why.contains("faster"))));
+}

@@ -1,0 +1,62 @@
+//! Publishing a generation: whoever staged it does so, on its own thread, since every thread that would have to wake up
+//! for it is time that readers wait.
+
+use super::{ResidentNote, Shared};
+use crate::ids::Generation;
+use crate::messages::{EvictorMessage, PredictorMessage, Publication};
+use crate::residency::Asset;
+
+/// Notes after which the evictor takes them in, though it has nothing to evict.
+const RESIDENTS_MAX: usize = 4096;
+
+impl Shared {
+    /// Makes it what readers see, in one step, and notes when. With `only_after` nothing happens unless that is what
+    /// readers see before; nor does it when they see this generation, or a newer one, already.
+    ///
+    /// Publishing a generation twice is once, from whichever threads.
+    pub fn publish(&self, publication: &Publication, only_after: Option<Generation>) {
+        let Publication { bundle, changes, shown } = publication;
+        let old = self.table.current();
+        if bundle.generation() <= old || only_after.is_some_and(|only| only != old) {
+            return;
+        }
+        let resident = |asset: &Asset| (asset.content().weight_bytes(), asset.kind());
+        let mut residents: Vec<ResidentNote> =
+            changes.iter().map(|(id, asset)| (*id, asset.as_ref().map(resident))).collect();
+        // A stored form that is resident is of the old content.
+        let forms = changes.iter().filter_map(|(id, _)| self.table.candidate(id.stored()));
+        residents.extend(forms.map(|form| (form.id, None)));
+        let live = self.generations.prepare(bundle.clone());
+        if !self.table.publish(&live, changes) {
+            self.generations.discard(&live);
+            return;
+        }
+        // Set once, since it is published once.
+        let _ = shown.set((self.clock.now(), old));
+        self.table.retire(self.generations.oldest_live());
+        self.table.let_go_of_ended(self.generations.oldest_wanted());
+        self.followers.published(live.generation());
+        self.metrics.reloads.one();
+        self.note_residents(residents);
+        self.addresses.predictor.hint(PredictorMessage::Published(live));
+    }
+
+    /// Leaves word for the evictor, and wakes it only when much has come together.
+    pub fn note_residents(&self, mut residents: Vec<ResidentNote>) {
+        let mut noted = self.residents.lock();
+        if noted.is_empty() {
+            *noted = residents
+        } else {
+            noted.append(&mut residents)
+        }
+        let many = noted.len() >= RESIDENTS_MAX;
+        if many && self.roster.is_parked("evictor") {
+            // Nobody takes it in. An evictor that comes back looks at the table.
+            noted.clear();
+        }
+        drop(noted);
+        if many {
+            self.addresses.evictor.hint(EvictorMessage::Residents);
+        }
+    }
+}
