@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Tree, within};
+use common::{PATIENCE, Tree, within};
 use flyloft::actors::Faults;
 use flyloft::build::Because;
 use flyloft::runtime::Explanation;
@@ -20,7 +20,7 @@ async fn residency(runtime: &Runtime, path: &str) -> Residency {
     explain(runtime, path).await.residency.unwrap()
 }
 
-/// Holds whoever decodes a certain asset until it is let go; panics for another one.
+/// Holds whoever looks a certain asset up until it is let go; panics for another one.
 #[derive(Default)]
 struct Gate {
     /// Whether somebody waits, whether it is open.
@@ -31,7 +31,8 @@ struct Gate {
 impl Gate {
     fn wait_for_somebody(&self) {
         let mut state = self.state.lock();
-        self.moved.wait_while(&mut state, |(waiting, _)| !*waiting);
+        let waited = self.moved.wait_while_for(&mut state, |(waiting, _)| !*waiting, PATIENCE);
+        assert!(!waited.timed_out(), "nobody came to the gate");
     }
 
     fn open(&self) {
@@ -43,11 +44,11 @@ impl Gate {
 impl Faults for Gate {
     fn reached(&self, stage: &'static str, path: &AssetPath) {
         assert_ne!(path.as_str(), "bad.txt", "drill");
-        if stage == "decompressor" && path.as_str() == "slow.txt" {
+        if stage == "io_worker" && path.as_str() == "slow.txt" {
             let mut state = self.state.lock();
             state.0 = true;
             self.moved.notify_all();
-            self.moved.wait_while(&mut state, |(_, open)| !*open);
+            self.moved.wait_while_for(&mut state, |(_, open)| !*open, PATIENCE);
         }
     }
 }
@@ -55,8 +56,7 @@ impl Faults for Gate {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_on_its_way_and_what_is_quarantined_say_so() {
     let tree = Tree::new();
-    // Large enough for the decompressor's own threads.
-    tree.write("slow.txt", &b"slow ".repeat(200_000));
+    tree.write("slow.txt", &b"slow ".repeat(1000));
     tree.write("bad.txt", b"bad");
     let gate = Arc::new(Gate::default());
     let builder = tree.builder().faults(Arc::clone(&gate) as _);
@@ -68,13 +68,15 @@ async fn what_is_on_its_way_and_what_is_quarantined_say_so() {
     });
     let waiting = Arc::clone(&gate);
     within(tokio::task::spawn_blocking(move || waiting.wait_for_somebody())).await.unwrap();
-    match residency(&runtime, "slow.txt").await {
+    let seen = residency(&runtime, "slow.txt").await;
+    // Opened before anything is compared: a test that fails is to end.
+    gate.open();
+    match seen {
         Residency::Queued { priority: Priority::High, waiters: 1, failed_attempts: 0, step, .. } => {
             assert_ne!(step, "inbox");
         }
         other => panic!("{other:?}"),
     }
-    gate.open();
     let held = within(load).await.unwrap().unwrap();
     match residency(&runtime, "slow.txt").await {
         Residency::Resident { weight_bytes, pinned: true, as_stored: false, used_later: 0, of: 1 } => {
