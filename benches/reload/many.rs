@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use flyloft::build::transform::{Context, Entry, Input, MinifyJson, NoParameters, Transform};
+use flyloft::event::ReloadTimings;
 use flyloft::{AssetPath, Event, Runtime, RuntimeConfig};
 
 use crate::support::{count, head, median, row};
@@ -68,6 +69,7 @@ pub fn run() {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (mut seen, mut pure, mut mixed) = (Vec::new(), Vec::new(), 0);
     let mut generations = Vec::new();
+    let mut steps = ReloadTimings::default();
     for round in 1..=ROUNDS {
         let mut events = runtime.events();
         let lock = root.join(".git/index.lock");
@@ -85,6 +87,7 @@ pub fn run() {
             let event = host.block_on(async { tokio::time::timeout(PATIENCE, events.recv()).await });
             if let Event::Published(publication) = event.expect("in time").expect("the runtime lives") {
                 published.insert(publication.generation);
+                steps = publication.timings;
                 changed += publication.changed.len();
             }
         }
@@ -98,6 +101,7 @@ pub fn run() {
     row(&["from the end of the checkout to the last reader, one generation".into(), count(all)]);
     row(&[format!("the transform alone, over the same bytes in memory, {threads} threads"), count(alone)]);
     println!("\n{:.2} of it; generations {generations:?}; snapshots that mixed editions: {mixed}", all / alone);
+    println!("its steps, the last time: {steps:?}");
     host.block_on(runtime.shutdown(Duration::from_secs(30)));
 }
 

@@ -20,6 +20,9 @@ pub(super) const BEING_WRITTEN: &str = "it is being written; it is read again wh
 /// Files that were last written longer ago than this are not asked whether they are being written.
 const RECENT: Duration = Duration::from_secs(10);
 
+/// How often it is looked whether somebody is about to close a file: for less than a millisecond in all.
+const CLOSING_LOOKS: usize = 64;
+
 /// How often a file is read that changes while it is read.
 const TRIES_MAX: usize = 5;
 /// Files of more bytes than this are never in memory whole.
@@ -165,10 +168,17 @@ impl Reader<'_> {
     fn refuse_while_written(&self, at: &Path, stat: &FileStat) -> io::Result<()> {
         let now = self.clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i128;
         let recent = now - stat.mtime_ns < RECENT.as_nanos() as i128;
-        if self.wary && recent && self.fs.is_being_written(at)? {
-            return Err(io::Error::other(BEING_WRITTEN));
+        if !self.wary || !recent {
+            return Ok(());
         }
-        Ok(())
+        for _ in 0..CLOSING_LOOKS {
+            if !self.fs.is_being_written(at)? {
+                return Ok(());
+            }
+            // What tells of its end comes a moment before it is closed.
+            std::thread::yield_now();
+        }
+        Err(io::Error::other(BEING_WRITTEN))
     }
 
     /// The hash of a large file and its first bytes.
