@@ -21,6 +21,7 @@ use crate::messages::DispatcherMessage;
 use crate::platform::affinity::CpuSet;
 use crate::platform::clock::{Clock, SystemClock};
 use crate::platform::fs::{FileSystem, OsFileSystem};
+use crate::platform::memory;
 use crate::platform::random::{Random, SystemRandom};
 use crate::platform::threads::{Core, OsThreads, Pool, Threads};
 use crate::platform::topology::Topology;
@@ -35,6 +36,9 @@ pub const STORE_BUNDLE: &str = "tree.loft";
 pub const STORE_STATS: &str = "stats";
 /// The name of the action cache in a store.
 pub const STORE_ACTIONS: &str = "actions";
+
+/// The lane of the build pool on which memory is given back: the least urgent one.
+const GIVE_BACK_LANE: u8 = 1;
 
 enum Source {
     Directory(PathBuf),
@@ -307,6 +311,10 @@ impl RuntimeBuilder {
         });
         shared.tables_prepared();
         connect(&shared);
+        if let Some(workshop) = &shared.workshop {
+            // The first look at a large tree took much more than what stays of it.
+            workshop.pool().submit(GIVE_BACK_LANE, Box::new(memory::give_back));
+        }
         Ok((shared, core, name))
     }
 

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use flyloft::build::transform::{Context, Entry, Input, MinifyJson, NoParameters, Transform};
-use flyloft::{AssetPath, Event, Runtime};
+use flyloft::event::ReloadTimings;
+use flyloft::{AssetPath, Event, Runtime, RuntimeConfig};
 
 use crate::support::{count, head, median, row};
 use crate::tree;
@@ -54,7 +55,10 @@ pub fn run() {
     fs::write(root.join("flyloft.toml"), RULE).expect("a file is written");
     write_all(&root, 0);
     let host = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("an executor");
-    let builder = Runtime::builder().directory(&root).store(folder.path().join("store")).watch(true);
+    // On a busy machine it takes longer to write them than a lock is waited for.
+    let mut config = RuntimeConfig { watch: true, ..RuntimeConfig::default() };
+    config.settle.lock_max = PATIENCE;
+    let builder = Runtime::builder().config(config).directory(&root).store(folder.path().join("store"));
     let runtime = host.block_on(builder.start()).expect("the tree is served");
     let paths: Vec<String> = (0..FILES).map(path).collect();
     host.block_on(async {
@@ -65,6 +69,7 @@ pub fn run() {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (mut seen, mut pure, mut mixed) = (Vec::new(), Vec::new(), 0);
     let mut generations = Vec::new();
+    let mut steps = ReloadTimings::default();
     for round in 1..=ROUNDS {
         let mut events = runtime.events();
         let lock = root.join(".git/index.lock");
@@ -82,6 +87,7 @@ pub fn run() {
             let event = host.block_on(async { tokio::time::timeout(PATIENCE, events.recv()).await });
             if let Event::Published(publication) = event.expect("in time").expect("the runtime lives") {
                 published.insert(publication.generation);
+                steps = publication.timings;
                 changed += publication.changed.len();
             }
         }
@@ -95,13 +101,13 @@ pub fn run() {
     row(&["from the end of the checkout to the last reader, one generation".into(), count(all)]);
     row(&[format!("the transform alone, over the same bytes in memory, {threads} threads"), count(alone)]);
     println!("\n{:.2} of it; generations {generations:?}; snapshots that mixed editions: {mixed}", all / alone);
+    println!("its steps, the last time: {steps:?}");
     host.block_on(runtime.shutdown(Duration::from_secs(30)));
 }
 
 /// Looks at the first and the last file in one snapshot until both are new.
 struct Reader {
     thread: std::thread::JoinHandle<(Instant, usize)>,
-    started: Arc<AtomicBool>,
 }
 
 impl Reader {
@@ -128,11 +134,13 @@ impl Reader {
                 tree::pause(Duration::from_micros(200));
             }
         });
-        Self { thread, started }
+        while !started.load(Ordering::Acquire) {
+            tree::pause(Duration::from_micros(200));
+        }
+        Self { thread }
     }
 
     fn wait(self, began: Instant) -> (f64, usize) {
-        assert!(self.started.load(Ordering::Acquire), "it looked before");
         let (at, torn) = self.thread.join().expect("the reader does not panic");
         (at.saturating_duration_since(began).as_secs_f64(), torn)
     }

@@ -85,7 +85,7 @@ impl Actor for FileWatcher {
         let ahead = shared.watch_ahead.lock().take();
         *shared.blind.lock() = None;
         let (guard, complete) = match ahead {
-            Some(ahead) => ahead.hand_over(myself.clone()),
+            Some(ahead) => ahead.hand_over(myself.clone(), &workshop),
             None => {
                 let to = myself.clone();
                 let sink = move |events| {
@@ -98,8 +98,6 @@ impl Actor for FileWatcher {
         };
         let to = myself.clone();
         workshop.on_ignoring(move || drop(to.send_message(FileWatcherMessage::IgnoringChanged)));
-        // The first look at the tree may have found other patterns than the watch began with.
-        guard.rescope();
         let now = shared.clock.now();
         let mut settle = Settle::new(shared.config.settle);
         for (place, stands) in locks.standing() {

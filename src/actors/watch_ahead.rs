@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use ractor::ActorRef;
 
 use crate::build::Workshop;
+use crate::build::config::Ignoring;
 use crate::messages::FileWatcherMessage;
 use crate::platform::version_control::{Locks, concern};
 use crate::platform::watch::{RawEvent, Scope, Watch, WatchGuard};
@@ -32,6 +33,8 @@ impl Scope for TreeScope {
 pub struct WatchAhead {
     guard: Box<dyn WatchGuard>,
     to: Arc<Mutex<To>>,
+    /// What was ignored when it began.
+    ignoring: Arc<Ignoring>,
 }
 
 /// Where events go.
@@ -48,6 +51,7 @@ impl WatchAhead {
     /// Watches the workshop's tree. `None` when it cannot be watched now: the watcher says why.
     pub fn begin(watch: &dyn Watch, workshop: &Arc<Workshop>) -> Option<Self> {
         let to = Arc::new(Mutex::new(To::Waiting(Vec::new())));
+        let ignoring = workshop.ignoring();
         let sink = {
             let to = Arc::clone(&to);
             move |events: Vec<RawEvent>| to.lock().take(events)
@@ -55,11 +59,19 @@ impl WatchAhead {
         let scope = Arc::new(TreeScope(Arc::clone(workshop)));
         let locks = Locks::of(workshop.root());
         let guard = watch.watch(workshop.root(), locks.beside(), scope, Box::new(sink)).ok()?;
-        Some(Self { guard, to })
+        Some(Self { guard, to, ignoring })
     }
 
     /// Sends what was told so far, and all that follows, to the watcher. Answers whether nothing was lost.
-    pub(super) fn hand_over(self, watcher: ActorRef<FileWatcherMessage>) -> (Box<dyn WatchGuard>, bool) {
+    pub(super) fn hand_over(
+        self,
+        watcher: ActorRef<FileWatcherMessage>,
+        workshop: &Workshop,
+    ) -> (Box<dyn WatchGuard>, bool) {
+        if *self.ignoring != *workshop.ignoring() {
+            // The first look at the tree found other patterns than the watch began with.
+            self.guard.rescope();
+        }
         let mut to = self.to.lock();
         let before = std::mem::replace(&mut *to, To::Watcher(watcher));
         let complete = match before {

@@ -85,7 +85,6 @@ fn rewrite(
         dictionaries: &mut dictionaries,
         threads,
         train: true,
-        quick: false,
         progress,
     };
     let pieces = layer.lay_out(&contents, &bytes, || ())?;

@@ -58,7 +58,6 @@ impl Encoders {
 struct Loan<'a> {
     encoders: &'a Encoders,
     encoder: Option<(Encoder, Vec<u16>)>,
-    quick: bool,
     scratch: Vec<u8>,
 }
 
@@ -96,8 +95,6 @@ pub(super) struct Layer<'a> {
     pub threads: usize,
     /// Whether dictionaries may be trained: only when most of a tree is laid out anew.
     pub train: bool,
-    /// Whether somebody waits for it.
-    pub quick: bool,
     pub progress: &'a dyn Progress,
 }
 
@@ -155,7 +152,7 @@ impl Layer<'_> {
         let (trained, early) = parallel::beside(
             self.threads,
             plain.len().min(EARLY_MAX),
-            || Loan::new(encoders, false),
+            || Loan::new(encoders),
             |loan, at| loan.encode(&plan.frames[plain[at]], items, bytes, &Dictionaries::default()),
             || {
                 parallel::map_each(self.threads, &groups, |(_, shared)| {
@@ -184,12 +181,11 @@ impl Layer<'_> {
         let mut full: Option<Error> = None;
         let mut missing_bytes = 0;
         let (encoders, dictionaries, writer) = (self.encoders, &*self.dictionaries, &mut *self.writer);
-        let quick = self.quick;
         parallel::ordered(
             self.threads,
             plan.frames.len(),
             AHEAD_PER_THREAD * self.threads,
-            || Loan::new(encoders, quick),
+            || Loan::new(encoders),
             |loan, number| {
                 // A statement of its own: in the head of a `match` the lock would be held while the frame is encoded.
                 let encoded = lock(&early).remove(&number);
@@ -251,8 +247,8 @@ fn sort_pieces(pieces: &mut [Pieces], plan: &Plan) {
 }
 
 impl<'a> Loan<'a> {
-    fn new(encoders: &'a Encoders, quick: bool) -> Self {
-        Self { encoders, encoder: Some(encoders.take()), quick, scratch: Vec::new() }
+    fn new(encoders: &'a Encoders) -> Self {
+        Self { encoders, encoder: Some(encoders.take()), scratch: Vec::new() }
     }
 
     fn encode(
@@ -263,8 +259,7 @@ impl<'a> Loan<'a> {
         dictionaries: &Dictionaries,
     ) -> Result<EncodedFrame> {
         let first = &items[frame.pieces[0].item as usize];
-        let dictionary = if self.quick { 0 } else { dictionaries.of(&first.path) };
-        let mut hint = EncodeHint { dictionary, compressed: is_compressed(&first.path), quick: self.quick };
+        let mut hint = EncodeHint { dictionary: dictionaries.of(&first.path), compressed: is_compressed(&first.path) };
         let (encoder, known) = self.encoder.as_mut().expect("a loan has its encoder until it is dropped");
         if hint.dictionary != 0 && !known.contains(&hint.dictionary) {
             match dictionaries.bytes.get(&hint.dictionary) {

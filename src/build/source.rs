@@ -17,8 +17,18 @@ use crate::platform::fs::{Below, FileStat, FileSystem};
 
 /// The cause when a file is not read because somebody is writing it.
 pub(super) const BEING_WRITTEN: &str = "it is being written; it is read again when it is closed";
+/// The cause when a file was there when it was looked at and is not when it is read: that is a change still to come.
+const GONE: &str = "it was removed before it was read; it is looked at again";
 /// Files that were last written longer ago than this are not asked whether they are being written.
 const RECENT: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether somebody is about to close a file: for less than a millisecond in all.
+const CLOSING_LOOKS: usize = 64;
+
+/// Whether somebody is at work on the file that was not read, so that nothing can be said of it yet.
+pub(super) fn is_unfinished(failure: &BuildFailure) -> bool {
+    failure.cause == BEING_WRITTEN || failure.cause == GONE
+}
 
 /// How often a file is read that changes while it is read.
 const TRIES_MAX: usize = 5;
@@ -95,6 +105,9 @@ impl Reader<'_> {
                 let trusted = Stamp::of(&file.stat).is_trusted(read_from);
                 Ok(Source { file, hash, bytes, references, trusted })
             }
+            Err(error) if self.wary && error.kind() == io::ErrorKind::NotFound => {
+                Err(BuildFailure::new(file.path.as_str(), "read", GONE))
+            }
             Err(error) => Err(BuildFailure::new(file.path.as_str(), "read", error.to_string())),
         }
     }
@@ -165,10 +178,17 @@ impl Reader<'_> {
     fn refuse_while_written(&self, at: &Path, stat: &FileStat) -> io::Result<()> {
         let now = self.clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i128;
         let recent = now - stat.mtime_ns < RECENT.as_nanos() as i128;
-        if self.wary && recent && self.fs.is_being_written(at)? {
-            return Err(io::Error::other(BEING_WRITTEN));
+        if !self.wary || !recent {
+            return Ok(());
         }
-        Ok(())
+        for _ in 0..CLOSING_LOOKS {
+            if !self.fs.is_being_written(at)? {
+                return Ok(());
+            }
+            // What tells of its end comes a moment before it is closed.
+            std::thread::yield_now();
+        }
+        Err(io::Error::other(BEING_WRITTEN))
     }
 
     /// The hash of a large file and its first bytes.

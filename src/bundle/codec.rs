@@ -54,9 +54,6 @@ pub struct EncodeHint {
     /// The content is of a kind that is compressed already (images, audio): unless a sample of it shrinks, it is
     /// stored. Default `false`: only bytes that look random are treated so.
     pub compressed: bool,
-    /// Somebody waits for it: LZ4 alone, which takes a tenth of the time, and no dictionary. Compaction encodes anew.
-    /// Default `false`.
-    pub quick: bool,
 }
 
 /// Encodes frames; one per thread.
@@ -109,9 +106,6 @@ impl Encoder {
         let store = || EncodedFrame::store(decoded);
         if self.looks_compressed(decoded, hint) {
             return store();
-        }
-        if hint.quick && self.layout == Layout::Access {
-            return self.lz4(decoded, most(self.layout, decoded.len())).unwrap_or_else(store);
         }
         let prepared = self.dictionaries.iter_mut().find(|(number, _)| *number == hint.dictionary);
         let (dictionary, compressor) = match prepared {
@@ -350,7 +344,7 @@ mod tests {
         let dictionary: Arc<[u8]> = text.clone().into();
         let mut encoder = Encoder::new(Layout::Access);
         encoder.add_dictionary(3, &dictionary).unwrap();
-        let encoded = encoder.encode(&text[500..1500], EncodeHint { dictionary: 3, ..EncodeHint::default() });
+        let encoded = encoder.encode(&text[500..1500], EncodeHint { dictionary: 3, compressed: false });
         assert_eq!((encoded.codec, encoded.dictionary), (Codec::Zstd, 3));
         let frame = frame_of(&encoded);
         let mut decoder = Decoder::new();

@@ -207,6 +207,17 @@ pub(crate) fn advise_huge(start: NonNull<u8>, len: usize) -> bool {
     }
 }
 
+/// Gives memory that was allocated and freed again back to the system, after work that took much of it at once. It costs
+/// a few milliseconds; where the allocator cannot be asked nothing is done.
+pub fn give_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[allow(unsafe_code)]
+    // SAFETY: it takes no pointer, may be called from any thread, and leaves what is allocated as it is.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// The size of a page of memory, in bytes.
 pub fn page_size() -> usize {
     static SIZE: OnceLock<usize> = OnceLock::new();

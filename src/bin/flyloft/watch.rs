@@ -187,6 +187,10 @@ fn begin(call: &Call, watching: &Watching) -> Result<()> {
 }
 
 fn report(call: &Call, runtime: &Runtime, event: &Event) -> Result<()> {
+    if matches!(event, Event::Committed { .. }) {
+        // It was told when it was published.
+        return Ok(());
+    }
     if call.json {
         return document(event);
     }

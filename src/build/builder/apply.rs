@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
@@ -13,7 +13,7 @@ use super::tree::{Failed, Known, Tree};
 use super::{BuildOptions, Built, TreeBuilder};
 use crate::build::arena::{Arena, Arenas, Lent};
 use crate::build::config::{Rule, TreeConfig};
-use crate::build::source::{BEING_WRITTEN, Reader, Source, open_folder};
+use crate::build::source::{BEING_WRITTEN, Reader, Source, is_unfinished, open_folder};
 use crate::build::spill::Spill;
 use crate::build::stats::Stamp;
 use crate::build::{Because, Progress, Why, graph, parallel};
@@ -58,8 +58,7 @@ impl TreeBuilder {
         // Without a bundle nothing was built from anything yet, nor waits for anything.
         let first = self.bundle().is_none() && self.tree.failures.is_empty();
         let config = std::mem::take(&mut self.tree.config);
-        let mut unfinished: BTreeSet<PathBuf> = BTreeSet::new();
-        let root = self.root.clone();
+        let mut unfinished: BTreeSet<AssetPath> = BTreeSet::new();
         let mut because: BTreeMap<AssetPath, Because> = BTreeMap::new();
         let base = delta.base.as_ref();
         let take = |tree: &mut Tree, candidate: &Candidate, read: Result<_, BuildFailure>| {
@@ -92,12 +91,13 @@ impl TreeBuilder {
                 }
                 Err(failure) => {
                     let path = candidate.file.path.clone();
-                    let is_open = failure.cause == BEING_WRITTEN;
-                    if is_open {
-                        unfinished.insert(root.join(path.as_str()));
+                    let unfinished_now = is_unfinished(&failure);
+                    if unfinished_now {
+                        unfinished.insert(path.clone());
                     }
-                    // Its last good version stays for the moment; that it is closed is a change of its own.
-                    if !is_open || candidate.was.is_none() && whole {
+                    // Its last good version stays for the moment, and it is looked at again. Who looks for a file that
+                    // was never built is told why there is none.
+                    if !unfinished_now || whole && candidate.was.is_none() && failure.cause == BEING_WRITTEN {
                         failed.push(Failed::new(failure, Some(path)));
                     }
                 }
@@ -192,7 +192,7 @@ impl TreeBuilder {
         timings.read_us = us(looked_at, read_at);
         timings.transform_us = us(read_at, built_at);
         timings.stage_us = us(built_at, self.clock.now());
-        let healed = self.settle_failures(whole, &places, failed);
+        let healed = self.settle_failures(whole, &places, &unfinished, failed);
         let generation = self.bundle().map_or(Generation(0), Bundle::generation);
         self.whys.remember(whys.into_iter().map(|(path, why)| (path, Why { generation, ..why })));
         Ok(Built {
@@ -200,7 +200,7 @@ impl TreeBuilder {
             base,
             changed,
             failures: self.failures(),
-            unfinished,
+            unfinished: unfinished.iter().map(|path| self.root.join(path.as_str())).collect(),
             healed,
             warnings: self.tree.news(warnings, whole),
             spilled_bytes: spill.spilled_bytes(),

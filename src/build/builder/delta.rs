@@ -527,14 +527,22 @@ impl TreeBuilder {
         }
     }
 
-    /// Failures that no longer stand after looking at `delta.places`; with `None` all of them.
-    pub(super) fn settle_failures(&mut self, whole: bool, places: &[String], now: Vec<Failed>) -> Vec<AssetPath> {
+    /// Failures that no longer stand after looking at `places`, or at the whole tree. Those of what is unfinished do:
+    /// nothing is known of it yet.
+    pub(super) fn settle_failures(
+        &mut self,
+        whole: bool,
+        places: &[String],
+        unfinished: &BTreeSet<AssetPath>,
+        now: Vec<Failed>,
+    ) -> Vec<AssetPath> {
         let now: BTreeMap<String, Failed> =
             now.into_iter().map(|failed| (failed.failure.path.clone(), failed)).collect();
         let looked_at =
             |path: &str| whole || places.iter().any(|place| path.strip_prefix(place.as_str()).is_some_and(starts_part));
-        let settled: Vec<String> =
-            self.tree.failures.keys().filter(|path| looked_at(path) && !now.contains_key(*path)).cloned().collect();
+        let is_unfinished = |path: &str| unfinished.iter().any(|open| open.as_str() == path);
+        let settled = |path: &&String| looked_at(path) && !now.contains_key(*path) && !is_unfinished(path);
+        let settled: Vec<String> = self.tree.failures.keys().filter(settled).cloned().collect();
         let mut healed = Vec::new();
         for path in settled {
             self.tree.failures.remove(&path);

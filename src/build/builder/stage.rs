@@ -25,11 +25,6 @@ use crate::storage::ReadAt;
 
 /// So few contents are checked by one thread, with the decoder of the last time.
 const CHECKED_ALONE_MAX: usize = 8;
-/// So few new contents of a tree that is served are encoded in little time rather than in few bytes: somebody waits for
-/// them, and they take little room until the store is compacted.
-const QUICK_MAX: usize = 8;
-/// And so few bytes.
-const QUICK_BYTES_MAX: u64 = 1 << 20;
 /// From this many new contents on, other threads work while the tables are made.
 const BESIDE_MIN: usize = 1024;
 
@@ -313,9 +308,7 @@ impl TreeBuilder {
         progress: &dyn Progress,
     ) -> Result<Vec<Laid>> {
         let train = self.writer.bundle().is_none();
-        let total: u64 = new.iter().map(|content| content.len).sum();
-        let quick = self.options.tolerant && !train && new.len() <= QUICK_MAX && total <= QUICK_BYTES_MAX;
-        if !train && !quick {
+        if !train {
             for content in new {
                 self.learn_dictionary(&content.path)?;
             }
@@ -338,7 +331,6 @@ impl TreeBuilder {
             dictionaries: &mut self.dictionaries,
             threads: self.threads,
             train,
-            quick,
             progress,
         };
         let pieces = layer.lay_out(&contents, &bytes, planned)?;

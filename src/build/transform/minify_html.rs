@@ -72,6 +72,8 @@ struct Page {
     verbatim: Vec<usize>,
     /// Before the page's first tag, or between the tags of its head: no text is shown there.
     unseen: bool,
+    /// Whether the text is that of the page's title, which stands in its head.
+    titled: bool,
     /// Whether the text so far ends with white space: none is needed after it, also behind a comment that went.
     spaced: bool,
     /// White space where none is shown, should a text follow it after all.
@@ -91,6 +93,7 @@ fn minify(html: &str, parameters: HtmlParameters) -> Result<Vec<u8>, Fault> {
             Token::StartTag(tag) => {
                 page.tag(raw(tag.span));
                 page.unseen = &tag.name[..] == b"head" || (page.unseen && belongs_to_head(&tag.name));
+                page.titled = &tag.name[..] == b"title";
                 page.verbatim.extend(verbatim(&tag.name));
             }
             Token::EndTag(tag) => {
@@ -100,6 +103,7 @@ fn minify(html: &str, parameters: HtmlParameters) -> Result<Vec<u8>, Fault> {
                 }
                 page.tag(raw(tag.span));
                 page.unseen = page.unseen && &tag.name[..] != b"head";
+                page.titled = false;
             }
             Token::String(text) => page.text(raw(text.span)),
             Token::Comment(comment) => {
@@ -190,6 +194,8 @@ impl Page {
             self.withheld = Some(space(raw));
             return;
         }
+        // A text outside the title begins the page's body, with or without a tag.
+        self.unseen &= self.titled;
         if let Some(withheld) = self.withheld.take() {
             self.into.push(withheld);
             self.spaced = true;
@@ -240,6 +246,7 @@ mod tests {
         check("<a href=x />&amp;  &nbsp; é", "<a href=x />&amp; &nbsp; é");
         check("a <b> x </b> c", "a <b> x </b> c");
         check("<p title=it's  id='a  b'>", "<p title=it's id='a  b'>");
+        check("word<!-- c -->  <p>", "word <p>");
     }
 
     #[test]
