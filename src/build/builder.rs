@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub(super) use self::rollback::Held;
 use self::tree::Tree;
 use super::actions::{ActionCache, ActionCacheOptions};
-use super::arena::ArenaStats;
+use super::arena::{ArenaStats, Arenas};
 use super::config::Ignoring;
 use super::contents::ContentReader;
 use super::frames::{Dictionaries, Encoders};
@@ -147,6 +147,8 @@ pub struct TreeBuilder {
     /// What of the tree is ignored, by the last scan of all of it.
     ignoring: Arc<Ignoring>,
     writer: BundleWriter,
+    /// For the next build; while one runs it has them.
+    arenas: Arenas,
     encoders: Encoders,
     dictionaries: Dictionaries,
     /// Reads back what small updates wrote.
@@ -219,6 +221,8 @@ impl TreeBuilder {
         {
             tree.remembered = stats::from_bytes(&bytes).into_iter().collect();
         }
+        // Somebody waits for what a tree that is served becomes.
+        let (threads, ahead) = (options.threads(), options.tolerant);
         Ok(Self {
             fs,
             clock,
@@ -226,10 +230,11 @@ impl TreeBuilder {
             real_root,
             stats_path: stats.map(Path::to_owned),
             spill_path: spill_path(bundle),
-            threads: options.threads(),
+            threads,
             options,
             ignoring: Arc::new(Ignoring::new(Default::default(), exclude.clone())),
             exclude,
+            arenas: if ahead { Arenas::ahead(threads) } else { Arenas::default() },
             encoders: Encoders::new(writer.layout()),
             writer,
             dictionaries: Dictionaries::default(),

@@ -44,8 +44,11 @@ impl TreeBuilder {
 
         // Read what may differ, then what must be built again because of it.
         let candidates = std::mem::take(&mut delta.candidates);
-        let mut arenas = [Arenas::new(self.threads), Arenas::new(self.threads)];
-        let [first_arenas, later_arenas] = &mut arenas;
+        let mut arenas = std::mem::take(&mut self.arenas);
+        let mut arenas_again = Arenas::new(self.threads);
+        if !arenas.is_for(self.threads) {
+            arenas = Arenas::new(self.threads);
+        }
         let mut sources = Vec::with_capacity(candidates.len());
         let mut changed: BTreeMap<AssetPath, Option<ContentHash>> = BTreeMap::new();
         let mut appeared: BTreeSet<AssetPath> = BTreeSet::new();
@@ -104,7 +107,7 @@ impl TreeBuilder {
             }
         };
         let reader = reader(&*self.fs, &*self.clock, &self.root, &self.options);
-        let lent = first_arenas.lend();
+        let lent = arenas.lend();
         read(self.threads, reader, &config, &candidates, &lent, progress, &mut self.tree, take);
         self.tree.config = config;
         drop(candidates);
@@ -116,7 +119,7 @@ impl TreeBuilder {
         let read = sources.len();
         let mut again = self.read_again(&changed, &delta, &appeared);
         again.retain(|path, _| make::source_of(&sources, path).is_none() && self.tree.files.contains_key(path));
-        self.read_these(&again, &mut sources, &later_arenas.lend(), &mut failed, progress);
+        self.read_these(&again, &mut sources, &arenas_again.lend(), &mut failed, progress);
         self.tree.held.release(again.keys());
         because.append(&mut again);
         if sources.len() > read {
@@ -192,6 +195,9 @@ impl TreeBuilder {
         timings.read_us = us(looked_at, read_at);
         timings.transform_us = us(read_at, built_at);
         timings.stage_us = us(built_at, self.clock.now());
+        let arena_stats = arenas.stats() + arenas_again.stats();
+        arenas.reset();
+        self.arenas = arenas;
         let healed = self.settle_failures(whole, &places, &unfinished, failed);
         let generation = self.bundle().map_or(Generation(0), Bundle::generation);
         self.whys.remember(whys.into_iter().map(|(path, why)| (path, Why { generation, ..why })));
@@ -204,7 +210,7 @@ impl TreeBuilder {
             healed,
             warnings: self.tree.news(warnings, whole),
             spilled_bytes: spill.spilled_bytes(),
-            arenas: first_arenas.stats() + later_arenas.stats(),
+            arenas: arena_stats,
             timings,
         })
     }
