@@ -8,15 +8,18 @@
 //! of this process's own resident memory (RssAnon of the kernel: heap and stacks, what the allocator wastes included,
 //! mapped files not), the caller's futures included, its paths too. Then the gate opens, and every answer is checked.
 
+#[path = "../tests/common/file_system.rs"]
+mod file_system;
 mod support;
 
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use flyloft::platform::fs::{DirEntry, FileStat, FileSystem, OsFileSystem, WriterLock};
+use file_system::the_rest_as_the_system;
+use flyloft::platform::fs::{FileStat, FileSystem, OsFileSystem, WriterLock};
 use flyloft::storage::{Mapped, ReadAt, WriteAt};
 use flyloft::{ContentHash, Load, Runtime};
 use support::{count, cpu_by_thread, cpu_since, head, resident_own_bytes, row, small_assets, small_path};
@@ -165,40 +168,14 @@ impl FileSystem for Gated {
         let file = OsFileSystem.open(path)?;
         Ok(Arc::new(GatedFile { gate: Arc::clone(&self.gate), file }))
     }
-    fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        OsFileSystem.read_dir(path)
-    }
     fn stat(&self, path: &Path, follow: bool) -> io::Result<FileStat> {
         OsFileSystem.stat(path, follow)
     }
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         OsFileSystem.read(path)
     }
-    fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
-        OsFileSystem.canonicalize(path)
-    }
     fn open_writer(&self, path: &Path, create: bool) -> io::Result<(Arc<dyn WriteAt>, WriterLock)> {
         OsFileSystem.open_writer(path, create)
     }
-    fn write_atomic(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        OsFileSystem.write_atomic(path, bytes)
-    }
-    fn write_new(&self, path: &Path, bytes: &[u8], executable: bool) -> io::Result<()> {
-        OsFileSystem.write_new(path, bytes, executable)
-    }
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        OsFileSystem.create_dir_all(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsFileSystem.rename(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        OsFileSystem.remove_file(path)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        OsFileSystem.sync_dir(path)
-    }
-    fn available_bytes(&self, path: &Path) -> io::Result<u64> {
-        OsFileSystem.available_bytes(path)
-    }
+    the_rest_as_the_system!();
 }

@@ -7,7 +7,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use flyloft::build::transform::{Context, Entry, Input, NoParameters, Output, Transform, TransformRegistry};
+use flyloft::build::transform::{Context, Input, NoFiles, NoParameters, Output, Transform, TransformRegistry};
 use flyloft::{AssetPath, Result};
 
 mod support;
@@ -29,20 +29,6 @@ impl Transform for Nothing {
     fn run(&self, input: Input<'_>, _: &NoParameters, _: &mut dyn Context) -> Result<Output> {
         black_box(input.bytes);
         Ok(Output::default())
-    }
-}
-
-struct NoFiles;
-
-impl Context for NoFiles {
-    fn read(&mut self, _: &AssetPath) -> Option<Vec<u8>> {
-        None
-    }
-    fn exists(&mut self, _: &AssetPath) -> bool {
-        false
-    }
-    fn list(&mut self, _: &str) -> Vec<Entry> {
-        Vec::new()
     }
 }
 

@@ -5,16 +5,19 @@
 #![cfg(unix)]
 
 mod common;
+#[path = "common/file_system.rs"]
+mod file_system;
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{PATIENCE, Tree};
+use file_system::the_rest_as_the_system;
 use flyloft::bundle::Bundle;
 use flyloft::platform::fs::{Below, DirEntry, FileStat, FileSystem, Look, OsFileSystem, WriterLock};
 use flyloft::storage::{Direct, Mapped, ReadAt, WriteAt};
@@ -111,9 +114,6 @@ impl FileSystem for Deadly {
         let (storage, lock) = OsFileSystem.open_writer(path, create)?;
         Ok((Arc::new(Counting { storage, step: self.step, done: Arc::clone(&self.done) }), lock))
     }
-    fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        OsFileSystem.read_dir(path)
-    }
     fn each_entry(&self, path: &Path, each: &mut dyn FnMut(DirEntry, Look<'_>)) -> io::Result<()> {
         OsFileSystem.each_entry(path, each)
     }
@@ -129,36 +129,13 @@ impl FileSystem for Deadly {
     fn below<'a>(&'a self, folder: &Path) -> io::Result<Box<dyn Below + 'a>> {
         OsFileSystem.below(folder)
     }
-    fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
-        OsFileSystem.canonicalize(path)
-    }
     fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadAt>> {
         OsFileSystem.open(path)
-    }
-    fn write_atomic(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        OsFileSystem.write_atomic(path, bytes)
-    }
-    fn write_new(&self, path: &Path, bytes: &[u8], executable: bool) -> io::Result<()> {
-        OsFileSystem.write_new(path, bytes, executable)
-    }
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        OsFileSystem.create_dir_all(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsFileSystem.rename(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        OsFileSystem.remove_file(path)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        OsFileSystem.sync_dir(path)
-    }
-    fn available_bytes(&self, path: &Path) -> io::Result<u64> {
-        OsFileSystem.available_bytes(path)
     }
     fn is_being_written(&self, path: &Path) -> io::Result<bool> {
         OsFileSystem.is_being_written(path)
     }
+    the_rest_as_the_system!();
 }
 
 /// How the child is told its part: the step as `at` or `at.5`, the tree, the store.

@@ -4,6 +4,8 @@
 mod bad_input;
 #[path = "pack/faults.rs"]
 mod faults;
+#[path = "common/file_system.rs"]
+mod file_system;
 #[path = "pack/incremental.rs"]
 mod incremental;
 #[path = "pack/serving.rs"]

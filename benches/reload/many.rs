@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use flyloft::build::transform::{Context, Entry, Input, MinifyJson, NoParameters, Transform};
+use flyloft::build::transform::{Input, MinifyJson, NoFiles, NoParameters, Transform};
 use flyloft::event::ReloadTimings;
 use flyloft::{AssetPath, Event, Runtime, RuntimeConfig};
 
@@ -155,28 +155,11 @@ fn transform_alone(edition: usize, threads: usize) -> f64 {
         for part in sources.chunks(FILES.div_ceil(threads)) {
             scope.spawn(move || {
                 for (path, bytes) in part {
-                    let built = MinifyJson.run(Input { path, bytes }, &NoParameters {}, &mut Nothing);
+                    let built = MinifyJson.run(Input { path, bytes }, &NoParameters {}, &mut NoFiles);
                     std::hint::black_box(built.expect("it is JSON"));
                 }
             });
         }
     });
     began.elapsed().as_secs_f64()
-}
-
-/// A transform of one file alone reads no other.
-struct Nothing;
-
-impl Context for Nothing {
-    fn read(&mut self, _path: &AssetPath) -> Option<Vec<u8>> {
-        None
-    }
-
-    fn exists(&mut self, _path: &AssetPath) -> bool {
-        false
-    }
-
-    fn list(&mut self, _folder: &str) -> Vec<Entry> {
-        Vec::new()
-    }
 }

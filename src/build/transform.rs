@@ -214,11 +214,10 @@ pub(super) fn one_line(text: String) -> String {
     if text.contains(['\n', '\r']) { text.split_whitespace().collect::<Vec<_>>().join(" ") } else { text }
 }
 
-/// A context without other files, for tests of transforms.
-#[cfg(test)]
-pub(crate) struct NoFiles;
+/// A context without other files: to call a transform by itself, and for tests of transforms.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoFiles;
 
-#[cfg(test)]
 impl Context for NoFiles {
     fn read(&mut self, _path: &AssetPath) -> Option<Vec<u8>> {
         None

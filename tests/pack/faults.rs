@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -10,9 +10,10 @@ use std::time::{Duration, SystemTime};
 use flyloft::Error;
 use flyloft::build::{BuildOptions, NoProgress, TreeBuilder, pack};
 use flyloft::platform::clock::{Clock, ManualClock, SystemClock};
-use flyloft::platform::fs::{DirEntry, FileStat, FileSystem, OsFileSystem, WriterLock};
+use flyloft::platform::fs::{FileStat, FileSystem, OsFileSystem, WriterLock};
 use flyloft::storage::{Mapped, ReadAt, WriteAt};
 
+use crate::file_system::the_rest_as_the_system;
 use crate::support::*;
 
 /// The real files, with faults.
@@ -28,9 +29,6 @@ struct Faulty {
 }
 
 impl FileSystem for Faulty {
-    fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
-        OsFileSystem.read_dir(path)
-    }
     fn stat(&self, path: &Path, follow: bool) -> io::Result<FileStat> {
         let stat = OsFileSystem.stat(path, follow)?;
         Ok(match self.frozen_ns {
@@ -49,9 +47,6 @@ impl FileSystem for Faulty {
         }
         Ok(bytes)
     }
-    fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
-        OsFileSystem.canonicalize(path)
-    }
     fn open(&self, path: &Path) -> io::Result<Arc<dyn ReadAt>> {
         OsFileSystem.open(path)
     }
@@ -62,27 +57,7 @@ impl FileSystem for Faulty {
             None => (storage, lock),
         })
     }
-    fn write_atomic(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        OsFileSystem.write_atomic(path, bytes)
-    }
-    fn write_new(&self, path: &Path, bytes: &[u8], executable: bool) -> io::Result<()> {
-        OsFileSystem.write_new(path, bytes, executable)
-    }
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        OsFileSystem.create_dir_all(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsFileSystem.rename(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        OsFileSystem.remove_file(path)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        OsFileSystem.sync_dir(path)
-    }
-    fn available_bytes(&self, path: &Path) -> io::Result<u64> {
-        OsFileSystem.available_bytes(path)
-    }
+    the_rest_as_the_system!();
 }
 
 struct Full {
