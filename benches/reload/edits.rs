@@ -13,9 +13,9 @@ use flyloft::telemetry::Subscription;
 use flyloft::{AssetId, ContentHash, Event, Runtime};
 use notify::{RecursiveMode, Watcher};
 
-use crate::Options;
-use crate::support::{count, head, quantile, row};
-use crate::tree::{Tree, path, text};
+use super::Options;
+use super::support::{count, head, quantile, row};
+use super::tree::{Tree, path, text};
 
 /// What is not seen by then was missed.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -59,7 +59,7 @@ impl Pace {
 
     fn edit(&mut self, tree: &Tree, subject: &mut dyn Subject, shown: &mut Shown) {
         let pause = self.pause / 2 + self.pause * (self.next() % 1_000) as u32 / 1_000;
-        crate::tree::pause(pause);
+        super::tree::pause(pause);
         self.edition += 1;
         let file = self.next() as usize % tree.files;
         let (path, bytes) = (path(file), text(file, self.edition));

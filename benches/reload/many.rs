@@ -11,8 +11,8 @@ use flyloft::build::transform::{Input, MinifyJson, NoFiles, NoParameters, Transf
 use flyloft::event::ReloadTimings;
 use flyloft::{AssetPath, Event, Runtime, RuntimeConfig};
 
-use crate::support::{count, head, median, row};
-use crate::tree;
+use super::support::{count, head, median, row};
+use super::tree;
 
 const FILES: usize = 10_000;
 const ROUNDS: usize = 5;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use flyloft::Runtime;
 
-use crate::support::{count, head, median, row};
-use crate::tree::{Tree, path, pause, text};
+use super::support::{count, head, median, row};
+use super::tree::{Tree, path, pause, text};
 
 /// Says that this process is such a child.
 pub const CHILD: &str = "--child";

@@ -1,5 +1,6 @@
 //! `flyloft explain`: of a bundle, of a folder that nobody serves, and of one that is served, in each state of an asset.
 
+#[cfg(unix)]
 use std::fs;
 
 use serde_json::Value;
