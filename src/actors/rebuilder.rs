@@ -56,8 +56,9 @@ pub struct State {
     /// Changes that came while a build ran.
     next: Option<Next>,
     building: bool,
-    /// Builds begun so far: tells whether it has been quiet.
-    builds: u64,
+    /// Generations published so far: tells whether it has been quiet. Builds that found nothing do not count, since a tree
+    /// that is polled has one every few seconds.
+    published: u64,
     /// The newest published generation that is not durable yet.
     to_commit: Option<Bundle>,
     committing: bool,
@@ -95,7 +96,7 @@ impl Actor for Rebuilder {
             workshop,
             next: None,
             building: false,
-            builds: 0,
+            published: 0,
             to_commit: None,
             committing: false,
             unfinished: BTreeSet::new(),
@@ -117,7 +118,7 @@ impl Actor for Rebuilder {
             RebuilderMessage::Committed { generation, commit_us, result } => {
                 state.committed(generation, commit_us, result, &myself);
             }
-            RebuilderMessage::Idle { builds } => state.idle(builds),
+            RebuilderMessage::Idle { published } => state.idle(published),
             // It is taken up below, when no build runs.
             RebuilderMessage::Rollback => {}
         }
@@ -161,8 +162,9 @@ impl State {
         };
         let Some(mut next) = wish else { return };
         self.building = true;
-        self.builds += 1;
-        next.task.everything |= self.shared.incomplete.swap(false, Ordering::AcqRel);
+        if next.rollback.is_none() {
+            next.task.everything |= self.shared.incomplete.swap(false, Ordering::AcqRel);
+        }
         let now = self.shared.clock.now();
         let (first, settled) = (next.first.unwrap_or(now), next.settled.unwrap_or(now));
         let (shared, workshop) = (Arc::clone(&self.shared), Arc::clone(&self.workshop));
@@ -216,6 +218,7 @@ impl State {
             if let Some(publication) = &staged.publication {
                 // Who staged it has mostly published it.
                 self.shared.publish(publication, None);
+                self.published += 1;
                 self.to_commit = Some(publication.bundle.clone());
             }
             self.report(&staged, built);
@@ -272,7 +275,9 @@ impl State {
     /// A rollback that is not possible changes nothing; what a failed write left behind is found by the next build.
     fn refused(&self, reply: oneshot::Sender<Result<Generation>>, error: &Error) {
         tracing::warn!(%error, "no rollback");
-        self.shared.incomplete.store(!matches!(error, Error::NotRetained { .. }), Ordering::Release);
+        if !matches!(error, Error::NotRetained { .. }) {
+            self.shared.incomplete.store(true, Ordering::Release);
+        }
         // Whoever asked may have gone.
         drop(reply.send(Err(error.clone())));
     }
@@ -328,9 +333,13 @@ impl State {
     }
 
     /// A store compacts itself when dead bytes exceed live ones, and never while it is busy.
-    fn idle(&mut self, builds: u64) {
+    fn idle(&mut self, published: u64) {
         let retained = self.shared.config.retain_generations > 0;
-        if builds == self.builds && !self.building && self.next.is_none() && self.workshop.wants_compaction(retained) {
+        if published == self.published
+            && !self.building
+            && self.next.is_none()
+            && self.workshop.wants_compaction(retained)
+        {
             self.next = Some(Next { compact: true, ..Next::default() });
         }
     }
@@ -343,8 +352,8 @@ impl State {
         myself: &ActorRef<RebuilderMessage>,
     ) {
         self.committing = false;
-        let builds = self.builds;
-        myself.send_after(IDLE, move || RebuilderMessage::Idle { builds });
+        let published = self.published;
+        myself.send_after(IDLE, move || RebuilderMessage::Idle { published });
         match result {
             Ok(()) => {
                 tracing::debug!(%generation, commit_us, "durable");

@@ -30,10 +30,10 @@ pub enum RebuilderMessage {
     LookAgain,
     /// A generation is to be gone back to; which is in [`Rollback`].
     Rollback,
-    /// It has been quiet for a while: compact the store, if nothing was built since.
+    /// It has been quiet for a while: compact the store, if nothing was published since.
     Idle {
-        /// How many builds there had been.
-        builds: u64,
+        /// How many generations had been published.
+        published: u64,
     },
     /// A generation is durable, or why not.
     Committed {
