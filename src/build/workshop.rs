@@ -234,6 +234,7 @@ impl Workshop {
         built.bundle = builder.bundle().cloned();
         // Compacting changed no asset.
         built.base = newest.as_ref().map(Bundle::generation).or(built.base);
+        self.held.lock().clone_from(builder.held());
         self.ignores(&builder);
         *slot = Some(builder);
         Ok(built)
