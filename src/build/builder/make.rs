@@ -41,6 +41,29 @@ pub(super) struct Output {
     pub open: Vec<Open>,
 }
 
+impl Output {
+    /// Without dependencies, and of the kind that its path says.
+    fn new(path: AssetPath, source: usize, hash: ContentHash, len: u64, body: Body) -> Self {
+        Self {
+            id: path.id(),
+            kind: path.kind(),
+            path,
+            source,
+            executable: false,
+            hash,
+            len,
+            body,
+            dependencies: Vec::new(),
+            record: None,
+            warnings: Vec::new(),
+            labelled: Vec::new(),
+            build_us: 0,
+            from_action_cache: false,
+            open: Vec::new(),
+        }
+    }
+}
+
 /// A reference whose target is no file, but may be made beside one.
 pub(super) struct Open {
     pub target: AssetPath,
@@ -109,23 +132,8 @@ impl Maker<'_> {
     pub fn make(&self, number: usize, seen: &mut Exists) -> Result<Output, Box<Failed>> {
         let source = &self.sources[number];
         let path = &source.file.path;
-        let mut output = Output {
-            path: path.clone(),
-            id: path.id(),
-            kind: path.kind(),
-            source: number,
-            executable: source.file.stat.executable,
-            hash: source.hash,
-            len: source.file.stat.len,
-            body: Body::Source,
-            dependencies: Vec::new(),
-            record: None,
-            warnings: Vec::new(),
-            labelled: Vec::new(),
-            build_us: 0,
-            from_action_cache: false,
-            open: Vec::new(),
-        };
+        let mut output = Output::new(path.clone(), number, source.hash, source.file.stat.len, Body::Source);
+        output.executable = source.file.stat.executable;
         self.references(source, seen, &mut output);
         if let Some(rule) = self.tree.config.rule(path) {
             let mut inputs =
@@ -243,23 +251,8 @@ impl Maker<'_> {
                 at = AssetPath::new(place.folder()).ok();
             }
             let (hash, len, body) = self.keep(bytes)?;
-            let mut made = Output {
-                id: path.id(),
-                kind: kind.unwrap_or_else(|| path.kind()),
-                path,
-                source: number,
-                executable: false,
-                hash,
-                len,
-                body,
-                dependencies: Vec::new(),
-                record: None,
-                warnings: Vec::new(),
-                labelled: Vec::new(),
-                build_us: 0,
-                from_action_cache: false,
-                open: Vec::new(),
-            };
+            let mut made = Output::new(path, number, hash, len, body);
+            made.kind = kind.unwrap_or(made.kind);
             self.refer(dependencies, &mut made);
             made.dependencies.sort_unstable();
             made.dependencies.dedup();
