@@ -46,6 +46,7 @@ use crate::platform::numa::Nodes;
 use crate::platform::random::Random;
 use crate::platform::threads::{Pool, Threads};
 use crate::platform::watch::Watch;
+use crate::policy::eviction::Admitted;
 use crate::residency::{Budget, Followers, Generations, History, Ledger, Reaper, ResidentTable, Values};
 use crate::telemetry::{Events, Metrics, Reloads};
 
@@ -93,8 +94,8 @@ pub trait Faults: Send + Sync {
     fn reached(&self, stage: &'static str, path: &AssetPath);
 }
 
-/// An asset became resident, with its weight in bytes and its kind; without them, it ceased to be.
-pub type ResidentNote = (AssetId, Option<(u64, AssetKind)>);
+/// An asset became resident; without more, it ceased to be.
+pub type ResidentNote = (AssetId, Option<Admitted>);
 
 /// What outlives every actor.
 pub struct Shared {

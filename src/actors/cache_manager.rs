@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
-use super::{ResidentNote, Shared};
+use super::{ResidentNote, Shared, eviction};
 use crate::messages::work::caught;
 use crate::messages::{CacheManagerMessage, Filled, Finished, Loaded, PredictorMessage};
+use crate::policy::eviction::Admitted;
 use crate::residency::{Answer, Asset, Name, Wakers};
 
 /// Answers after which those who wait for them are woken at the latest.
@@ -102,7 +103,16 @@ impl Args {
         let weight = content.weight_bytes();
         // The table knows what changed since, should a publication have overtaken this load.
         let asset = self.shared.table.admit(Asset::new(Name::from(record), key.generation, content), None);
-        residents.push((record.id, Some((weight, record.kind))));
+        let admitted = Admitted {
+            id: record.id,
+            weight,
+            kind: record.kind,
+            tick: self.shared.table.tick(),
+            cost_us: eviction::reload_cost_us(weight),
+            priority: lease.priority(),
+            speculative: false,
+        };
+        residents.push((record.id, Some(admitted)));
         if located.has_dependencies && self.has_time_to_predict() {
             loaded.push(Loaded { live: Arc::clone(lease.live()), id: key.id });
         }

@@ -1,9 +1,10 @@
 //! Carrying out what an eviction policy decides: for the evictor, and for whoever needs room while it is parked.
 
 use super::Shared;
-use crate::ids::{AssetId, AssetKind};
+use crate::ids::{AssetId, AssetKind, Priority};
 use crate::messages::DispatcherMessage;
-use crate::policy::eviction::{Eviction, Lru};
+use crate::policy::eviction::{Admitted, Eviction, Lru, Removal};
+use crate::residency::Candidate;
 
 /// Choices at most for one wish: a victim may be held by someone the moment it is to go, and frees nothing then.
 const ROUNDS_MAX: usize = 4;
@@ -13,16 +14,19 @@ pub fn make_room(shared: &Shared, bytes: u64, kind: Option<AssetKind>) {
     evict(shared, policy_of(shared).as_mut(), bytes, kind);
 }
 
+/// About how long loading this many bytes again takes: a read's latency, and a gigabyte in a second.
+pub fn reload_cost_us(bytes: u64) -> f32 {
+    100.0 + bytes as f32 / 1000.0
+}
+
 /// A policy that knows what is resident now.
 pub fn policy_of(shared: &Shared) -> Box<dyn Eviction> {
     let mut policy = Lru::new();
-    let mut resident = Vec::new();
-    shared
-        .table
-        .for_each(|candidate| resident.push((candidate.last_used, candidate.id, candidate.weight, candidate.kind)));
-    resident.sort_unstable_by_key(|(last_used, id, ..)| (*last_used, *id));
-    for (last_used, id, weight, kind) in resident {
-        policy.admitted(id, weight, kind, last_used);
+    let mut resident = shared.table.candidates();
+    resident.sort_unstable_by_key(|candidate| (candidate.usage.tick(), candidate.id));
+    for Candidate { id, weight, kind, usage, .. } in resident {
+        let (tick, cost_us, priority) = (usage.tick(), reload_cost_us(weight), Priority::Medium);
+        policy.admitted(&Admitted { id, weight, kind, tick, cost_us, priority, speculative: false });
     }
     Box::new(policy)
 }
@@ -35,7 +39,7 @@ pub fn evict(shared: &Shared, policy: &mut dyn Eviction, bytes: u64, kind: Optio
         policy.choose(bytes.saturating_sub(unlinked), kind, &*shared.table, &mut victims);
         unlinked += shared.table.evict_all(&victims);
         shared.history.evicted(&victims, shared.clock.now(), bytes, kind);
-        victims.iter().for_each(|id| policy.removed(*id));
+        victims.iter().for_each(|id| policy.removed(*id, Removal::Evicted, None));
         count += victims.len();
         if victims.is_empty() || unlinked >= bytes {
             break;

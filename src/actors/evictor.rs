@@ -10,7 +10,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use super::{Shared, eviction};
 use crate::messages::EvictorMessage;
-use crate::policy::eviction::Eviction;
+use crate::policy::eviction::{Eviction, Removal};
 
 /// The actor.
 pub struct Evictor;
@@ -60,11 +60,10 @@ impl State {
     /// Tells the policy what became resident, or ceased to be, since the last time.
     fn take_in(&mut self) {
         let notes = std::mem::take(&mut *self.shared.residents.lock());
-        let tick = self.shared.table.tick();
         for (id, resident) in notes {
             match resident {
-                Some((weight, kind)) => self.policy.admitted(id, weight, kind, tick),
-                None => self.policy.removed(id),
+                Some(admitted) => self.policy.admitted(&admitted),
+                None => self.policy.removed(id, Removal::Gone, None),
             }
         }
     }

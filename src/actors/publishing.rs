@@ -1,9 +1,10 @@
 //! Publishing a generation: whoever staged it does so, on its own thread, since every thread that would have to wake up
 //! for it is time that readers wait.
 
-use super::{ResidentNote, Shared};
-use crate::ids::Generation;
+use super::{ResidentNote, Shared, eviction};
+use crate::ids::{Generation, Priority};
 use crate::messages::{EvictorMessage, PredictorMessage, Publication};
+use crate::policy::eviction::Admitted;
 use crate::residency::Asset;
 
 /// Notes after which the evictor takes them in, though it has nothing to evict.
@@ -20,7 +21,16 @@ impl Shared {
         if bundle.generation() <= old || only_after.is_some_and(|only| only != old) {
             return;
         }
-        let resident = |asset: &Asset| (asset.content().weight_bytes(), asset.kind());
+        let tick = self.table.tick();
+        let resident = |asset: &Asset| Admitted {
+            id: asset.id(),
+            weight: asset.content().weight_bytes(),
+            kind: asset.kind(),
+            tick,
+            cost_us: eviction::reload_cost_us(asset.content().weight_bytes()),
+            priority: Priority::Medium,
+            speculative: false,
+        };
         let mut residents: Vec<ResidentNote> =
             changes.iter().map(|(id, asset)| (*id, asset.as_ref().map(resident))).collect();
         // A stored form that is resident is of the old content.

@@ -1,19 +1,62 @@
 //! Which resident assets make room. One policy per file.
 
 pub mod lru;
+mod usage;
 
-use crate::ids::{AssetId, AssetKind};
+use crate::ids::{AssetId, AssetKind, Priority};
 
 pub use lru::Lru;
+pub use usage::{Gap, Usage};
+
+/// An asset that became resident.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Admitted {
+    /// Which.
+    pub id: AssetId,
+    /// The bytes it is charged.
+    pub weight: u64,
+    /// What it is charged to.
+    pub kind: AssetKind,
+    /// When.
+    pub tick: u32,
+    /// Microseconds that loading it again would take, as far as that is known; only ratios count.
+    pub cost_us: f32,
+    /// How urgent the request was that it was loaded for.
+    pub priority: Priority,
+    /// Whether nobody asked for it: it was predicted.
+    pub speculative: bool,
+}
+
+/// What is known of a resident asset now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Seen {
+    /// What its hits left.
+    pub usage: Usage,
+    /// The bytes it is charged.
+    pub weight: u64,
+    /// What it is charged to.
+    pub kind: AssetKind,
+    /// Whether someone holds it, or it is locked: evicting it would free nothing, or is forbidden.
+    pub pinned: bool,
+    /// How far it is from the nearest viewer, in the program's units; `None` where it has no place or there is no viewer.
+    pub distance: Option<f32>,
+}
 
 /// What a policy may ask about what is resident now.
 pub trait View {
-    /// The tick of the last hit; `None` when it is not resident.
-    fn last_used(&self, id: AssetId) -> Option<u32>;
-    /// The bytes it is charged, and to which kind; `None` when it is not resident.
-    fn weight(&self, id: AssetId) -> Option<(u64, AssetKind)>;
-    /// Whether someone holds it, so that evicting it would free nothing.
-    fn pinned(&self, id: AssetId) -> bool;
+    /// The asset; `None` when it is not resident.
+    fn look(&self, id: AssetId) -> Option<Seen>;
+    /// The tick of now.
+    fn tick(&self) -> u32;
+}
+
+/// Why an asset is no longer resident.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// It was chosen as a victim.
+    Evicted,
+    /// It was replaced, ended, or locked away: nothing that the policy did.
+    Gone,
 }
 
 /// An eviction policy: it is told what comes and goes, and names victims.
@@ -23,10 +66,10 @@ pub trait View {
 /// is pinned, none twice in one call; it removes nothing itself, so a victim that could not be evicted after all is
 /// still known to it.
 pub trait Eviction: Send {
-    /// An asset became resident at `tick`, or its weight changed.
-    fn admitted(&mut self, id: AssetId, weight: u64, kind: AssetKind, tick: u32);
-    /// An asset is no longer resident.
-    fn removed(&mut self, id: AssetId);
+    /// An asset became resident, or its weight changed.
+    fn admitted(&mut self, asset: &Admitted);
+    /// An asset is no longer resident. `last` is what its hits had left, where that is known.
+    fn removed(&mut self, id: AssetId, why: Removal, last: Option<Usage>);
     /// Appends victims of at least `want_bytes` together, of one kind if `kind` is given; fewer when there are not
     /// enough that are not pinned.
     fn choose(&mut self, want_bytes: u64, kind: Option<AssetKind>, view: &dyn View, into: &mut Vec<AssetId>);

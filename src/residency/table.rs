@@ -33,6 +33,7 @@ use super::content::Content;
 use super::generations::Generations;
 use super::hold::{self, Grace, Hold, Linked, Readers, Replaced, Swap};
 use crate::ids::{AssetId, AssetKind, ContentHash, Generation, Hashing};
+use crate::policy::eviction::Usage;
 
 pub(super) use self::version::Node;
 
@@ -45,8 +46,8 @@ pub struct Candidate {
     pub weight: u64,
     /// Its kind.
     pub kind: AssetKind,
-    /// The tick of its last hit.
-    pub last_used: u32,
+    /// What its hits left.
+    pub usage: Usage,
     /// Whether someone holds a handle to it. Evicting it would free nothing.
     pub pinned: bool,
 }

@@ -212,7 +212,7 @@ fn resident(shared: &Shared, id: AssetId, generation: Generation) -> Option<Resi
     let (mut used_later, mut of) = (0, 0);
     shared.table.for_each(|other| {
         of += 1;
-        used_later += u64::from(other.last_used > found.last_used);
+        used_later += u64::from(other.usage.tick() > found.usage.tick());
     });
     Some(Residency::Resident { weight_bytes: found.weight, pinned: found.pinned, as_stored, used_later, of })
 }

@@ -127,7 +127,7 @@ fn content(
 fn hottest(shared: &Shared, changed: &[ChangedAsset]) -> Vec<usize> {
     let candidates =
         changed.iter().enumerate().filter_map(|(index, changed)| match shared.table.candidate(changed.id) {
-            Some(candidate) => Some((candidate.last_used, index)),
+            Some(candidate) => Some((candidate.usage.tick(), index)),
             None => shared.followers.follows(changed.id).then_some((0, index)),
         });
     let mut hot: Vec<(u32, usize)> = candidates.collect();

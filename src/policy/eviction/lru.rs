@@ -8,7 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-use super::{Eviction, View};
+use super::{Admitted, Eviction, Removal, Usage, View};
 use crate::ids::{AssetId, AssetKind, Hashing};
 
 /// Stale entries that a queue may hold before it is worth a rebuild.
@@ -93,7 +93,8 @@ fn counted_on(base: u64, seen: u32) -> u64 {
 }
 
 impl Eviction for Lru {
-    fn admitted(&mut self, id: AssetId, _weight: u64, kind: AssetKind, tick: u32) {
+    fn admitted(&mut self, asset: &Admitted) {
+        let Admitted { id, kind, tick, .. } = *asset;
         self.forget(id);
         // The first one says where the circle begins; a turn ahead, so that what is behind it stays above zero.
         self.newest = if self.admissions == 0 { TURN + u64::from(tick) } else { counted_on(self.newest, tick) };
@@ -108,7 +109,7 @@ impl Eviction for Lru {
         queue.heap.push(Reverse(entry));
     }
 
-    fn removed(&mut self, id: AssetId) {
+    fn removed(&mut self, id: AssetId, _why: Removal, _last: Option<Usage>) {
         self.forget(id);
     }
 
@@ -123,20 +124,20 @@ impl Eviction for Lru {
             if !valid(&self.known, &entry) {
                 continue;
             }
-            let (Some(used), Some((weight, _))) = (view.last_used(entry.id), view.weight(entry.id)) else {
+            let Some(seen) = view.look(entry.id) else {
                 self.forget(entry.id);
                 continue;
             };
-            let tick = counted_on(entry.tick, used);
+            let tick = counted_on(entry.tick, seen.usage.tick());
             self.newest = self.newest.max(tick);
             if tick > entry.tick {
                 self.queues[index].heap.push(Reverse(Entry { tick, ..entry }));
                 continue;
             }
             looked_at.push((index, entry));
-            if !view.pinned(entry.id) {
+            if !seen.pinned {
                 into.push(entry.id);
-                freed_bytes = freed_bytes.saturating_add(weight);
+                freed_bytes = freed_bytes.saturating_add(seen.weight);
             }
         }
         for (index, entry) in looked_at {
@@ -151,28 +152,29 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::Seen;
     use super::*;
+    use crate::ids::Priority;
 
     /// What is resident: (last used, weight, kind, pinned).
     #[derive(Default)]
     struct Resident(BTreeMap<AssetId, (u32, u64, AssetKind, bool)>);
 
     impl View for Resident {
-        fn last_used(&self, id: AssetId) -> Option<u32> {
-            self.0.get(&id).map(|asset| asset.0)
+        fn look(&self, id: AssetId) -> Option<Seen> {
+            let (tick, weight, kind, pinned) = *self.0.get(&id)?;
+            Some(Seen { usage: Usage::new(tick), weight, kind, pinned, distance: None })
         }
-        fn weight(&self, id: AssetId) -> Option<(u64, AssetKind)> {
-            self.0.get(&id).map(|asset| (asset.1, asset.2))
-        }
-        fn pinned(&self, id: AssetId) -> bool {
-            self.0.get(&id).is_some_and(|asset| asset.3)
+        fn tick(&self) -> u32 {
+            self.0.values().map(|asset| asset.0).max().unwrap_or(0)
         }
     }
 
     impl Resident {
         fn admit(&mut self, lru: &mut Lru, id: u64, tick: u32, weight: u64, kind: AssetKind) {
             self.0.insert(AssetId(id), (tick, weight, kind, false));
-            lru.admitted(AssetId(id), weight, kind, tick);
+            let (priority, speculative) = (Priority::Medium, false);
+            lru.admitted(&Admitted { id: AssetId(id), weight, kind, tick, cost_us: 1.0, priority, speculative });
         }
     }
 
@@ -180,6 +182,10 @@ mod tests {
         let mut chosen = Vec::new();
         lru.choose(want_bytes, kind, view, &mut chosen);
         chosen.into_iter().map(|id| id.0).collect()
+    }
+
+    fn gone(lru: &mut Lru, id: u64) {
+        lru.removed(AssetId(id), Removal::Gone, None);
     }
 
     const KIND: AssetKind = AssetKind::Text;
@@ -194,7 +200,7 @@ mod tests {
         assert_eq!(choose(&mut lru, 15, None, &resident), [1, 2]);
         assert_eq!(choose(&mut lru, 1, None, &resident), [1], "choosing removes nothing");
         assert_eq!(choose(&mut lru, 0, None, &resident), [0; 0]);
-        lru.removed(AssetId(1));
+        gone(&mut lru, 1);
         assert_eq!(choose(&mut lru, u64::MAX, None, &resident), [2, 3, 4, 0]);
     }
 
@@ -247,7 +253,7 @@ mod tests {
         for id in 0..100_000 {
             resident.admit(&mut lru, id % 10, id as u32, 10, KIND);
             if id % 3 == 0 {
-                lru.removed(AssetId(id % 10));
+                gone(&mut lru, id % 10);
             }
         }
         assert!(lru.queues.iter().all(|queue| queue.heap.len() <= 2 * 10 + STALE_MIN + 1));
@@ -303,7 +309,7 @@ mod tests {
                     Step::Remove(id) => {
                         resident.0.remove(&AssetId(id));
                         list.remove(&id);
-                        lru.removed(AssetId(id));
+                        gone(&mut lru, id);
                     }
                     Step::Choose(bytes, kind, evict) => {
                         let kind = kind.map(|kind| AssetKind::ALL[kind]);
@@ -322,7 +328,7 @@ mod tests {
                         for id in chosen.into_iter().filter(|_| evict) {
                             resident.0.remove(&AssetId(id));
                             list.remove(&id);
-                            lru.removed(AssetId(id));
+                            gone(&mut lru, id);
                         }
                     }
                 }

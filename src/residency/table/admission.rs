@@ -156,7 +156,7 @@ impl ResidentTable {
         death: Option<Generation>,
     ) -> Option<Replaced<Slots>> {
         let id = asset.id();
-        asset.node().touch(self.tick());
+        asset.node().admit(self.tick());
         if let Some(death) = death {
             asset.node().set_death(death);
         }

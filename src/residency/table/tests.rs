@@ -258,9 +258,9 @@ fn a_hit_notes_its_tick_and_a_peek_does_not() {
     drop(world.table.admit(world.asset("a", Generation(1), b"x"), None));
     let tick = world.table.advance_tick();
     world.table.peek(id("a")).unwrap();
-    assert_eq!(world.table.candidate(id("a")).unwrap().last_used, 0);
+    assert_eq!(world.table.candidate(id("a")).unwrap().usage.tick(), 0);
     world.table.get(id("a")).unwrap();
-    assert_eq!(world.table.candidate(id("a")).unwrap().last_used, tick);
+    assert_eq!(world.table.candidate(id("a")).unwrap().usage.tick(), tick);
 }
 
 #[test]

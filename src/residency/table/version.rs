@@ -1,10 +1,11 @@
 //! One version of a resident asset: its bytes and its name, which generations it is good for, when it was used last.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::Candidate;
 use crate::ids::Generation;
+use crate::policy::eviction::Usage;
 use crate::residency::asset::Name;
 use crate::residency::content::Content;
 use crate::residency::hold::{Linked, Place, Shown, SteadyBytes};
@@ -21,7 +22,8 @@ pub(in crate::residency) struct Node {
     birth: AtomicU64,
     /// The first generation it is no longer good for. Set once, before anyone can read that generation's number.
     death: AtomicU64,
-    last_used: AtomicU32,
+    /// What hits leave: a [`Usage`].
+    usage: AtomicU64,
     /// Whether it is or ever was in a table.
     linked: AtomicBool,
     rest: Shown<Box<Rest>>,
@@ -57,7 +59,7 @@ impl Node {
         Node {
             birth: AtomicU64::new(generation.0),
             death: AtomicU64::new(NEVER),
-            last_used: AtomicU32::new(0),
+            usage: AtomicU64::new(0),
             linked: AtomicBool::new(false),
             rest: Shown::new(Box::new(Rest { content, name, generation })),
             older: Place::default(),
@@ -102,9 +104,20 @@ impl Node {
     /// Notes a use. Does not write when the tick is the same, so that a hot asset's line stays shared.
     #[inline]
     pub(super) fn touch(&self, tick: u32) {
-        if self.last_used.load(Ordering::Relaxed) != tick {
-            self.last_used.store(tick, Ordering::Relaxed);
+        let usage = self.usage();
+        if usage.tick() != tick {
+            // Two threads at once: one of the two uses is counted.
+            self.usage.store(usage.used(tick).to_bits(), Ordering::Relaxed);
         }
+    }
+
+    /// It is in the table from `tick` on.
+    pub(super) fn admit(&self, tick: u32) {
+        self.usage.store(Usage::new(tick).to_bits(), Ordering::Relaxed);
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        Usage::from_bits(self.usage.load(Ordering::Relaxed))
     }
 
     pub(super) fn birth(&self) -> Generation {
@@ -140,7 +153,7 @@ pub(super) fn candidate(version: Linked<'_, Node>) -> Candidate {
         id: version.name().id,
         weight: version.weight(),
         kind: version.name().kind,
-        last_used: version.last_used.load(Ordering::Relaxed),
+        usage: version.usage(),
         pinned: is_held(version),
     }
 }

@@ -2,8 +2,8 @@
 
 use super::version::{Node, candidate, is_held};
 use super::{Candidate, ResidentTable};
-use crate::ids::{AssetId, AssetKind, AssetPath};
-use crate::policy::eviction::View;
+use crate::ids::{AssetId, AssetPath};
+use crate::policy::eviction::{Seen, View};
 use crate::residency::hold::Linked;
 
 impl ResidentTable {
@@ -65,15 +65,12 @@ impl ResidentTable {
 const SLOTS_AT_ONCE: usize = 64;
 
 impl View for ResidentTable {
-    fn last_used(&self, id: AssetId) -> Option<u32> {
-        self.candidate(id).map(|candidate| candidate.last_used)
+    fn look(&self, id: AssetId) -> Option<Seen> {
+        let Candidate { usage, weight, kind, pinned, .. } = self.candidate(id)?;
+        Some(Seen { usage, weight, kind, pinned, distance: None })
     }
 
-    fn weight(&self, id: AssetId) -> Option<(u64, AssetKind)> {
-        self.candidate(id).map(|candidate| (candidate.weight, candidate.kind))
-    }
-
-    fn pinned(&self, id: AssetId) -> bool {
-        self.candidate(id).is_some_and(|candidate| candidate.pinned)
+    fn tick(&self) -> u32 {
+        ResidentTable::tick(self)
     }
 }
