@@ -24,8 +24,6 @@ pub(in crate::residency) struct Node {
     death: AtomicU64,
     /// What hits leave: a [`Usage`].
     usage: AtomicU64,
-    /// Whether it is or ever was in a table.
-    linked: AtomicBool,
     rest: Shown<Box<Rest>>,
     /// Versions that were born earlier. Changed only under the writers' mutex. Of no meaning once it is unlinked.
     pub(super) older: Place<Node>,
@@ -36,6 +34,8 @@ pub(in crate::residency) struct Rest {
     content: Arc<Content>,
     name: Name,
     generation: Generation,
+    /// Whether it is or ever was in a table.
+    linked: AtomicBool,
 }
 
 impl SteadyBytes for Box<Rest> {
@@ -60,8 +60,7 @@ impl Node {
             birth: AtomicU64::new(generation.0),
             death: AtomicU64::new(NEVER),
             usage: AtomicU64::new(0),
-            linked: AtomicBool::new(false),
-            rest: Shown::new(Box::new(Rest { content, name, generation })),
+            rest: Shown::new(Box::new(Rest { content, name, generation, linked: AtomicBool::new(false) })),
             older: Place::default(),
         }
     }
@@ -87,7 +86,7 @@ impl Node {
 
     /// Whether the caller is the first who wants to link it.
     pub(super) fn claim(&self) -> bool {
-        !self.linked.swap(true, Ordering::AcqRel)
+        !self.rest.owner().linked.swap(true, Ordering::AcqRel)
     }
 
     #[inline]
