@@ -47,6 +47,8 @@ use crate::platform::random::Random;
 use crate::platform::threads::{Pool, Threads};
 use crate::platform::watch::Watch;
 use crate::policy::eviction::Admitted;
+use crate::policy::pressure;
+use crate::residency::surroundings::Surroundings;
 use crate::residency::{Asset, Budget, Followers, Generations, History, Ledger, Reaper, ResidentTable, Values};
 use crate::telemetry::{Accesses, Events, Level, Metrics, Moment, Noted, Reloads};
 
@@ -115,6 +117,8 @@ pub struct Shared {
     pub reloads: Reloads,
     /// The actors' thread, for tasks that are no actor's.
     pub handle: Handle,
+    /// Where assets are, and who looks at them.
+    pub surroundings: Arc<Surroundings>,
     /// What is resident.
     pub table: Arc<ResidentTable>,
     /// The generations that somebody can still see.
@@ -215,6 +219,21 @@ impl Shared {
             // Serving goes on without the evictor: the oldest go, by the same policy, from a fresh start.
             eviction::make_room(self, bytes, kind);
         }
+    }
+
+    /// The lane of an asset by its distance from the nearest viewer, where there is one and the asset has a place.
+    pub fn lane_of(&self, id: AssetId) -> Option<Priority> {
+        self.surroundings.distance(id).map(|distance| self.config.schedule.distances.lane(distance))
+    }
+
+    /// How scarce memory is, for who may ask for less of it.
+    pub fn pressure(&self) -> pressure::Level {
+        pressure::Level::Normal
+    }
+
+    /// By how much levels of detail come nearer under the pressure of now.
+    pub fn nearer(&self) -> f32 {
+        self.config.spatial.nearer(self.pressure() as u8)
     }
 
     /// Where an asset that the calling thread asks for is to be in memory, if that matters.

@@ -13,11 +13,11 @@ use crate::actors::{Addresses, Faults, Roster, Shared, WatchAhead};
 use crate::build::transform::{Transform, TransformRegistry};
 use crate::build::{self, ActionCacheOptions, BuildOptions, Built, NoProgress, Progress, Task, TreeBuilder, Workshop};
 use crate::bundle::Bundle;
-use crate::config::{Engine, Integrity, RuntimeConfig};
+use crate::config::{Engine, Integrity, RuntimeConfig, ScheduleConfig, SpatialConfig};
 use crate::error::{Error, Result};
 use crate::event::BuildFailure;
 use crate::ids::AssetId;
-use crate::messages::DispatcherMessage;
+use crate::messages::{DispatcherMessage, PredictorMessage};
 use crate::platform::affinity::CpuSet;
 use crate::platform::clock::{Clock, SystemClock};
 use crate::platform::fs::{FileSystem, OsFileSystem};
@@ -26,6 +26,7 @@ use crate::platform::random::{Random, SystemRandom};
 use crate::platform::threads::{Core, OsThreads, Pool, Threads};
 use crate::platform::topology::Topology;
 use crate::platform::watch::{OsWatch, Watch};
+use crate::residency::surroundings::Looker;
 use crate::residency::{Followers, Generations, History, Ledger, Reaper, ResidentTable};
 use crate::runtime::Runtime;
 use crate::telemetry::{Events, Metrics, Reloads};
@@ -131,6 +132,18 @@ impl RuntimeBuilder {
     /// The folder of the action cache, which other trees and machines may share. Default: one in the store.
     pub fn action_cache(mut self, folder: impl AsRef<Path>) -> Self {
         self.config.action_cache = Some(folder.as_ref().to_owned());
+        self
+    }
+
+    /// The order in which loads that wait are read: weights, and lanes by distance.
+    pub fn schedule(mut self, schedule: ScheduleConfig) -> Self {
+        self.config.schedule = schedule;
+        self
+    }
+
+    /// What is asked for ahead of viewers.
+    pub fn spatial(mut self, spatial: SpatialConfig) -> Self {
+        self.config.spatial = spatial;
         self
     }
 
@@ -280,6 +293,7 @@ impl RuntimeBuilder {
             followers: Followers::default(),
             reloads: Reloads::default(),
             handle: core.handle(),
+            surroundings: Arc::default(),
             table,
             addresses: Addresses::new(drivers.len()),
             clock: self.clock,
@@ -311,6 +325,7 @@ impl RuntimeBuilder {
             config,
         });
         shared.tables_prepared();
+        shared.take_places(shared.generations.current().bundle());
         connect(&shared);
         if let Some(workshop) = &shared.workshop {
             // The first look at a large tree took much more than what stays of it.
@@ -396,6 +411,11 @@ fn connect(shared: &Arc<Shared>) {
     shared.budget.on_io_release(Box::new(move || dispatcher.hint(DispatcherMessage::Credit)));
     let values = Arc::clone(&shared.values);
     shared.budget.on_value_release(Box::new(move || values.room_made()));
+    let (dispatcher, predictor) = (shared.addresses.dispatcher.clone(), shared.addresses.predictor.clone());
+    shared.surroundings.on_moved(Box::new(move |looker| match looker {
+        Looker::Schedule => dispatcher.hint(DispatcherMessage::ViewersMoved),
+        Looker::Prediction => predictor.hint(PredictorMessage::Moved),
+    }));
     // Versions that only an ended generation could see go when it ends.
     let (table, generations) = (Arc::downgrade(&shared.table), Arc::downgrade(&shared.generations));
     shared.generations.on_end(Box::new(move || {

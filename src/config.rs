@@ -1,7 +1,9 @@
 //! Every value that a program may set, its default, and what makes it unusable.
 
 mod eviction;
+mod place;
 mod schedule;
+mod spatial;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,7 +16,9 @@ use crate::ids::AssetKind;
 use crate::limits;
 
 pub use eviction::{EvictionConfig, EvictionPolicy, EvictionWeights};
+pub use place::{LEVELS_MAX, Level, METRES_MAX, PLACES_MAX, Place};
 pub use schedule::{LaneDistances, ScheduleConfig, Weights};
+pub use spatial::SpatialConfig;
 
 /// How bytes are laid out in a bundle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -287,6 +291,9 @@ pub struct RuntimeConfig {
     /// The order in which loads that wait are read.
     #[serde(default)]
     pub schedule: ScheduleConfig,
+    /// What is asked for ahead of viewers.
+    #[serde(default)]
+    pub spatial: SpatialConfig,
 }
 
 fn watched_wait() -> Duration {
@@ -325,6 +332,7 @@ impl Default for RuntimeConfig {
             open_requests_max: limits::OPEN_REQUESTS_MAX,
             eviction: EvictionConfig::default(),
             schedule: ScheduleConfig::default(),
+            spatial: SpatialConfig::default(),
         }
     }
 }
@@ -432,9 +440,9 @@ impl RuntimeConfig {
         if self.deadline.is_some_and(|deadline| deadline.is_zero()) {
             return Err(Error::config("deadline", "it is zero: no load could be answered"));
         }
-        self.eviction.validate()
+        self.eviction.validate()?;
         self.schedule.validate()?;
-        Ok(())
+        self.spatial.validate()
     }
 }
 
@@ -477,6 +485,7 @@ mod tests {
         check("memory_wait", |config| config.memory_wait = Duration::ZERO);
         check("deadline", |config| config.deadline = Some(Duration::ZERO));
         check("eviction.target_percent", |config| config.eviction.target_percent = 0);
+        check("spatial.reach_m", |config| config.spatial.reach_m = -1.0);
         check("schedule.weights.view", |config| config.schedule.weights.view = -1.0);
     }
 

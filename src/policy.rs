@@ -4,6 +4,7 @@
 //! a file or an actor, so each policy is tested against a plain model of what it promises.
 
 pub mod eviction;
+pub mod places;
 pub mod prediction;
 pub mod pressure;
 pub mod restart;

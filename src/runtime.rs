@@ -12,6 +12,7 @@ mod rollback;
 mod snapshot;
 mod status;
 mod typed;
+mod viewer;
 mod watched;
 
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub use reader::{AssetReader, Chunks};
 pub use snapshot::Snapshot;
 pub use status::{EngineStatus, Health, ShutdownReport, Stats, Status};
 pub use typed::{Decode, DecodeContext, DecodeError, Json, LoadAs, Postcard, Typed};
+pub use viewer::{Viewer, ViewerState};
 pub use watched::{Newest, Watched};
 
 use crate::actors::Shared;

@@ -5,6 +5,7 @@ use crate::ids::{AssetId, AssetKind, Priority};
 use crate::messages::DispatcherMessage;
 use crate::policy::eviction::{Admitted, Eviction, Lru, Removal};
 use crate::residency::Candidate;
+use crate::residency::surroundings::Viewed;
 
 /// Choices at most for one wish: a victim may be held by someone the moment it is to go, and frees nothing then.
 const ROUNDS_MAX: usize = 4;
@@ -34,9 +35,10 @@ pub fn policy_of(shared: &Shared) -> Box<dyn Eviction> {
 /// Lets `policy` choose, unlinks what it chose, and says so.
 pub fn evict(shared: &Shared, policy: &mut dyn Eviction, bytes: u64, kind: Option<AssetKind>) {
     let (mut unlinked, mut count) = (0, 0);
+    let view = Viewed::new(&shared.table, &shared.surroundings);
     for _ in 0..ROUNDS_MAX {
         let mut victims: Vec<AssetId> = Vec::new();
-        policy.choose(bytes.saturating_sub(unlinked), kind, &*shared.table, &mut victims);
+        policy.choose(bytes.saturating_sub(unlinked), kind, &view, &mut victims);
         unlinked += shared.table.evict_all(&victims);
         shared.history.evicted(&victims, shared.clock.now(), bytes, kind);
         victims.iter().for_each(|id| policy.removed(*id, Removal::Evicted, None));

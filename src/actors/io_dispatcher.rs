@@ -11,6 +11,7 @@ mod memory;
 mod plan;
 mod reads;
 mod target;
+mod viewers;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::messages::work::Credits;
 use crate::messages::{CacheManagerMessage, DispatcherMessage, Finished, Prefetch};
 use crate::platform::cgroup;
 use crate::policy::schedule::Lanes;
+use crate::residency::surroundings::Looker;
 use crate::residency::{Ask, Change, Key, Lease, Located, Want};
 
 /// How often deadlines are looked at while any request has one or waits for memory.
@@ -75,6 +77,8 @@ pub struct State {
     flights: [Arc<Credits>; 2],
     /// Memory that this process may use.
     memory_bytes: u64,
+    /// What it takes to put the lanes in order anew.
+    rescoring: viewers::Rescoring,
     /// Numbers the items of the lanes.
     sequence: u64,
     /// Which worker is asked next.
@@ -108,6 +112,8 @@ impl Actor for IoDispatcher {
         let lookups = credits(LOOKUPS_MAX * shared.drivers.len());
         let flights = [credits(FLIGHTS_MAX), credits(FLIGHTS_MAX)];
         let credits: Vec<_> = shared.drivers.iter().map(|_| credits(shared.config.queue_depth)).collect();
+        // What an earlier one was told may be lost with it.
+        shared.surroundings.looks(Looker::Schedule);
         // What an earlier dispatcher held is in the ledger's inbox again, and nobody may be left to say so.
         drop(myself.send_message(DispatcherMessage::Ready));
         Ok(State {
@@ -121,6 +127,7 @@ impl Actor for IoDispatcher {
             lookups,
             flights,
             memory_bytes: cgroup::usable_memory_bytes(),
+            rescoring: viewers::Rescoring::default(),
             sequence: 0,
             turn: 0,
             ticking: false,
@@ -145,6 +152,7 @@ impl Actor for IoDispatcher {
             }
             DispatcherMessage::Credit => state.pump(),
             DispatcherMessage::Prefetch(wishes) => state.prefetch(wishes),
+            DispatcherMessage::ViewersMoved => state.viewers_moved(&myself),
             DispatcherMessage::Tick => state.tick(),
         }
         state.keep_ticking(&myself);
@@ -182,8 +190,9 @@ impl State {
     }
 
     fn enqueue(&mut self, lease: Lease, located: Arc<Located>) {
-        let (key, priority) = (lease.key(), lease.priority());
-        self.wanted.push(priority, 0.0, key, Pending { lease, located });
+        let (key, pending) = (lease.key(), Pending { lease, located });
+        let (priority, score) = self.place_of(&pending);
+        self.wanted.push(priority, score, key, pending);
     }
 
     fn finished(&self, batch: Vec<Finished>) {

@@ -4,6 +4,8 @@
 //! On restart: kept: nothing; rebuilt: an empty policy; lost: what it had predicted lately, so that it may predict it
 //! again, which costs a look-up. Bounds: the policy remembers a bounded number of predictions.
 
+mod viewers;
+
 use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -13,6 +15,7 @@ use crate::error::Result;
 use crate::ids::Priority;
 use crate::messages::{DispatcherMessage, Loaded, PredictorMessage, Prefetch, Uses};
 use crate::policy::prediction::{self, DependencyPrediction, Prediction};
+use crate::residency::surroundings::Looker;
 
 /// The actor.
 pub struct Predictor;
@@ -27,6 +30,8 @@ pub struct Args {
 pub struct State {
     shared: Arc<Shared>,
     policy: Box<dyn Prediction>,
+    /// What is asked for ahead of viewers.
+    ahead: viewers::Ahead,
 }
 
 impl Actor for Predictor {
@@ -35,18 +40,23 @@ impl Actor for Predictor {
     type Arguments = Args;
 
     async fn pre_start(&self, _myself: ActorRef<Self::Msg>, args: Args) -> Result<State, ActorProcessingErr> {
-        Ok(State { shared: args.shared, policy: Box::new(DependencyPrediction::default()) })
+        let shared = args.shared;
+        let ahead = viewers::Ahead::new(shared.config.spatial);
+        // What an earlier one was told may be lost with it.
+        shared.surroundings.looks(Looker::Prediction);
+        Ok(State { shared, policy: Box::new(DependencyPrediction::default()), ahead })
     }
 
     async fn handle(
         &self,
-        _myself: ActorRef<Self::Msg>,
+        myself: ActorRef<Self::Msg>,
         message: Self::Msg,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
             PredictorMessage::Loaded(batch) => state.look_up(batch),
             PredictorMessage::Uses(batch) => state.predict(batch),
+            PredictorMessage::Moved => state.viewers_moved(&myself),
             PredictorMessage::Published(_) => state.policy = Box::new(DependencyPrediction::default()),
         }
         Ok(())

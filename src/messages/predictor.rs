@@ -1,4 +1,4 @@
-//! What the predictor is told. Senders: the cache manager, and its own offloaded look-ups (`Uses`). All of it are hints: what is lost is not predicted.
+//! What the predictor is told. Senders: the cache manager, its own offloaded look-ups (`Uses`), and viewers (`Moved`). All of it are hints: what is lost is not predicted.
 
 use std::sync::Arc;
 
@@ -11,6 +11,8 @@ pub enum PredictorMessage {
     Loaded(Vec<Loaded>),
     /// What these depend on, as it was looked up for the predictor.
     Uses(Vec<Uses>),
+    /// A viewer has moved, or the places of assets have changed. Coalesced to one.
+    Moved,
     /// A new generation is current: predictions for older ones are void.
     Published(Arc<Live>),
 }

@@ -1,10 +1,12 @@
 //! What will be needed next. One policy per file.
 
 pub mod dependency;
+pub mod spatial;
 
 use crate::ids::AssetId;
 
 pub use dependency::DependencyPrediction;
+pub use spatial::Spatial;
 
 /// An asset that was loaded, by anyone: its place came through the ledger just now.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -109,6 +109,8 @@ pub struct Metrics {
     pub prefetches: Counter,
     /// Numbers the requests, for their spans.
     pub requests: Counter,
+    /// Times that what is queued was put in order anew since a viewer moved.
+    pub rescorings: Counter,
     /// Generations published.
     pub reloads: Counter,
     /// From request to answer, for loads that were not hits.
@@ -138,6 +140,8 @@ pub struct MetricsReport {
     pub finished_inline: u64,
     pub memory_waits: u64,
     pub prefetches: u64,
+    #[serde(default)]
+    pub rescorings: u64,
     pub reloads: u64,
     pub load_latency: Quantiles,
     pub reload_latency: Quantiles,
@@ -164,6 +168,7 @@ impl Metrics {
             finished_inline: self.finished_inline.get(),
             memory_waits: self.memory_waits.get(),
             prefetches: self.prefetches.get(),
+            rescorings: self.rescorings.get(),
             reloads: self.reloads.get(),
             load_latency: self.load_latency.quantiles(),
             reload_latency: self.reload_latency.quantiles(),
