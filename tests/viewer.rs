@@ -182,3 +182,76 @@ async fn a_dispatcher_and_a_predictor_that_were_killed_go_on_with_the_viewers_th
         .await;
     }
 }
+
+/// A tree whose flyloft.toml puts `a.bin` there.
+fn placed(x: u32) -> String {
+    format!(
+        "[places]\n\"a.bin\" = {{ at = [{x}, 0, 0] }}\n\"b.bin\" = [{{ at = [0, {x}, 0] }}, {{ at = [0, 0, 5] }}]\n"
+    )
+}
+
+fn tree_with_places() -> Tree {
+    let tree = Tree::new();
+    tree.write("a.bin", &noise(1, 1000));
+    tree.write("b.bin", &noise(2, 1000));
+    tree.write("flyloft.toml", placed(10).as_bytes());
+    tree
+}
+
+#[tokio::test]
+async fn a_bundle_knows_the_places_without_its_tree() {
+    let tree = tree_with_places();
+    let runtime = Runtime::builder().bundle(tree.packed()).start().await.unwrap();
+    let mut viewer = runtime.viewer();
+    viewer.update(ViewerState::at([0.0; 3])).unwrap();
+    assert_eq!((runtime.distance("a.bin"), runtime.distance("b.bin")), (Some(10.0), Some(5.0)));
+    until(|| runtime.get("a.bin").is_some() && runtime.get("b.bin").is_some()).await;
+    runtime.set_places([("a.bin", Place::at([3.0, 0.0, 0.0]))]).unwrap();
+    assert_eq!((runtime.distance("a.bin"), runtime.distance("b.bin")), (Some(3.0), Some(5.0)), "b's are the bundle's");
+}
+
+#[test]
+fn a_bundle_of_the_same_tree_has_the_same_bytes_and_its_places_survive_a_compaction() {
+    use flyloft::build::{NoProgress, compact};
+    use flyloft::bundle::Bundle;
+    use flyloft::platform::fs::{FileSystem, OsFileSystem};
+
+    let tree = tree_with_places();
+    let file = tree.packed();
+    let again = tree.outside("again.loft");
+    common::pack(&tree.root(), &again);
+    assert_eq!(std::fs::read(&file).unwrap(), std::fs::read(&again).unwrap());
+    let open = || Bundle::open(OsFileSystem.open(&file).unwrap(), true).unwrap();
+    let before = open();
+    assert_eq!(before.places().unwrap().len(), 3);
+    compact(std::sync::Arc::new(OsFileSystem), &file, &NoProgress).unwrap();
+    assert_eq!(open().places().unwrap(), before.places().unwrap());
+    open().verify(&mut |finding| panic!("{finding:?}")).unwrap();
+    // A tree that says nothing of places any more has none.
+    tree.remove("flyloft.toml");
+    common::pack(&tree.root(), &file);
+    assert!(open().places().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn changed_places_come_with_their_generation_and_go_with_a_rollback() {
+    let tree = tree_with_places();
+    let runtime = tree.builder().watch(true).retain_generations(4).start().await.unwrap();
+    let mut viewer = runtime.viewer();
+    viewer.update(ViewerState::at([0.0; 3])).unwrap();
+    let first = runtime.snapshot().generation();
+    assert_eq!(runtime.distance("a.bin"), Some(10.0));
+    tree.replace("flyloft.toml", placed(20).as_bytes());
+    until(|| runtime.distance("a.bin") == Some(20.0)).await;
+    assert!(runtime.snapshot().generation() > first);
+    // What cannot be read keeps the last good places.
+    tree.replace("flyloft.toml", b"[places]\n\"a.bin\" = { at = [1, 2] }\n");
+    until(|| !runtime.status().failures.is_empty()).await;
+    let failure = runtime.status().failures[0].clone();
+    assert_eq!((failure.path.as_str(), failure.line, failure.column), ("flyloft.toml", Some(2), Some(18)));
+    assert_eq!(runtime.distance("a.bin"), Some(20.0));
+    within(runtime.rollback(first)).await.unwrap();
+    until(|| runtime.distance("a.bin") == Some(10.0)).await;
+    tree.replace("flyloft.toml", placed(30).as_bytes());
+    until(|| runtime.distance("a.bin") == Some(30.0)).await;
+}

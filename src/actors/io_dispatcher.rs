@@ -90,6 +90,8 @@ pub struct State {
 struct Pending {
     lease: Lease,
     located: Arc<Located>,
+    /// What it is scored by.
+    known: viewers::Known,
 }
 
 struct Waiting {
@@ -190,8 +192,8 @@ impl State {
     }
 
     fn enqueue(&mut self, lease: Lease, located: Arc<Located>) {
-        let (key, pending) = (lease.key(), Pending { lease, located });
-        let (priority, score) = self.place_of(&pending);
+        let key = lease.key();
+        let (pending, priority, score) = self.place_of(lease, located);
         self.wanted.push(priority, score, key, pending);
     }
 

@@ -105,6 +105,8 @@ pub struct Sighting {
     pub coarseness: f32,
     /// How far it is from the nearest eye; infinite where there is none.
     pub distance_m: f32,
+    /// Whether the asset has no other place: then another eye sees it there as well.
+    pub is_only: bool,
 }
 
 /// The places of a tree's assets. Built once, then only looked at.
@@ -196,7 +198,8 @@ impl Places {
         let (distance_m, spot) = nearest.or_else(|| Some((f32::INFINITY, of.first()?)))?;
         let placed = self.placed.get(spot.place as usize)?;
         let coarseness = self.coarseness(placed, id);
-        Some(Sighting { at: placed.at, radius_m: placed.radius_m, coarseness, distance_m })
+        let is_only = matches!(of, PlacesOf::Few(spots) if spots.len() == 1);
+        Some(Sighting { at: placed.at, radius_m: placed.radius_m, coarseness, distance_m, is_only })
     }
 
     /// How far the asset is from the nearest of the eyes; `None` for one that has no place, and without eyes.

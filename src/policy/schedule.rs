@@ -267,6 +267,11 @@ impl<T, K: Eq + Hash + Clone> Lanes<T, K> {
         self.items.values().map(|slot| &slot.item)
     }
 
+    /// [`Lanes::items`], to be changed.
+    pub fn items_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.items.values_mut().map(|slot| &mut slot.item)
+    }
+
     /// Takes out everything, in no particular order.
     pub fn drain(&mut self) -> Vec<(K, T)> {
         for lane in &mut self.lanes {

@@ -1,6 +1,7 @@
 //! What is queued is put in order anew when a viewer has moved: scores within a lane, and the lanes of those requests
 //! that nobody named a priority for.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ractor::ActorRef;
@@ -11,6 +12,7 @@ use crate::messages::DispatcherMessage;
 use crate::policy::places::Places;
 use crate::policy::schedule::{Batch, Eye, Features, Scored, score, score_all};
 use crate::residency::surroundings::Looker;
+use crate::residency::{Lease, Located};
 
 /// At most once in this time, however often viewers move.
 const EVERY: Duration = Duration::from_millis(4);
@@ -20,6 +22,8 @@ const EVERY: Duration = Duration::from_millis(4);
 pub(super) struct Rescoring {
     batch: Batch,
     scored: Scored,
+    /// Those that all that is queued was looked up in, or is looked up in again.
+    places: Arc<Places>,
     last: Option<Instant>,
 }
 
@@ -41,9 +45,16 @@ impl State {
         let (places, eyes) = (self.shared.surroundings.places(), self.shared.surroundings.eyes());
         let mut rescoring = std::mem::take(&mut self.rescoring);
         rescoring.batch.clear();
-        for pending in self.wanted.items() {
-            rescoring.batch.push(&features(&places, pending, &eyes, now));
+        let is_same = Arc::ptr_eq(&places, &rescoring.places);
+        for pending in self.wanted.items_mut() {
+            let Pending { lease, located, known } = pending;
+            if known.moves || !is_same {
+                *known = look_up(&places, lease, located, &eyes);
+            }
+            let since_s = -lease.waited(now).as_secs_f32();
+            rescoring.batch.push(&Features { since_s, ..known.features });
         }
+        rescoring.places = places;
         let schedule = &self.shared.config.schedule;
         score_all(&rescoring.batch, &eyes, 0.0, &schedule.weights, &mut rescoring.scored);
         let mut places = rescoring.scored.scores.iter().zip(&rescoring.scored.distances);
@@ -60,29 +71,43 @@ impl State {
         self.shared.metrics.rescorings.one();
     }
 
-    /// The lane and the score at which a load is queued.
-    pub(super) fn place_of(&self, pending: &Pending) -> (Priority, f32) {
+    /// What is queued for a load, and its lane and score.
+    pub(super) fn place_of(&self, lease: Lease, located: Arc<Located>) -> (Pending, Priority, f32) {
         if !self.shared.surroundings.has_viewers() {
-            return (pending.lease.priority(), 0.0);
+            // Looked up when there is one.
+            let size_bytes = Some(located.record.len);
+            let known = Known { features: Features { size_bytes, ..Features::default() }, moves: true };
+            let priority = lease.priority();
+            return (Pending { lease, located, known }, priority, 0.0);
         }
         let (places, eyes) = (self.shared.surroundings.places(), self.shared.surroundings.eyes());
-        let hints = features(&places, pending, &eyes, self.shared.clock.now()).hints(&eyes, 0.0);
+        let known = look_up(&places, &lease, &located, &eyes);
         let schedule = &self.shared.config.schedule;
+        let since_s = -lease.waited(self.shared.clock.now()).as_secs_f32();
+        let hints = Features { since_s, ..known.features }.hints(&eyes, 0.0);
         if let Some(distance) = hints.distance_m {
-            pending.lease.follow_distance(schedule.distances.lane(distance));
+            lease.follow_distance(schedule.distances.lane(distance));
         }
-        (pending.lease.priority(), score(&hints, &schedule.weights))
+        let priority = lease.priority();
+        (Pending { lease, located, known }, priority, score(&hints, &schedule.weights))
     }
 }
 
-/// What is known of a load. Times count from now.
-fn features(places: &Places, pending: &Pending, eyes: &[Eye], now: Instant) -> Features {
-    let Pending { lease, located } = pending;
+/// What is known of a load, and whether it stays so when viewers move.
+pub(super) struct Known {
+    features: Features,
+    /// It is to be looked up again: it has several places, of which the nearest counts, or there was no viewer.
+    moves: bool,
+}
+
+/// Looks the load up among the places. Its time is filled in when it is scored.
+fn look_up(places: &Places, lease: &Lease, located: &Located, eyes: &[Eye]) -> Known {
     let sighting = places.sighting(lease.key().id, eyes);
-    Features {
+    let features = Features {
         at: sighting.map(|sighting| (sighting.at, sighting.radius_m)),
         size_bytes: Some(located.record.len),
-        since_s: -lease.waited(now).as_secs_f32(),
+        since_s: 0.0,
         coarseness: sighting.map_or(0.0, |sighting| sighting.coarseness),
-    }
+    };
+    Known { features, moves: sighting.is_some_and(|sighting| !sighting.is_only) }
 }
