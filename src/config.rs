@@ -1,6 +1,7 @@
 //! Every value that a program may set, its default, and what makes it unusable.
 
 mod eviction;
+mod schedule;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use crate::ids::AssetKind;
 use crate::limits;
 
 pub use eviction::{EvictionConfig, EvictionPolicy, EvictionWeights};
+pub use schedule::{LaneDistances, ScheduleConfig, Weights};
 
 /// How bytes are laid out in a bundle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -282,6 +284,9 @@ pub struct RuntimeConfig {
     /// What makes room when the budget is full, and when.
     #[serde(default)]
     pub eviction: EvictionConfig,
+    /// The order in which loads that wait are read.
+    #[serde(default)]
+    pub schedule: ScheduleConfig,
 }
 
 fn watched_wait() -> Duration {
@@ -319,6 +324,7 @@ impl Default for RuntimeConfig {
             action_cache_bytes: 1 << 30,
             open_requests_max: limits::OPEN_REQUESTS_MAX,
             eviction: EvictionConfig::default(),
+            schedule: ScheduleConfig::default(),
         }
     }
 }
@@ -426,7 +432,9 @@ impl RuntimeConfig {
         if self.deadline.is_some_and(|deadline| deadline.is_zero()) {
             return Err(Error::config("deadline", "it is zero: no load could be answered"));
         }
-        self.eviction.validate()
+        self.eviction.validate()?;
+        self.schedule.validate()?;
+        Ok(())
     }
 }
 
@@ -469,6 +477,7 @@ mod tests {
         check("memory_wait", |config| config.memory_wait = Duration::ZERO);
         check("deadline", |config| config.deadline = Some(Duration::ZERO));
         check("eviction.target_percent", |config| config.eviction.target_percent = 0);
+        check("schedule.weights.view", |config| config.schedule.weights.view = -1.0);
     }
 
     #[test]
