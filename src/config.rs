@@ -456,7 +456,9 @@ mod tests {
         check("kind_budget_bytes.texture", |config| {
             config.kind_budget_bytes.insert(AssetKind::Texture, u64::MAX);
         });
-        check("kind_budget_bytes.mesh", |config| drop(config.kind_budget_bytes.insert(AssetKind::Mesh, 0)));
+        check("kind_budget_bytes.mesh", |config| {
+            config.kind_budget_bytes.insert(AssetKind::Mesh, 0);
+        });
         check("budget.critical_reserve_bytes", |config| config.budget.critical_reserve_bytes = config.budget_bytes);
         check("queue_depth", |config| config.queue_depth = 0);
         check("io.pool_bytes", |config| config.io.pool_bytes = 0);
