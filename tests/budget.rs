@@ -18,7 +18,7 @@ fn path(index: usize) -> String {
     format!("{index}.bin")
 }
 
-/// A tree of `count` incompressible files, and a configuration with the smallest budget: 41 of them fit.
+/// A tree of `count` incompressible files, and a configuration with the smallest budget: 40 of them fit.
 fn small(count: usize) -> (Tree, RuntimeConfig) {
     let tree = Tree::new();
     let mut random = 1u64;
@@ -61,13 +61,13 @@ async fn charged_at_most(runtime: &Runtime, bytes: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_level_is_an_event_as_the_budget_fills_and_as_it_empties() {
-    let (tree, config) = small(41);
+    let (tree, config) = small(40);
     let total = config.resident_bytes_max();
     let runtime = start(&tree, config).await;
     let mut events = runtime.events();
     let mut held = Vec::new();
     let mut seen = Vec::new();
-    for index in 0..41 {
+    for index in 0..40 {
         held.push(within(runtime.load(path(index))).await.unwrap());
         let level = runtime.pressure();
         if seen.last().map_or(PressureLevel::Normal, |last| *last) != level {
