@@ -15,6 +15,7 @@ pub mod file_watcher;
 pub mod io_dispatcher;
 pub mod io_worker;
 pub mod predictor;
+mod pressure;
 mod publishing;
 pub mod rebuilder;
 pub mod roster;
@@ -28,6 +29,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
+pub use pressure::{Told, pressure_changed};
 pub use roster::{ActorReport, ActorState, Roster};
 pub use watch_ahead::WatchAhead;
 
@@ -107,6 +109,8 @@ pub struct Shared {
     pub random: Arc<dyn Random>,
     /// What memory may be charged.
     pub budget: Arc<Budget>,
+    /// What was told of how full that is.
+    pub pressure: Told,
     /// What was decoded from what is resident, by type.
     pub values: Arc<Values>,
     /// Who follows an asset through reloads.

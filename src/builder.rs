@@ -9,11 +9,11 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 
 use self::workers::Machine;
-use crate::actors::{Addresses, Faults, Roster, Shared, WatchAhead};
+use crate::actors::{self, Addresses, Faults, Roster, Shared, Told, WatchAhead};
 use crate::build::transform::{Transform, TransformRegistry};
 use crate::build::{self, ActionCacheOptions, BuildOptions, Built, NoProgress, Progress, Task, TreeBuilder, Workshop};
 use crate::bundle::Bundle;
-use crate::config::{Engine, Integrity, RuntimeConfig};
+use crate::config::{BudgetConfig, Engine, Integrity, RuntimeConfig};
 use crate::error::{Error, Result};
 use crate::event::BuildFailure;
 use crate::ids::AssetId;
@@ -26,7 +26,7 @@ use crate::platform::random::{Random, SystemRandom};
 use crate::platform::threads::{Core, OsThreads, Pool, Threads};
 use crate::platform::topology::Topology;
 use crate::platform::watch::{OsWatch, Watch};
-use crate::residency::{Followers, Generations, History, Ledger, Reaper, ResidentTable};
+use crate::residency::{Followers, Generations, History, Ledger, Reaper, ResidentTable, Sizes};
 use crate::runtime::Runtime;
 use crate::telemetry::{Events, Metrics, Reloads};
 
@@ -106,6 +106,12 @@ impl RuntimeBuilder {
     /// Bytes of memory charged at most. Default 512 MiB.
     pub fn budget_bytes(mut self, bytes: u64) -> Self {
         self.config.budget_bytes = bytes;
+        self
+    }
+
+    /// How the budget is shared, and what happens as it fills. Default [`BudgetConfig::default`].
+    pub fn budget(mut self, budget: BudgetConfig) -> Self {
+        self.config.budget = budget;
         self
     }
 
@@ -277,6 +283,7 @@ impl RuntimeBuilder {
             ),
             ledger: Ledger::new(Arc::clone(&table), config.open_requests_max),
             values: Arc::default(),
+            pressure: Told::new(Sizes::of(&config)),
             followers: Followers::default(),
             reloads: Reloads::default(),
             handle: core.handle(),
@@ -396,6 +403,8 @@ fn connect(shared: &Arc<Shared>) {
     shared.budget.on_io_release(Box::new(move || dispatcher.hint(DispatcherMessage::Credit)));
     let values = Arc::clone(&shared.values);
     shared.budget.on_value_release(Box::new(move || values.room_made()));
+    let weak = Arc::downgrade(shared);
+    shared.budget.on_pressure(Box::new(move || actors::pressure_changed(&weak)));
     // Versions that only an ended generation could see go when it ends.
     let (table, generations) = (Arc::downgrade(&shared.table), Arc::downgrade(&shared.generations));
     shared.generations.on_end(Box::new(move || {

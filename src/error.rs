@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::event::PressureLevel;
 use crate::ids::{AssetPath, Generation};
 
 /// What can go wrong. Cheap to clone, since one failure may answer many waiters.
@@ -104,6 +105,23 @@ pub enum Error {
         waited: Duration,
         /// The largest pinned assets and their bytes.
         pinned: Vec<(AssetPath, u64)>,
+    },
+    /// Memory is so short that what is least urgent is refused where it does not fit.
+    #[error(
+        "'{what}' needs {needed_bytes} bytes and memory pressure is {level} ({used_bytes} of {budget_bytes} bytes are \
+         charged): low priority is refused; ask again later, at a higher priority, or raise the budget"
+    )]
+    Pressure {
+        /// The asset.
+        what: String,
+        /// How short it is.
+        level: PressureLevel,
+        /// Bytes needed.
+        needed_bytes: u64,
+        /// Bytes that are charged.
+        used_bytes: u64,
+        /// Bytes that may be.
+        budget_bytes: u64,
     },
     /// The caller's deadline passed.
     #[error("'{what}' was not loaded within {after:?}")]
