@@ -295,6 +295,7 @@ impl RuntimeBuilder {
             threads: self.threads,
             roster: Arc::new(Roster::default()),
             events: Events::default(),
+            accesses: Arc::default(),
             metrics: Arc::new(Metrics::default()),
             blind: Mutex::default(),
             failures: Mutex::new(failures(built.as_ref())),

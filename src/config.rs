@@ -1,5 +1,8 @@
 //! Every value that a program may set, its default, and what makes it unusable.
 
+mod eviction;
+mod schedule;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +12,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::ids::AssetKind;
 use crate::limits;
+
+pub use eviction::{EvictionConfig, EvictionPolicy, EvictionWeights};
+pub use schedule::{LaneDistances, ScheduleConfig, Weights};
 
 /// How bytes are laid out in a bundle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -209,7 +215,7 @@ impl Default for PollConfig {
 }
 
 /// The configuration of a runtime. Every field has a default; [`RuntimeConfig::validate`] names the field it refuses.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RuntimeConfig {
     /// Bytes of memory charged at most: resident, in flight, retired. Default 512 MiB.
     pub budget_bytes: u64,
@@ -275,6 +281,12 @@ pub struct RuntimeConfig {
     pub action_cache_bytes: u64,
     /// Requests that may be open at once. Default and bound 4,194,304.
     pub open_requests_max: usize,
+    /// What makes room when the budget is full, and when.
+    #[serde(default)]
+    pub eviction: EvictionConfig,
+    /// The order in which loads that wait are read.
+    #[serde(default)]
+    pub schedule: ScheduleConfig,
 }
 
 fn watched_wait() -> Duration {
@@ -311,6 +323,8 @@ impl Default for RuntimeConfig {
             action_cache: None,
             action_cache_bytes: 1 << 30,
             open_requests_max: limits::OPEN_REQUESTS_MAX,
+            eviction: EvictionConfig::default(),
+            schedule: ScheduleConfig::default(),
         }
     }
 }
@@ -418,6 +432,8 @@ impl RuntimeConfig {
         if self.deadline.is_some_and(|deadline| deadline.is_zero()) {
             return Err(Error::config("deadline", "it is zero: no load could be answered"));
         }
+        self.eviction.validate()
+        self.schedule.validate()?;
         Ok(())
     }
 }
@@ -460,6 +476,8 @@ mod tests {
         check("watched_wait", |config| config.watched_wait = Duration::from_secs(11));
         check("memory_wait", |config| config.memory_wait = Duration::ZERO);
         check("deadline", |config| config.deadline = Some(Duration::ZERO));
+        check("eviction.target_percent", |config| config.eviction.target_percent = 0);
+        check("schedule.weights.view", |config| config.schedule.weights.view = -1.0);
     }
 
     #[test]

@@ -38,7 +38,7 @@ use crate::actors::supervision::tree::TREE;
 use crate::builder::RuntimeBuilder;
 use crate::error::{Error, Result};
 use crate::event::{Event, Published};
-use crate::ids::{AssetId, AssetPath, Priority};
+use crate::ids::{AssetId, AssetPath, Origin, Priority};
 use crate::messages::SupervisorMessage;
 use crate::platform::affinity::CpuSet;
 use crate::platform::threads::{Core, Pool};
@@ -129,8 +129,8 @@ impl Runtime {
     #[inline]
     pub fn get_id(&self, id: AssetId) -> Option<Asset> {
         let found = self.shared().table.get(id);
-        if found.is_some() {
-            self.shared().metrics.hits.one();
+        if let Some(asset) = &found {
+            self.shared().hit(id, false, asset, ANY);
         }
         found
     }
@@ -153,9 +153,9 @@ impl Runtime {
     /// ```
     #[inline]
     pub fn with<R>(&self, asset: impl Into<AssetId>, with: impl FnOnce(&[u8]) -> R) -> Option<R> {
-        let shared = self.shared();
-        shared.table.read(asset.into(), |asset| {
-            shared.metrics.hits.one();
+        let (shared, id) = (self.shared(), asset.into());
+        shared.table.read(id, |asset| {
+            shared.hit(id, false, asset, ANY);
             with(asset)
         })
     }
@@ -441,3 +441,5 @@ impl Drop for Inner {
 
 /// The priority of a load that names none.
 pub(crate) const DEFAULT_PRIORITY: Priority = Priority::Medium;
+/// How urgent a hit is, and whose, where nobody said.
+const ANY: (Priority, Origin) = (DEFAULT_PRIORITY, Origin::User);
