@@ -432,7 +432,7 @@ impl RuntimeConfig {
         if self.deadline.is_some_and(|deadline| deadline.is_zero()) {
             return Err(Error::config("deadline", "it is zero: no load could be answered"));
         }
-        self.eviction.validate()
+        self.eviction.validate()?;
         self.schedule.validate()?;
         Ok(())
     }
