@@ -9,11 +9,11 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 
 use self::workers::Machine;
-use crate::actors::{Addresses, Faults, Roster, Shared, WatchAhead};
+use crate::actors::{Addresses, Faults, Learned, Roster, Shared, WatchAhead};
 use crate::build::transform::{Transform, TransformRegistry};
 use crate::build::{self, ActionCacheOptions, BuildOptions, Built, NoProgress, Progress, Task, TreeBuilder, Workshop};
 use crate::bundle::Bundle;
-use crate::config::{Engine, Integrity, RuntimeConfig};
+use crate::config::{Engine, Integrity, PredictionConfig, RuntimeConfig};
 use crate::error::{Error, Result};
 use crate::event::BuildFailure;
 use crate::ids::AssetId;
@@ -146,6 +146,12 @@ impl RuntimeBuilder {
         self
     }
 
+    /// How assets are predicted. Default [`PredictionConfig::default`].
+    pub fn prediction(mut self, prediction: PredictionConfig) -> Self {
+        self.config.prediction = prediction;
+        self
+    }
+
     /// Adds a transform of the program's own, to be chosen by name in flyloft.toml. One whose name is taken, or is none,
     /// is refused when the runtime starts.
     pub fn transform<T: Transform>(mut self, transform: T) -> Self {
@@ -266,6 +272,8 @@ impl RuntimeBuilder {
         let heaps = machine.heaps(&self.config);
         let drivers = machine.drivers(&self.config, &heaps, threads)?;
         let tables = bundle.prepare_tables(&self.config.tables)?;
+        let store = workshop.as_ref().map(|workshop| workshop.store());
+        let learned = Learned::open(&self.config, Arc::clone(&self.fs), store);
         let config = self.config;
         let budget = machine.budget(&config, heaps);
         let generations = Generations::new(bundle);
@@ -303,6 +311,7 @@ impl RuntimeBuilder {
             building: Mutex::default(),
             tables: Mutex::new(tables),
             residents: Mutex::default(),
+            learned,
             history: History::default(),
             incomplete: AtomicBool::new(false),
             faults: self.faults,
@@ -310,6 +319,9 @@ impl RuntimeBuilder {
             config,
         });
         shared.tables_prepared();
+        if let Some(what) = shared.learned.refused() {
+            tracing::warn!("{what}");
+        }
         connect(&shared);
         if let Some(workshop) = &shared.workshop {
             // The first look at a large tree took much more than what stays of it.

@@ -1,5 +1,7 @@
 //! Every value that a program may set, its default, and what makes it unusable.
 
+mod prediction;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::ids::AssetKind;
 use crate::limits;
+
+pub use prediction::{ExpertsConfig, Observe, PredictionConfig};
 
 /// How bytes are laid out in a bundle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -209,7 +213,7 @@ impl Default for PollConfig {
 }
 
 /// The configuration of a runtime. Every field has a default; [`RuntimeConfig::validate`] names the field it refuses.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RuntimeConfig {
     /// Bytes of memory charged at most: resident, in flight, retired. Default 512 MiB.
     pub budget_bytes: u64,
@@ -245,6 +249,9 @@ pub struct RuntimeConfig {
     pub deadline: Option<Duration>,
     /// Whether the dependencies of a loaded asset are prefetched at low priority. Default `true`.
     pub prefetch_dependencies: bool,
+    /// How assets are predicted.
+    #[serde(default)]
+    pub prediction: PredictionConfig,
     /// Whether a source directory is watched and reloaded. Default `false`.
     pub watch: bool,
     /// When a change set is complete.
@@ -300,6 +307,7 @@ impl Default for RuntimeConfig {
             memory_wait: Duration::from_secs(5),
             deadline: None,
             prefetch_dependencies: true,
+            prediction: PredictionConfig::default(),
             watch: false,
             settle: SettleConfig::default(),
             allow_commands: false,
@@ -412,6 +420,7 @@ impl RuntimeConfig {
         if self.poll.always && self.poll.period.is_none() {
             return Err(Error::config("poll.always", "poll.period is none: say how often"));
         }
+        self.prediction.validate()?;
         if self.memory_wait.is_zero() {
             return Err(Error::config("memory_wait", "it is zero: no load could ever wait for an eviction"));
         }
@@ -458,6 +467,7 @@ mod tests {
         check("action_cache_bytes", |config| config.action_cache_bytes = 1);
         check("retain_generations", |config| config.retain_generations = 257);
         check("watched_wait", |config| config.watched_wait = Duration::from_secs(11));
+        check("prediction.distance", |config| config.prediction.distance = 0);
         check("memory_wait", |config| config.memory_wait = Duration::ZERO);
         check("deadline", |config| config.deadline = Some(Duration::ZERO));
     }
