@@ -14,6 +14,7 @@ pub mod evictor;
 pub mod file_watcher;
 pub mod io_dispatcher;
 pub mod io_worker;
+mod learned;
 pub mod predictor;
 mod pressure;
 mod publishing;
@@ -30,6 +31,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 pub use pressure::{Told, pressure_changed};
+pub use learned::Learned;
 pub use roster::{ActorReport, ActorState, Roster};
 pub use watch_ahead::WatchAhead;
 
@@ -125,6 +127,8 @@ pub struct Shared {
     pub generations: Arc<Generations>,
     /// Every open request.
     pub ledger: Arc<Ledger>,
+    /// What the predictor has learned.
+    pub learned: Learned,
     /// What was evicted and what changed lately, for people.
     pub history: History,
     /// Frees large memory.

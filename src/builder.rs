@@ -14,6 +14,11 @@ use crate::build::transform::{Transform, TransformRegistry};
 use crate::build::{self, ActionCacheOptions, BuildOptions, Built, NoProgress, Progress, Task, TreeBuilder, Workshop};
 use crate::bundle::Bundle;
 use crate::config::{BudgetConfig, Engine, Integrity, RuntimeConfig};
+use crate::actors::{Addresses, Faults, Learned, Roster, Shared, WatchAhead};
+use crate::build::transform::{Transform, TransformRegistry};
+use crate::build::{self, ActionCacheOptions, BuildOptions, Built, NoProgress, Progress, Task, TreeBuilder, Workshop};
+use crate::bundle::Bundle;
+use crate::config::{Engine, Integrity, PredictionConfig, RuntimeConfig};
 use crate::error::{Error, Result};
 use crate::event::BuildFailure;
 use crate::ids::AssetId;
@@ -152,6 +157,12 @@ impl RuntimeBuilder {
         self
     }
 
+    /// How assets are predicted. Default [`PredictionConfig::default`].
+    pub fn prediction(mut self, prediction: PredictionConfig) -> Self {
+        self.config.prediction = prediction;
+        self
+    }
+
     /// Adds a transform of the program's own, to be chosen by name in flyloft.toml. One whose name is taken, or is none,
     /// is refused when the runtime starts.
     pub fn transform<T: Transform>(mut self, transform: T) -> Self {
@@ -272,6 +283,8 @@ impl RuntimeBuilder {
         let heaps = machine.heaps(&self.config);
         let drivers = machine.drivers(&self.config, &heaps, threads)?;
         let tables = bundle.prepare_tables(&self.config.tables)?;
+        let store = workshop.as_ref().map(|workshop| workshop.store());
+        let learned = Learned::open(&self.config, Arc::clone(&self.fs), store);
         let config = self.config;
         let budget = machine.budget(&config, heaps);
         let generations = Generations::new(bundle);
@@ -311,6 +324,7 @@ impl RuntimeBuilder {
             building: Mutex::default(),
             tables: Mutex::new(tables),
             residents: Mutex::default(),
+            learned,
             history: History::default(),
             incomplete: AtomicBool::new(false),
             faults: self.faults,
@@ -318,6 +332,9 @@ impl RuntimeBuilder {
             config,
         });
         shared.tables_prepared();
+        if let Some(what) = shared.learned.refused() {
+            tracing::warn!("{what}");
+        }
         connect(&shared);
         if let Some(workshop) = &shared.workshop {
             // The first look at a large tree took much more than what stays of it.

@@ -3,6 +3,7 @@
 mod budget;
 mod eviction;
 mod schedule;
+mod prediction;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use crate::limits;
 
 pub use eviction::{EvictionConfig, EvictionPolicy, EvictionWeights};
 pub use schedule::{LaneDistances, ScheduleConfig, Weights};
+pub use prediction::{ExpertsConfig, Observe, PredictionConfig};
 
 /// How bytes are laid out in a bundle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -256,6 +258,9 @@ pub struct RuntimeConfig {
     pub deadline: Option<Duration>,
     /// Whether the dependencies of a loaded asset are prefetched at low priority. Default `true`.
     pub prefetch_dependencies: bool,
+    /// How assets are predicted.
+    #[serde(default)]
+    pub prediction: PredictionConfig,
     /// Whether a source directory is watched and reloaded. Default `false`.
     pub watch: bool,
     /// When a change set is complete.
@@ -318,6 +323,7 @@ impl Default for RuntimeConfig {
             memory_wait: Duration::from_secs(5),
             deadline: None,
             prefetch_dependencies: true,
+            prediction: PredictionConfig::default(),
             watch: false,
             settle: SettleConfig::default(),
             allow_commands: false,
@@ -442,6 +448,7 @@ impl RuntimeConfig {
         if self.poll.always && self.poll.period.is_none() {
             return Err(Error::config("poll.always", "poll.period is none: say how often"));
         }
+        self.prediction.validate()?;
         if self.memory_wait.is_zero() {
             return Err(Error::config("memory_wait", "it is zero: no load could ever wait for an eviction"));
         }
@@ -494,6 +501,7 @@ mod tests {
         check("action_cache_bytes", |config| config.action_cache_bytes = 1);
         check("retain_generations", |config| config.retain_generations = 257);
         check("watched_wait", |config| config.watched_wait = Duration::from_secs(11));
+        check("prediction.distance", |config| config.prediction.distance = 0);
         check("memory_wait", |config| config.memory_wait = Duration::ZERO);
         check("deadline", |config| config.deadline = Some(Duration::ZERO));
         check("eviction.target_percent", |config| config.eviction.target_percent = 0);

@@ -411,6 +411,9 @@ impl Inner {
         }
         self.shared.decoders.iter().for_each(Pool::stop);
         let mut committed = Ok(());
+        if let Err(error) = self.shared.learned.save() {
+            tracing::warn!(%error, "what was learned is not saved");
+        }
         if let Some(workshop) = &self.shared.workshop {
             workshop.pool().stop();
             if let Some((newest, _)) = workshop.newest() {
