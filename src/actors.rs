@@ -14,7 +14,9 @@ pub mod evictor;
 pub mod file_watcher;
 pub mod io_dispatcher;
 pub mod io_worker;
+mod learned;
 pub mod predictor;
+mod pressure;
 mod publishing;
 pub mod rebuilder;
 pub mod roster;
@@ -28,6 +30,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
+pub use learned::Learned;
+pub use pressure::{Told, pressure_changed};
 pub use roster::{ActorReport, ActorState, Roster};
 pub use watch_ahead::WatchAhead;
 
@@ -47,7 +51,6 @@ use crate::platform::random::Random;
 use crate::platform::threads::{Pool, Threads};
 use crate::platform::watch::Watch;
 use crate::policy::eviction::Admitted;
-use crate::policy::pressure;
 use crate::residency::surroundings::Surroundings;
 use crate::residency::{Asset, Budget, Followers, Generations, History, Ledger, Reaper, ResidentTable, Values};
 use crate::telemetry::{Accesses, Events, Level, Metrics, Moment, Noted, Reloads};
@@ -109,6 +112,8 @@ pub struct Shared {
     pub random: Arc<dyn Random>,
     /// What memory may be charged.
     pub budget: Arc<Budget>,
+    /// What was told of how full that is.
+    pub pressure: Told,
     /// What was decoded from what is resident, by type.
     pub values: Arc<Values>,
     /// Who follows an asset through reloads.
@@ -125,6 +130,8 @@ pub struct Shared {
     pub generations: Arc<Generations>,
     /// Every open request.
     pub ledger: Arc<Ledger>,
+    /// What the predictor has learned.
+    pub learned: Learned,
     /// What was evicted and what changed lately, for people.
     pub history: History,
     /// Frees large memory.
@@ -227,8 +234,8 @@ impl Shared {
     }
 
     /// How scarce memory is, for who may ask for less of it.
-    pub fn pressure(&self) -> pressure::Level {
-        pressure::Level::Normal
+    pub fn pressure(&self) -> crate::policy::pressure::Level {
+        self.budget.level()
     }
 
     /// By how much levels of detail come nearer under the pressure of now.

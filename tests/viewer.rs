@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Tree, within};
-use flyloft::config::{LaneDistances, RuntimeConfig, ScheduleConfig, SpatialConfig};
+use flyloft::config::{ExpertsConfig, LaneDistances, PredictionConfig, RuntimeConfig, ScheduleConfig, SpatialConfig};
 use flyloft::runtime::explain::Residency;
 use flyloft::{AssetId, Error, Place, Priority, Runtime, ViewerState};
 
@@ -37,6 +37,12 @@ fn places(count: usize) -> Vec<(AssetId, Place)> {
     (0..count).map(|number| (AssetId::of_path(&house(number)), Place::at([number as f32 * 10.0, 0.0, 0.0]))).collect()
 }
 
+/// Nobody else guesses.
+fn only_spatial() -> PredictionConfig {
+    let experts = ExpertsConfig { spatial: true, ..ExpertsConfig::none() };
+    PredictionConfig { experts, ..PredictionConfig::default() }
+}
+
 /// Runs other tasks until it is so.
 async fn until(mut is_so: impl FnMut() -> bool) {
     within(async {
@@ -55,17 +61,25 @@ fn moving(x: f32, speed: f32) -> ViewerState {
 async fn what_a_viewer_comes_to_is_resident_before_it_is_there() {
     let tree = street(60);
     let config = SpatialConfig { reach_m: 25.0, ..SpatialConfig::default() };
-    let runtime = tree.builder().spatial(config).start().await.unwrap();
+    let prediction = only_spatial();
+    let config = RuntimeConfig { spatial: config, prediction, store: Some(tree.store()), ..RuntimeConfig::default() };
+    let runtime = tree.builder().config(config).start().await.unwrap();
     runtime.set_places(places(60)).unwrap();
     let mut viewer = runtime.viewer();
+    drop(within(runtime.load(house(0))).await.unwrap());
     for at in 0..50 {
-        viewer.update(moving(at as f32 * 10.0, 10.0)).unwrap();
-        // Nobody ever asks for them.
-        until(|| (at..at + 3).all(|number| runtime.get(house(number)).is_some())).await;
+        within(async {
+            // Frames use what is in sight, and nobody asks for the next one.
+            while runtime.get(house(at + 1)).is_none() {
+                viewer.update(moving(at as f32 * 10.0, 10.0)).unwrap();
+                assert!((at.saturating_sub(1)..=at).all(|seen| runtime.get(house(seen)).is_some()), "house {at}");
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
     }
-    assert_eq!(runtime.stats().metrics.misses, 0);
+    assert_eq!(runtime.stats().metrics.misses, 1, "the first one");
     assert!(runtime.get(house(59)).is_none(), "nobody comes near to the last one");
-    drop(viewer);
 }
 
 #[tokio::test]
@@ -176,6 +190,8 @@ async fn a_dispatcher_and_a_predictor_that_were_killed_go_on_with_the_viewers_th
         within(async {
             while runtime.get(house(at)).is_none() {
                 viewer.update(moving(at as f32 * 10.0, 0.0)).unwrap();
+                // What is used again and again is seen to be used.
+                (0..at).for_each(|before| drop(runtime.get(house(before))));
                 tokio::task::yield_now().await;
             }
         })

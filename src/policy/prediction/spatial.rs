@@ -6,7 +6,9 @@
 //! al., "The R*-tree", SIGMOD 1990), so that a prediction costs what is near and not what there is.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
+use super::{Access, Due, Expert, ExpertKind, Guess};
 use crate::config::SpatialConfig;
 use crate::ids::{AssetId, Hashing};
 use crate::policy::places::{Placed, Places, ViewerState, dot, length, sub};
@@ -28,8 +30,10 @@ pub struct Candidate {
     pub id: AssetId,
     /// How sure and how urgent, from 0 to 1.
     pub score: f32,
-    /// In how many seconds.
+    /// In how many seconds it comes within reach.
     pub time_s: f32,
+    /// In how many seconds the viewer is nearest to it, going on as it does; not finite for who does not move.
+    pub nearest_s: f32,
     /// How near it will be then, in metres.
     pub distance_m: f32,
 }
@@ -114,7 +118,7 @@ impl Spatial {
         if score < self.config.score_least {
             return;
         }
-        let candidate = Candidate { id, score, time_s, distance_m };
+        let candidate = Candidate { id, score, time_s, nearest_s: view.nearest_s(placed.at), distance_m };
         let best = self.best.entry(id).or_insert(candidate);
         let time_s = best.time_s.min(time_s);
         if score > best.score {
@@ -124,15 +128,74 @@ impl Spatial {
     }
 }
 
+/// What the expert is shown.
+pub trait World: Send {
+    /// Calls `look` with the places, the viewers and the pressure of now; not at all where there are no viewers.
+    fn look(&self, look: &mut dyn FnMut(&Places, &[ViewerState], Level));
+}
+
+/// [`Spatial`] as an expert: when a viewer has moved it guesses what that comes near to.
+pub struct SpatialExpert {
+    spatial: Spatial,
+    world: Box<dyn World>,
+    candidates: Vec<Candidate>,
+}
+
+/// A guess is due when the viewer is nearest to it, within these bounds: who stands may turn, and who moves may stop.
+const DUE_S: (f32, f32) = (1.0, 60.0);
+
+impl SpatialExpert {
+    /// By this configuration, which is valid, of what `world` shows.
+    pub fn new(config: SpatialConfig, world: Box<dyn World>) -> Self {
+        Self { spatial: Spatial::new(config), world, candidates: Vec::new() }
+    }
+}
+
+impl Expert for SpatialExpert {
+    fn kind(&self) -> ExpertKind {
+        ExpertKind::Spatial
+    }
+
+    fn accessed(&mut self, _: &Access, _: &dyn super::World, _: u8, _: &mut Vec<Guess>) {
+        // What is used says nothing about where viewers go.
+    }
+
+    fn passed(&mut self, _: Duration, world: &dyn super::World, distance: u8, into: &mut Vec<Guess>) {
+        let Self { spatial, world: shown, candidates } = self;
+        candidates.clear();
+        shown.look(&mut |places, viewers, pressure| spatial.predict(places, viewers, pressure, candidates));
+        // What is there already takes no place from what is not. The farther ahead it may look the more it names.
+        let most = usize::from(distance) * GUESSES_PER_DISTANCE;
+        let missing = candidates.iter().filter(|candidate| !world.is_resident(candidate.id)).take(most);
+        into.extend(missing.map(|Candidate { id, score, nearest_s, .. }| {
+            let due_s = if nearest_s.is_finite() { nearest_s.clamp(DUE_S.0, DUE_S.1) } else { DUE_S.1 };
+            Guess { id: *id, confidence: *score, due: Due::Time(Duration::from_secs_f32(due_s)) }
+        }));
+    }
+}
+
+/// Guesses at once for each step of the distance that the ensemble allows.
+const GUESSES_PER_DISTANCE: usize = 32;
+
 /// How much of a direction is in view.
 struct View {
+    position: [f32; 3],
+    velocity: [f32; 3],
     direction: [f32; 3],
     cos_half: f32,
 }
 
 impl View {
     fn of(viewer: &ViewerState) -> Self {
-        Self { direction: viewer.eye().direction, cos_half: viewer.half_angle.cos() }
+        let velocity = viewer.velocity.unwrap_or_default();
+        let (position, direction) = (viewer.position, viewer.eye().direction);
+        Self { position, velocity, direction, cos_half: viewer.half_angle.cos() }
+    }
+
+    /// When it is nearest to `at`, going on straight.
+    fn nearest_s(&self, at: [f32; 3]) -> f32 {
+        let squared = dot(self.velocity, self.velocity);
+        if squared > 0.0 { (dot(sub(at, self.position), self.velocity) / squared).max(0.0) } else { f32::INFINITY }
     }
 
     /// 1 within the cone, less beside it, least behind. Who looks nowhere in particular sees everything.
@@ -266,6 +329,57 @@ mod tests {
         assert!(predict(off, &places, viewer, Level::Normal).is_empty());
         let unimportant = Places::new([(AssetId(1), Place::at([500.0, 0.0, 0.0]).importance(0.05))]);
         assert!(predict(SpatialConfig::default(), &unimportant, viewer, Level::Normal).is_empty());
+    }
+
+    struct Shown {
+        places: Places,
+        viewers: Vec<ViewerState>,
+    }
+
+    impl World for Shown {
+        fn look(&self, look: &mut dyn FnMut(&Places, &[ViewerState], Level)) {
+            look(&self.places, &self.viewers, Level::Normal);
+        }
+    }
+
+    /// Of these assets the even ones are in memory.
+    struct HalfThere;
+
+    impl super::super::World for HalfThere {
+        fn rank(&self, _: AssetId) -> Option<u64> {
+            None
+        }
+        fn at(&self, _: u64) -> Option<AssetId> {
+            None
+        }
+        fn dependencies(&self, _: AssetId, _: &mut Vec<AssetId>) {}
+        fn bytes(&self, _: AssetId) -> Option<u64> {
+            None
+        }
+        fn is_resident(&self, id: AssetId) -> bool {
+            id.0.is_multiple_of(2)
+        }
+    }
+
+    #[test]
+    fn as_an_expert_it_guesses_what_is_not_there_and_when_the_viewer_is_nearest() {
+        let viewer = ViewerState { velocity: Some([10.0, 0.0, 0.0]), ..ViewerState::at([0.0; 3]) };
+        let shown = Shown { places: row(100), viewers: vec![viewer] };
+        let mut expert = SpatialExpert::new(config(), Box::new(shown));
+        let mut into = Vec::new();
+        expert.passed(Duration::ZERO, &HalfThere, 1, &mut into);
+        into.sort_by_key(|guess: &Guess| guess.id);
+        assert_eq!(into.iter().map(|guess| guess.id.0).collect::<Vec<_>>(), [1, 3]);
+        assert_eq!(
+            into.iter().map(|guess| guess.due).collect::<Vec<_>>(),
+            [1, 3].map(|s| Due::Time(Duration::from_secs(s)))
+        );
+        assert!(into[0].confidence > into[1].confidence);
+        let far = SpatialConfig { reach_m: 500.0, ..config() };
+        let shown = Shown { places: row(1000), viewers: vec![viewer] };
+        into.clear();
+        SpatialExpert::new(far, Box::new(shown)).passed(Duration::ZERO, &HalfThere, 1, &mut into);
+        assert!(into.len() <= GUESSES_PER_DISTANCE);
     }
 
     proptest! {

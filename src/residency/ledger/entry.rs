@@ -1,7 +1,7 @@
 //! One piece of work and those who wait for it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,8 @@ pub(super) struct Entry {
     /// The most urgent priority asked for so far, only ever raised; with [`BY_DISTANCE`] while nobody named one, and then
     /// it follows the viewers, down as well.
     priority: AtomicU8,
+    /// Set once anyone but the predictor has asked for it.
+    is_asked: AtomicBool,
     /// When it was opened, by [`super::Ledger`]'s stamp: it fills what alignment leaves of the line before.
     pub(super) since_ms: u32,
     pub(super) state: Mutex<State>,
@@ -117,10 +119,11 @@ pub(super) enum Found {
 
 impl Entry {
     pub(super) fn new(key: Key, ask: Ask, since_ms: u32, state: State) -> Entry {
-        let Ask { priority, by_distance, span, path, place, .. } = ask;
+        let Ask { priority, by_distance, origin, span, path, place, .. } = ask;
         let span = (!span.is_disabled()).then(|| Box::new(span));
         let priority = AtomicU8::new(marked(priority, by_distance));
-        Entry { key, span, path, place, priority, since_ms, state: Mutex::new(state) }
+        let is_asked = AtomicBool::new(origin != Origin::Predictor);
+        Entry { key, span, path, place, priority, is_asked, since_ms, state: Mutex::new(state) }
     }
 
     /// The most urgent priority asked for.
@@ -149,6 +152,18 @@ impl Entry {
     pub(super) fn follow_distance(&self, priority: Priority) -> bool {
         let change = |old: u8| (old & BY_DISTANCE != 0).then_some(marked(priority, true));
         self.priority.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change).is_ok()
+    }
+
+    /// Whether nobody but the predictor has asked for it.
+    pub(super) fn is_speculative(&self) -> bool {
+        !self.is_asked.load(Ordering::Relaxed)
+    }
+
+    /// Somebody of this origin has asked for it too.
+    pub(super) fn asked_by(&self, origin: Origin) {
+        if origin != Origin::Predictor {
+            self.is_asked.store(true, Ordering::Relaxed);
+        }
     }
 
     /// What an error calls it.
