@@ -46,6 +46,7 @@ use crate::platform::numa::Nodes;
 use crate::platform::random::Random;
 use crate::platform::threads::{Pool, Threads};
 use crate::platform::watch::Watch;
+use crate::policy::bandwidth::Bandwidth;
 use crate::policy::eviction::Admitted;
 use crate::residency::{Budget, Followers, Generations, History, Ledger, Reaper, ResidentTable, Values};
 use crate::telemetry::{Events, Metrics, Reloads};
@@ -107,6 +108,8 @@ pub struct Shared {
     pub random: Arc<dyn Random>,
     /// What memory may be charged.
     pub budget: Arc<Budget>,
+    /// How much may be read per second.
+    pub bandwidth: Mutex<Bandwidth>,
     /// What was decoded from what is resident, by type.
     pub values: Arc<Values>,
     /// Who follows an asset through reloads.

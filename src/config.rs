@@ -1,5 +1,7 @@
 //! Every value that a program may set, its default, and what makes it unusable.
 
+mod bandwidth;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::ids::AssetKind;
 use crate::limits;
+
+pub use bandwidth::{BANDWIDTH_MAX, BANDWIDTH_MIN, BandwidthConfig, SharesConfig};
 
 /// How bytes are laid out in a bundle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -275,6 +279,9 @@ pub struct RuntimeConfig {
     pub action_cache_bytes: u64,
     /// Requests that may be open at once. Default and bound 4,194,304.
     pub open_requests_max: usize,
+    /// How much is read per second. Default without a limit.
+    #[serde(default)]
+    pub bandwidth: BandwidthConfig,
 }
 
 fn watched_wait() -> Duration {
@@ -311,6 +318,7 @@ impl Default for RuntimeConfig {
             action_cache: None,
             action_cache_bytes: 1 << 30,
             open_requests_max: limits::OPEN_REQUESTS_MAX,
+            bandwidth: BandwidthConfig::default(),
         }
     }
 }
@@ -418,6 +426,7 @@ impl RuntimeConfig {
         if self.deadline.is_some_and(|deadline| deadline.is_zero()) {
             return Err(Error::config("deadline", "it is zero: no load could be answered"));
         }
+        self.bandwidth.validate()?;
         Ok(())
     }
 }
@@ -460,6 +469,7 @@ mod tests {
         check("watched_wait", |config| config.watched_wait = Duration::from_secs(11));
         check("memory_wait", |config| config.memory_wait = Duration::ZERO);
         check("deadline", |config| config.deadline = Some(Duration::ZERO));
+        check("bandwidth.shares.low", |config| config.bandwidth.shares.low = 0);
     }
 
     #[test]

@@ -5,10 +5,12 @@
 
 pub mod events;
 pub mod histogram;
+pub mod lanes;
 pub mod metrics;
 pub mod reloads;
 
 pub use events::{Events, Subscription};
 pub use histogram::{Histogram, Quantiles};
+pub use lanes::{LaneReport, PriorityMetrics, RateReport};
 pub use metrics::{Counter, Metrics, MetricsReport};
 pub use reloads::{ReloadQueue, Reloads};

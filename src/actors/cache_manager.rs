@@ -95,6 +95,7 @@ impl Args {
         let content = match filled {
             Filled::Content(content) => content,
             Filled::Piece(chunk) => {
+                self.shared.metrics.priorities.of(lease.priority()).completions.one();
                 lease.answer_with(Ok(Answer::Piece(chunk)), wakers);
                 return;
             }
@@ -117,6 +118,7 @@ impl Args {
             loaded.push(Loaded { live: Arc::clone(lease.live()), id: key.id });
         }
         tracing::trace!(path = %record.path, weight, "resident");
+        self.shared.metrics.priorities.of(lease.priority()).completions.one();
         lease.answer_with(Ok(Answer::Asset(asset)), wakers);
     }
 

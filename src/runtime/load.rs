@@ -175,16 +175,25 @@ impl Future for Load {
     type Output = Result<Asset>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Asset>> {
+        let mut priority = None;
         let answer = match &mut self.state {
             State::Ready(ready) => ready.answer.take().unwrap_or(Err(Error::ShutDown)),
-            State::Waiting(ticket) => match ready!(Pin::new(ticket).poll(context)) {
-                Ok(Answer::Asset(asset)) => Ok(asset),
-                Ok(_) => Err(Error::Failed { cause: "a load was answered with something else".into() }),
-                Err(error) => Err(error),
-            },
+            State::Waiting(ticket) => {
+                let answer = ready!(Pin::new(&mut *ticket).poll(context));
+                priority = Some(ticket.priority());
+                match answer {
+                    Ok(Answer::Asset(asset)) => Ok(asset),
+                    Ok(_) => Err(Error::Failed { cause: "a load was answered with something else".into() }),
+                    Err(error) => Err(error),
+                }
+            }
         };
         if let Some((shared, started)) = self.started.take() {
-            shared.metrics.load_latency.record(shared.clock.now().saturating_duration_since(started));
+            let took = shared.clock.now().saturating_duration_since(started);
+            shared.metrics.load_latency.record(took);
+            if let Some(priority) = priority {
+                shared.metrics.priorities.of(priority).load_latency.record(took);
+            }
         }
         Poll::Ready(answer)
     }
