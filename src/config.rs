@@ -1,9 +1,10 @@
 //! Every value that a program may set, its default, and what makes it unusable.
 
+mod bandwidth;
 mod budget;
 mod eviction;
-mod schedule;
 mod prediction;
+mod schedule;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,9 +17,10 @@ use crate::error::{Error, Result};
 use crate::ids::AssetKind;
 use crate::limits;
 
+pub use bandwidth::{BANDWIDTH_MAX, BANDWIDTH_MIN, BandwidthConfig, SharesConfig};
 pub use eviction::{EvictionConfig, EvictionPolicy, EvictionWeights};
-pub use schedule::{LaneDistances, ScheduleConfig, Weights};
 pub use prediction::{ExpertsConfig, Observe, PredictionConfig};
+pub use schedule::{LaneDistances, ScheduleConfig, Weights};
 
 /// How bytes are laid out in a bundle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -297,6 +299,9 @@ pub struct RuntimeConfig {
     /// The order in which loads that wait are read.
     #[serde(default)]
     pub schedule: ScheduleConfig,
+    /// How much is read per second. Default without a limit.
+    #[serde(default)]
+    pub bandwidth: BandwidthConfig,
 }
 
 fn watched_wait() -> Duration {
@@ -337,6 +342,7 @@ impl Default for RuntimeConfig {
             open_requests_max: limits::OPEN_REQUESTS_MAX,
             eviction: EvictionConfig::default(),
             schedule: ScheduleConfig::default(),
+            bandwidth: BandwidthConfig::default(),
         }
     }
 }
@@ -457,6 +463,7 @@ impl RuntimeConfig {
         }
         self.eviction.validate()?;
         self.schedule.validate()?;
+        self.bandwidth.validate()?;
         Ok(())
     }
 }
@@ -506,6 +513,7 @@ mod tests {
         check("deadline", |config| config.deadline = Some(Duration::ZERO));
         check("eviction.target_percent", |config| config.eviction.target_percent = 0);
         check("schedule.weights.view", |config| config.schedule.weights.view = -1.0);
+        check("bandwidth.shares.low", |config| config.bandwidth.shares.low = 0);
     }
 
     #[test]
