@@ -13,7 +13,9 @@ use crate::actors::{self, Addresses, Faults, Learned, Roster, Shared, Told, Watc
 use crate::build::transform::{Transform, TransformRegistry};
 use crate::build::{self, ActionCacheOptions, BuildOptions, Built, NoProgress, Progress, Task, TreeBuilder, Workshop};
 use crate::bundle::Bundle;
-use crate::config::{BudgetConfig, Engine, Integrity, PredictionConfig, RuntimeConfig, ScheduleConfig, SpatialConfig};
+use crate::config::{
+    BandwidthConfig, BudgetConfig, Engine, Integrity, PredictionConfig, RuntimeConfig, ScheduleConfig, SpatialConfig,
+};
 use crate::error::{Error, Result};
 use crate::event::BuildFailure;
 use crate::ids::AssetId;
@@ -26,6 +28,7 @@ use crate::platform::random::{Random, SystemRandom};
 use crate::platform::threads::{Core, OsThreads, Pool, Threads};
 use crate::platform::topology::Topology;
 use crate::platform::watch::{OsWatch, Watch};
+use crate::policy::bandwidth::Bandwidth;
 use crate::residency::surroundings::Looker;
 use crate::residency::{Followers, Generations, History, Ledger, Reaper, ResidentTable, Sizes};
 use crate::runtime::Runtime;
@@ -156,6 +159,12 @@ impl RuntimeBuilder {
     /// The read engine. Default: io_uring where a probe finds it working.
     pub fn engine(mut self, engine: Engine) -> Self {
         self.config.engine = engine;
+        self
+    }
+
+    /// How much is read per second. Default: as fast as the disk goes.
+    pub fn bandwidth(mut self, bandwidth: BandwidthConfig) -> Self {
+        self.config.bandwidth = bandwidth;
         self
     }
 
@@ -303,6 +312,7 @@ impl RuntimeBuilder {
                 Reaper::start(threads, &budget).map_err(|error| Error::io("start the thread", "reaper", error))?,
             ),
             ledger: Ledger::new(Arc::clone(&table), config.open_requests_max),
+            bandwidth: Mutex::new(Bandwidth::new(config.bandwidth)),
             values: Arc::default(),
             pressure: Told::new(Sizes::of(&config)),
             followers: Followers::default(),

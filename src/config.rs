@@ -1,5 +1,6 @@
 //! Every value that a program may set, its default, and what makes it unusable.
 
+mod bandwidth;
 mod budget;
 mod eviction;
 mod place;
@@ -18,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::ids::AssetKind;
 use crate::limits;
 
+pub use bandwidth::{BANDWIDTH_MAX, BANDWIDTH_MIN, BandwidthConfig, SharesConfig};
 pub use eviction::{EvictionConfig, EvictionPolicy, EvictionWeights};
 pub use place::{LEVELS_MAX, Level, METRES_MAX, PLACES_MAX, Place};
 pub use prediction::{ExpertsConfig, Observe, PredictionConfig};
@@ -304,6 +306,9 @@ pub struct RuntimeConfig {
     /// What is asked for ahead of viewers.
     #[serde(default)]
     pub spatial: SpatialConfig,
+    /// How much is read per second. Default without a limit.
+    #[serde(default)]
+    pub bandwidth: BandwidthConfig,
 }
 
 fn watched_wait() -> Duration {
@@ -345,6 +350,7 @@ impl Default for RuntimeConfig {
             eviction: EvictionConfig::default(),
             schedule: ScheduleConfig::default(),
             spatial: SpatialConfig::default(),
+            bandwidth: BandwidthConfig::default(),
         }
     }
 }
@@ -465,7 +471,8 @@ impl RuntimeConfig {
         }
         self.eviction.validate()?;
         self.schedule.validate()?;
-        self.spatial.validate()
+        self.spatial.validate()?;
+        self.bandwidth.validate()
     }
 }
 
@@ -515,6 +522,7 @@ mod tests {
         check("eviction.target_percent", |config| config.eviction.target_percent = 0);
         check("spatial.reach_m", |config| config.spatial.reach_m = -1.0);
         check("schedule.weights.view", |config| config.schedule.weights.view = -1.0);
+        check("bandwidth.shares.low", |config| config.bandwidth.shares.low = 0);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Everything here is a thin face over the resident table (hits) and the ledger (misses). Its futures are not tied to
 //! an executor: they wake by the waker they were polled with.
 
+mod bandwidth;
 mod budget;
 mod callback;
 pub mod explain;

@@ -47,7 +47,7 @@ impl State {
         rescoring.batch.clear();
         let is_same = Arc::ptr_eq(&places, &rescoring.places);
         for pending in self.wanted.items_mut() {
-            let Pending { lease, located, known } = pending;
+            let Pending { lease, located, known, .. } = pending;
             if known.moves || !is_same {
                 *known = look_up(&places, lease, located, &eyes);
             }
@@ -72,13 +72,13 @@ impl State {
     }
 
     /// What is queued for a load, and its lane and score.
-    pub(super) fn place_of(&self, lease: Lease, located: Arc<Located>) -> (Pending, Priority, f32) {
+    pub(super) fn place_of(&self, lease: Lease, located: Arc<Located>, since: Instant) -> (Pending, Priority, f32) {
         if !self.shared.surroundings.has_viewers() {
             // Looked up when there is one.
             let size_bytes = Some(located.record.len);
             let known = Known { features: Features { size_bytes, ..Features::default() }, moves: true };
             let priority = lease.priority();
-            return (Pending { lease, located, known }, priority, 0.0);
+            return (Pending { lease, located, known, since }, priority, 0.0);
         }
         let (places, eyes) = (self.shared.surroundings.places(), self.shared.surroundings.eyes());
         let known = look_up(&places, &lease, &located, &eyes);
@@ -89,7 +89,7 @@ impl State {
             lease.follow_distance(schedule.distances.lane(distance));
         }
         let priority = lease.priority();
-        (Pending { lease, located, known }, priority, score(&hints, &schedule.weights))
+        (Pending { lease, located, known, since }, priority, score(&hints, &schedule.weights))
     }
 }
 
