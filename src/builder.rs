@@ -9,11 +9,11 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 
 use self::workers::Machine;
-use crate::actors::{self, Addresses, Faults, Roster, Shared, Told, WatchAhead};
+use crate::actors::{self, Addresses, EvictionChoice, Faults, Roster, Shared, Told, WatchAhead};
 use crate::build::transform::{Transform, TransformRegistry};
 use crate::build::{self, ActionCacheOptions, BuildOptions, Built, NoProgress, Progress, Task, TreeBuilder, Workshop};
 use crate::bundle::Bundle;
-use crate::config::{BudgetConfig, Engine, Integrity, RuntimeConfig};
+use crate::config::{BudgetConfig, Engine, EvictionConfig, Integrity, RuntimeConfig};
 use crate::error::{Error, Result};
 use crate::event::BuildFailure;
 use crate::ids::AssetId;
@@ -143,6 +143,12 @@ impl RuntimeBuilder {
     /// The read engine. Default: io_uring where a probe finds it working.
     pub fn engine(mut self, engine: Engine) -> Self {
         self.config.engine = engine;
+        self
+    }
+
+    /// Which assets make room when the budget is full.
+    pub fn eviction(mut self, eviction: EvictionConfig) -> Self {
+        self.config.eviction = eviction;
         self
     }
 
@@ -312,6 +318,7 @@ impl RuntimeBuilder {
             tables: Mutex::new(tables),
             residents: Mutex::default(),
             history: History::default(),
+            eviction: EvictionChoice::new(config.eviction),
             incomplete: AtomicBool::new(false),
             faults: self.faults,
             stopping: AtomicBool::new(false),

@@ -11,6 +11,7 @@ use crate::event::BuildFailure;
 use crate::ids::Generation;
 use crate::platform::io::{Driver, DriverStats};
 use crate::platform::threads::{Pool, PoolStats};
+use crate::policy::eviction::PolicyReport;
 use crate::residency::{BudgetStats, LedgerStats, ValueStats};
 use crate::telemetry::MetricsReport;
 
@@ -131,6 +132,8 @@ pub struct Stats {
     pub values: ValueStats,
     /// Assets that are resident.
     pub resident: usize,
+    /// The eviction policy, and what it last said of itself.
+    pub eviction: PolicyReport,
 }
 
 impl Stats {
@@ -141,6 +144,7 @@ impl Stats {
             ledger: shared.ledger.stats(),
             values: shared.values.stats(),
             resident: shared.table.stats().assets,
+            eviction: shared.eviction.report(),
         }
     }
 }
