@@ -14,6 +14,7 @@ pub mod evictor;
 pub mod file_watcher;
 pub mod io_dispatcher;
 pub mod io_worker;
+mod learned;
 pub mod predictor;
 mod pressure;
 mod publishing;
@@ -30,6 +31,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 pub use eviction::EvictionChoice;
+pub use learned::Learned;
 pub use pressure::{Told, pressure_changed};
 pub use roster::{ActorReport, ActorState, Roster};
 pub use watch_ahead::WatchAhead;
@@ -49,6 +51,7 @@ use crate::platform::numa::Nodes;
 use crate::platform::random::Random;
 use crate::platform::threads::{Pool, Threads};
 use crate::platform::watch::Watch;
+use crate::policy::bandwidth::Bandwidth;
 use crate::policy::eviction::Admitted;
 use crate::residency::{Asset, Budget, Followers, Generations, History, Ledger, Reaper, ResidentTable, Values};
 use crate::telemetry::{Accesses, Events, Level, Metrics, Moment, Noted, Reloads};
@@ -112,6 +115,8 @@ pub struct Shared {
     pub budget: Arc<Budget>,
     /// What was told of how full that is.
     pub pressure: Told,
+    /// How much may be read per second.
+    pub bandwidth: Mutex<Bandwidth>,
     /// What was decoded from what is resident, by type.
     pub values: Arc<Values>,
     /// Who follows an asset through reloads.
@@ -128,6 +133,8 @@ pub struct Shared {
     pub generations: Arc<Generations>,
     /// Every open request.
     pub ledger: Arc<Ledger>,
+    /// What the predictor has learned.
+    pub learned: Learned,
     /// What was evicted and what changed lately, for people.
     pub history: History,
     /// Frees large memory.
