@@ -9,12 +9,13 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 
 use self::workers::Machine;
-use crate::actors::{self, Addresses, Faults, Learned, Roster, Shared, Told, WatchAhead};
+use crate::actors::{self, Addresses, EvictionChoice, Faults, Learned, Roster, Shared, Told, WatchAhead};
 use crate::build::transform::{Transform, TransformRegistry};
 use crate::build::{self, ActionCacheOptions, BuildOptions, Built, NoProgress, Progress, Task, TreeBuilder, Workshop};
 use crate::bundle::Bundle;
 use crate::config::{
-    BandwidthConfig, BudgetConfig, Engine, Integrity, PredictionConfig, RuntimeConfig, ScheduleConfig, SpatialConfig,
+    BandwidthConfig, BudgetConfig, Engine, EvictionConfig, Integrity, PredictionConfig, RuntimeConfig, ScheduleConfig,
+    SpatialConfig,
 };
 use crate::error::{Error, Result};
 use crate::event::BuildFailure;
@@ -159,6 +160,12 @@ impl RuntimeBuilder {
     /// The read engine. Default: io_uring where a probe finds it working.
     pub fn engine(mut self, engine: Engine) -> Self {
         self.config.engine = engine;
+        self
+    }
+
+    /// Which assets make room when the budget is full.
+    pub fn eviction(mut self, eviction: EvictionConfig) -> Self {
+        self.config.eviction = eviction;
         self
     }
 
@@ -345,6 +352,7 @@ impl RuntimeBuilder {
             residents: Mutex::default(),
             learned,
             history: History::default(),
+            eviction: EvictionChoice::new(config.eviction),
             incomplete: AtomicBool::new(false),
             faults: self.faults,
             stopping: AtomicBool::new(false),

@@ -6,6 +6,7 @@
 mod bandwidth;
 mod budget;
 mod callback;
+mod eviction;
 pub mod explain;
 mod load;
 mod many;
