@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use serde::Serialize;
+
 use super::read::{self, Format};
 use crate::error::{Error, Result};
 use crate::ids::{AssetKind, Hashing};
@@ -28,7 +30,7 @@ pub struct Object {
 }
 
 /// What was seen while reading that a reader of figures may want to know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Notes {
     /// Requests with a size of zero: counted as one byte, since a cache holds at least the name.
     pub zero_sizes: u64,

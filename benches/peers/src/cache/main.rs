@@ -77,7 +77,7 @@ fn replay(trace: &Trace, size: f64, who: &Who) -> Ratios {
     let budget = ((trace.footprint_bytes() as f64 * size) as u64).max(1);
     match who {
         Who::Ours(policy) => {
-            let figures = Replay::new(trace, budget).run(policy);
+            let figures = Replay::new(trace, budget).run(*policy);
             let most = figures.peak_bytes as f64 / budget as f64;
             Ratios { objects: figures.hit_ratio(), bytes: figures.byte_hit_ratio(), most, ns: figures.ns_per_request }
         }
