@@ -14,16 +14,33 @@ pub enum EvictionPolicy {
     /// The least recently used first. The default.
     #[default]
     Lru,
+    /// S3-FIFO: a small first queue sees through what is asked for once.
+    #[serde(rename = "s3-fifo")]
+    S3Fifo,
+    /// SIEVE: a hand that goes over one queue.
+    Sieve,
+    /// W-TinyLFU: behind a window only what is asked for more often than what it replaces.
+    TinyLfu,
+    /// GDSF: what is small, often used and dear to load again stays. Good by objects, poor by bytes.
+    Gdsf,
+    /// A score of age, frequency, size, priority, distance and cost, as [`EvictionConfig::weights`] says.
+    Weighted,
 }
 
 impl EvictionPolicy {
     /// Every policy.
-    pub const ALL: [EvictionPolicy; 1] = [EvictionPolicy::Lru];
+    pub const ALL: [EvictionPolicy; 6] =
+        [Self::Lru, Self::S3Fifo, Self::Sieve, Self::TinyLfu, Self::Gdsf, Self::Weighted];
 
     /// The name, as in a configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Lru => "lru",
+            Self::S3Fifo => "s3-fifo",
+            Self::Sieve => "sieve",
+            Self::TinyLfu => "tiny-lfu",
+            Self::Gdsf => "gdsf",
+            Self::Weighted => "weighted",
         }
     }
 }
