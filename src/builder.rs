@@ -27,7 +27,7 @@ use crate::platform::threads::{Core, OsThreads, Pool, Threads};
 use crate::platform::topology::Topology;
 use crate::platform::watch::{OsWatch, Watch};
 use crate::residency::{Followers, Generations, History, Ledger, Reaper, ResidentTable};
-use crate::runtime::Runtime;
+use crate::runtime::{self, Runtime};
 use crate::telemetry::{Events, Metrics, Reloads};
 
 /// The name of the bundle in a store.
@@ -63,6 +63,7 @@ pub struct RuntimeBuilder {
     threads: Arc<dyn Threads>,
     watch: Arc<dyn Watch>,
     topology: Option<Topology>,
+    trace: Option<PathBuf>,
 }
 
 impl Default for RuntimeBuilder {
@@ -80,6 +81,7 @@ impl Default for RuntimeBuilder {
             threads: Arc::new(OsThreads),
             watch: Arc::<OsWatch>::default(),
             topology: None,
+            trace: None,
         }
     }
 }
@@ -162,6 +164,12 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Records what is asked for, from the start to the shutdown, in this file: as [`Runtime::record`]. Default no.
+    pub fn trace(mut self, file: impl AsRef<Path>) -> Self {
+        self.trace = Some(file.as_ref().to_owned());
+        self
+    }
+
     /// Who is told how the first build of a directory goes on. Default nobody.
     pub fn progress(mut self, progress: Arc<dyn Progress + Send>) -> Self {
         self.progress = Some(progress);
@@ -223,8 +231,8 @@ impl RuntimeBuilder {
         let spawned = threads.spawn("flyloft-start", &CpuSet::any(), Box::new(open));
         spawned.map_err(|error| Error::io("start the thread", "flyloft-start", error))?;
         let gone = || Error::Failed { cause: "the start-up thread panicked".into() };
-        let (shared, core, source) = told.await.map_err(|_| gone())??;
-        Runtime::launch(shared, core, source).await
+        let (shared, core, opened) = told.await.map_err(|_| gone())??;
+        Runtime::launch(shared, core, opened).await
     }
 
     /// [`RuntimeBuilder::start`] for programs without an async runtime.
@@ -232,12 +240,12 @@ impl RuntimeBuilder {
     /// # Errors
     /// As [`RuntimeBuilder::start`].
     pub fn start_blocking(self) -> Result<Runtime> {
-        let (shared, core, source) = self.prepare()?;
+        let (shared, core, opened) = self.prepare()?;
         let handle = core.handle();
-        handle.block_on(Runtime::launch(shared, core, source))
+        handle.block_on(Runtime::launch(shared, core, opened))
     }
 
-    fn prepare(mut self) -> Result<(Arc<Shared>, Core, String)> {
+    fn prepare(mut self) -> Result<(Arc<Shared>, Core, runtime::Opened)> {
         self.config.validate()?;
         self.refused.take().map_or(Ok(()), Err)?;
         if cfg!(panic = "abort") {
@@ -316,7 +324,7 @@ impl RuntimeBuilder {
             // The first look at a large tree took much more than what stays of it.
             workshop.pool().submit(GIVE_BACK_LANE, Box::new(memory::give_back));
         }
-        Ok((shared, core, name))
+        Ok((shared, core, runtime::Opened { source: name, trace: self.trace }))
     }
 
     fn open_bundle(&self, file: &Path) -> Result<Bundle> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use flyloft::config::RuntimeConfig;
 use flyloft::event::{ChangedAsset, Published};
+use flyloft::runtime::RecordingReport;
 use flyloft::{AssetPath, Event, Runtime};
 
 use crate::failure::{Failure, Result};
@@ -91,6 +92,16 @@ pub fn stop_signal() -> Result<impl Future<Output = ()> + Send + 'static> {
             std::future::pending().await
         }
     })
+}
+
+/// What a recording came to, in one line.
+pub fn recorded(report: &RecordingReport) -> String {
+    let RecordingReport { file, bytes, accesses, missed } = report;
+    let missed = match missed {
+        0 => String::new(),
+        missed => format!(", {} came too fast", size::count(*missed)),
+    };
+    format!("trace {}: {} accesses in {}{missed}", file.display(), size::count(*accesses), size::bytes(*bytes))
 }
 
 /// Says one line on standard output, at once.

@@ -26,6 +26,9 @@ pub struct Call {
     /// Memory to use at most, such as 512MiB
     #[arg(short, long, value_parser = size::parse, default_value = "512MiB")]
     budget: u64,
+    /// Record what is asked for, when, and how it is answered, in this file
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     #[command(flatten)]
     building: Building,
 }
@@ -40,6 +43,7 @@ async fn serve(call: &Call) -> Result<Answer> {
     let listener = Listener::bind(&call.listen).await?;
     let config = RuntimeConfig { budget_bytes: call.budget, watch: call.watch, ..RuntimeConfig::default() };
     let runtime = live::start(&call.source, &call.building, config).await?;
+    let recording = call.trace.as_ref().map(|file| runtime.record(file)).transpose()?;
     let mut events = runtime.events();
     let status = runtime.status();
     say(format_args!("serving {} at http://{}/", call.source.display(), listener.address()))?;
@@ -61,9 +65,16 @@ async fn serve(call: &Call) -> Result<Answer> {
     let served = listener.serve(runtime.clone(), asked_to_stop).await;
     drop(announced);
     reporter.abort();
+    let recorded = match recording {
+        Some(recording) => Some(recording.finish().await),
+        None => None,
+    };
     let stopped = live::stop(&runtime).await;
     served?;
     stopped?;
+    if let Some(recorded) = recorded.transpose()? {
+        say(live::recorded(&recorded))?;
+    }
     Ok(Answer::Yes)
 }
 
