@@ -91,6 +91,9 @@ fn notes(page: &mut String, found: &Findings) -> fmt::Result {
             count(notes.resized)
         ));
     }
+    if notes.late > 0 {
+        said.push(format!("{} requests are a little out of order and replayed as they stand.", count(notes.late)));
+    }
     if notes.cut_short {
         said.push("The file ends within a block and was read up to there.".to_owned());
     }

@@ -36,6 +36,8 @@ pub struct Notes {
     pub zero_sizes: u64,
     /// Requests whose size was not the one that their object had before: the largest counts.
     pub resized: u64,
+    /// Requests whose time lies before that of one above them, by a little: replayed in the order of the file.
+    pub late: u64,
     /// Whether the file ends within a record of a format that says where it ends whole: read up to there.
     pub cut_short: bool,
 }
@@ -183,6 +185,11 @@ impl Gathering {
         }
         self.trace.requests.push(place);
         Ok(())
+    }
+
+    /// So many requests came a little late.
+    pub(super) fn late(&mut self, requests: u64) {
+        self.trace.notes.late = requests;
     }
 
     /// It ended within a record, and what came before is whole.

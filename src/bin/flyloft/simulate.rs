@@ -18,7 +18,7 @@ const OF_BUDGET: [u32; 8] = [10, 25, 50, 75, 100, 125, 150, 200];
 /// Replay traces of accesses under many budgets and policies, and say what to set
 #[derive(Args)]
 pub struct Call {
-    /// The traces: CSV with time,id,size; oracleGeneral; ARC's or LIRS's text; each also as .zst
+    /// The traces: what --trace wrote; CSV with time,id,size; oracleGeneral; ARC's or LIRS's text; each also as .zst
     #[arg(required = true, value_name = "TRACE")]
     traces: Vec<PathBuf>,
     /// Budgets: parts of the footprint (or of --budget) such as 1%, or bytes such as 64MiB
@@ -143,7 +143,7 @@ fn print(found: &Findings, output: &mut Output) -> Result<()> {
     let (requests, objects) = (size::counted(found.requests, "request"), size::counted(found.objects, "object"));
     field("holds", format!("{requests} for {objects}, {} in all", size::bytes(found.footprint_bytes)))?;
     let notes = found.notes;
-    if notes.zero_sizes + notes.resized > 0 || notes.cut_short {
+    if notes.zero_sizes + notes.resized + notes.late > 0 || notes.cut_short {
         let mut said = Vec::new();
         if notes.zero_sizes > 0 {
             said.push(format!("{} of size zero, counted as 1 byte", size::counted(notes.zero_sizes, "request")));
@@ -153,6 +153,10 @@ fn print(found: &Findings, output: &mut Output) -> Result<()> {
                 "{} with another size than before; the largest counts",
                 size::counted(notes.resized, "request")
             ));
+        }
+        if notes.late > 0 {
+            let late = size::counted(notes.late, "request");
+            said.push(format!("{late} a little out of order, replayed as they stand in the file"));
         }
         if notes.cut_short {
             said.push("the file ends within a block: read up to there".to_owned());
