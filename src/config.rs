@@ -2,6 +2,7 @@
 
 mod eviction;
 mod schedule;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use crate::limits;
 
 pub use eviction::{EvictionConfig, EvictionPolicy, EvictionWeights};
 pub use schedule::{LaneDistances, ScheduleConfig, Weights};
+pub use settings::RuntimeSettings;
 
 /// How bytes are laid out in a bundle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -13,6 +13,7 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::bundle::BuildStep;
+use crate::config::RuntimeSettings;
 use crate::error::Error;
 use crate::event::BuildFailure;
 use crate::ids::AssetPath;
@@ -189,6 +190,7 @@ pub struct TreeConfig {
     ignore: Patterns,
     rules: Vec<Rule>,
     dependencies: BTreeMap<AssetPath, Vec<AssetPath>>,
+    runtime: RuntimeSettings,
 }
 
 impl TreeConfig {
@@ -232,6 +234,11 @@ impl TreeConfig {
     /// What `[deps]` says that this asset uses.
     pub fn dependencies(&self, path: &AssetPath) -> &[AssetPath] {
         self.dependencies.get(path).map_or(&[], Vec::as_slice)
+    }
+
+    /// What `[runtime]` sets: for whoever starts a runtime over the tree.
+    pub fn runtime(&self) -> &RuntimeSettings {
+        &self.runtime
     }
 
     /// All of `[deps]`.
