@@ -7,6 +7,7 @@ mod place;
 mod prediction;
 mod schedule;
 mod spatial;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ pub use place::{LEVELS_MAX, Level, METRES_MAX, PLACES_MAX, Place};
 pub use prediction::{ExpertsConfig, Observe, PredictionConfig};
 pub use schedule::{LaneDistances, ScheduleConfig, Weights};
 pub use spatial::SpatialConfig;
+pub use settings::RuntimeSettings;
 
 /// How bytes are laid out in a bundle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
