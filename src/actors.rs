@@ -30,6 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
+pub use eviction::EvictionChoice;
 pub use learned::Learned;
 pub use pressure::{Told, pressure_changed};
 pub use roster::{ActorReport, ActorState, Roster};
@@ -127,6 +128,8 @@ pub struct Shared {
     pub handle: Handle,
     /// Where assets are, and who looks at them.
     pub surroundings: Arc<Surroundings>,
+    /// Which eviction policy is in use, and what it said of itself.
+    pub eviction: EvictionChoice,
     /// What is resident.
     pub table: Arc<ResidentTable>,
     /// The generations that somebody can still see.
@@ -244,6 +247,11 @@ impl Shared {
     /// By how much levels of detail come nearer under the pressure of now.
     pub fn nearer(&self) -> f32 {
         self.config.spatial.nearer(self.pressure() as u8)
+    /// Has what is above the budget's target evicted in the background; while the evictor is parked, does it here.
+    pub fn relieve_budget(&self) {
+        if self.addresses.evictor.cast(EvictorMessage::Relieve).is_err() && self.roster.is_parked("evictor") {
+            eviction::make_room(self, self.budget.surplus_bytes(), None);
+        }
     }
 
     /// Where an asset that the calling thread asks for is to be in memory, if that matters.

@@ -9,12 +9,13 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 
 use self::workers::Machine;
-use crate::actors::{self, Addresses, Faults, Learned, Roster, Shared, Told, WatchAhead};
+use crate::actors::{self, Addresses, EvictionChoice, Faults, Learned, Roster, Shared, Told, WatchAhead};
 use crate::build::transform::{Transform, TransformRegistry};
 use crate::build::{self, ActionCacheOptions, BuildOptions, Built, NoProgress, Progress, Task, TreeBuilder, Workshop};
 use crate::bundle::Bundle;
 use crate::config::{
-    BandwidthConfig, BudgetConfig, Engine, Integrity, PredictionConfig, RuntimeConfig, ScheduleConfig, SpatialConfig,
+    BandwidthConfig, BudgetConfig, Engine, EvictionConfig, Integrity, PredictionConfig, RuntimeConfig, ScheduleConfig,
+    SpatialConfig,
 };
 use crate::error::{Error, Result};
 use crate::event::BuildFailure;
@@ -31,7 +32,7 @@ use crate::platform::watch::{OsWatch, Watch};
 use crate::policy::bandwidth::Bandwidth;
 use crate::residency::surroundings::Looker;
 use crate::residency::{Followers, Generations, History, Ledger, Reaper, ResidentTable, Sizes};
-use crate::runtime::Runtime;
+use crate::runtime::{self, Runtime};
 use crate::telemetry::{Events, Metrics, Reloads};
 
 /// The name of the bundle in a store.
@@ -67,6 +68,7 @@ pub struct RuntimeBuilder {
     threads: Arc<dyn Threads>,
     watch: Arc<dyn Watch>,
     topology: Option<Topology>,
+    trace: Option<PathBuf>,
 }
 
 impl Default for RuntimeBuilder {
@@ -84,6 +86,7 @@ impl Default for RuntimeBuilder {
             threads: Arc::new(OsThreads),
             watch: Arc::<OsWatch>::default(),
             topology: None,
+            trace: None,
         }
     }
 }
@@ -162,6 +165,12 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Which assets make room when the budget is full.
+    pub fn eviction(mut self, eviction: EvictionConfig) -> Self {
+        self.config.eviction = eviction;
+        self
+    }
+
     /// How much is read per second. Default: as fast as the disk goes.
     pub fn bandwidth(mut self, bandwidth: BandwidthConfig) -> Self {
         self.config.bandwidth = bandwidth;
@@ -193,6 +202,12 @@ impl RuntimeBuilder {
     /// Default no.
     pub fn allow_commands(mut self, allow: bool) -> Self {
         self.config.allow_commands = allow;
+        self
+    }
+
+    /// Records what is asked for, from the start to the shutdown, in this file: as [`Runtime::record`]. Default no.
+    pub fn trace(mut self, file: impl AsRef<Path>) -> Self {
+        self.trace = Some(file.as_ref().to_owned());
         self
     }
 
@@ -257,8 +272,8 @@ impl RuntimeBuilder {
         let spawned = threads.spawn("flyloft-start", &CpuSet::any(), Box::new(open));
         spawned.map_err(|error| Error::io("start the thread", "flyloft-start", error))?;
         let gone = || Error::Failed { cause: "the start-up thread panicked".into() };
-        let (shared, core, source) = told.await.map_err(|_| gone())??;
-        Runtime::launch(shared, core, source).await
+        let (shared, core, opened) = told.await.map_err(|_| gone())??;
+        Runtime::launch(shared, core, opened).await
     }
 
     /// [`RuntimeBuilder::start`] for programs without an async runtime.
@@ -266,12 +281,12 @@ impl RuntimeBuilder {
     /// # Errors
     /// As [`RuntimeBuilder::start`].
     pub fn start_blocking(self) -> Result<Runtime> {
-        let (shared, core, source) = self.prepare()?;
+        let (shared, core, opened) = self.prepare()?;
         let handle = core.handle();
-        handle.block_on(Runtime::launch(shared, core, source))
+        handle.block_on(Runtime::launch(shared, core, opened))
     }
 
-    fn prepare(mut self) -> Result<(Arc<Shared>, Core, String)> {
+    fn prepare(mut self) -> Result<(Arc<Shared>, Core, runtime::Opened)> {
         self.config.validate()?;
         self.refused.take().map_or(Ok(()), Err)?;
         if cfg!(panic = "abort") {
@@ -345,6 +360,7 @@ impl RuntimeBuilder {
             residents: Mutex::default(),
             learned,
             history: History::default(),
+            eviction: EvictionChoice::new(config.eviction),
             incomplete: AtomicBool::new(false),
             faults: self.faults,
             stopping: AtomicBool::new(false),
@@ -360,7 +376,7 @@ impl RuntimeBuilder {
             // The first look at a large tree took much more than what stays of it.
             workshop.pool().submit(GIVE_BACK_LANE, Box::new(memory::give_back));
         }
-        Ok((shared, core, name))
+        Ok((shared, core, runtime::Opened { source: name, trace: self.trace }))
     }
 
     fn open_bundle(&self, file: &Path) -> Result<Bundle> {

@@ -7,6 +7,7 @@ mod place;
 mod prediction;
 mod schedule;
 mod spatial;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ pub use place::{LEVELS_MAX, Level, METRES_MAX, PLACES_MAX, Place};
 pub use prediction::{ExpertsConfig, Observe, PredictionConfig};
 pub use schedule::{LaneDistances, ScheduleConfig, Weights};
 pub use spatial::SpatialConfig;
+pub use settings::RuntimeSettings;
 
 /// How bytes are laid out in a bundle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -297,7 +299,7 @@ pub struct RuntimeConfig {
     pub action_cache_bytes: u64,
     /// Requests that may be open at once. Default and bound 4,194,304.
     pub open_requests_max: usize,
-    /// What makes room when the budget is full, and when.
+    /// What makes room when the budget is full.
     #[serde(default)]
     pub eviction: EvictionConfig,
     /// The order in which loads that wait are read.
@@ -521,6 +523,7 @@ mod tests {
         check("deadline", |config| config.deadline = Some(Duration::ZERO));
         check("eviction.target_percent", |config| config.eviction.target_percent = 0);
         check("spatial.reach_m", |config| config.spatial.reach_m = -1.0);
+        check("eviction.weights.age", |config| config.eviction.weights.age = f32::NAN);
         check("schedule.weights.view", |config| config.schedule.weights.view = -1.0);
         check("bandwidth.shares.low", |config| config.bandwidth.shares.low = 0);
     }

@@ -13,7 +13,7 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::bundle::BuildStep;
-use crate::config::Place;
+use crate::config::{Place, RuntimeSettings};
 use crate::error::Error;
 use crate::event::BuildFailure;
 use crate::ids::AssetPath;
@@ -191,6 +191,7 @@ pub struct TreeConfig {
     rules: Vec<Rule>,
     dependencies: BTreeMap<AssetPath, Vec<AssetPath>>,
     places: Vec<(AssetPath, Place)>,
+    runtime: RuntimeSettings,
 }
 
 impl TreeConfig {
@@ -239,6 +240,11 @@ impl TreeConfig {
     /// What `[places]` says, in path order.
     pub fn places(&self) -> &[(AssetPath, Place)] {
         &self.places
+    }
+
+    /// What `[runtime]` sets: for whoever starts a runtime over the tree.
+    pub fn runtime(&self) -> &RuntimeSettings {
+        &self.runtime
     }
 
     /// All of `[deps]`.

@@ -289,7 +289,12 @@ impl TreeBuilder {
     fn new_contents(&self, outputs: &mut [Output]) -> Result<New> {
         let uses: Vec<(&AssetPath, &[AssetPath])> =
             outputs.iter().map(|output| (&output.path, output.dependencies.as_slice())).collect();
-        let order = plan::order(self.threads, &uses);
+        let mut order = plan::order(self.threads, &uses);
+        if let Some(places) = &self.options.order {
+            // Stable: those without a place stay in their order, behind the others.
+            let place = |at: &u32| places.get(&uses[*at as usize].0.id()).copied().unwrap_or(u32::MAX);
+            order.sort_by_cached_key(place);
+        }
         let mut seen: HashSet<ContentHash> = HashSet::with_capacity(outputs.len());
         let mut new = New { contents: Vec::with_capacity(outputs.len()), is_first: vec![false; outputs.len()] };
         for at in order {

@@ -137,7 +137,7 @@ fn a_mistake_is_reported_with_its_line_and_column() {
     };
     check(
         "\n ignored = []",
-        "2:2: unknown key \"ignored\"; expected ignore, transform, deps or places; did you mean 'ignore'?",
+        "2:2: unknown key \"ignored\"; expected ignore, transform, deps, places or runtime; did you mean 'ignore'?",
     );
     check("ignore = 3", "1:10: expected a glob or an array of globs, found an integer");
     check("ignore = ['a', true]", "1:16: expected a string, found true or false");
