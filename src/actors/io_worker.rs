@@ -136,6 +136,10 @@ impl State {
                 Ok(()) => {
                     self.shared.metrics.read_bytes.add(read.len as u64);
                     bytes += read.len as u64;
+                    // Somebody more urgent may have come for it while it was read.
+                    for job in &read.token.frames {
+                        job.waits.urgency();
+                    }
                     let lane = self.shared.metrics.priorities.of(read.token.priority());
                     lane.reads.one();
                     lane.read_bytes.add(read.len as u64);

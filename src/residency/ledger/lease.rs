@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tracing::Span;
 
@@ -45,6 +46,11 @@ impl Lease {
     /// How urgent it is now.
     pub fn priority(&self) -> Priority {
         self.entry.priority()
+    }
+
+    /// The earliest deadline of those who wait for it under this name, now.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.entry.state.lock().deadline()
     }
 
     /// Which attempt this is, from 1. An attempt that was given back before a stage had it in hand does not count.
