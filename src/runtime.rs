@@ -4,6 +4,7 @@
 //! an executor: they wake by the waker they were polled with.
 
 mod bandwidth;
+mod budget;
 mod callback;
 pub mod explain;
 mod load;
@@ -23,6 +24,7 @@ use parking_lot::Mutex;
 use ractor::{Actor, ActorRef};
 
 pub use crate::actors::{ActorReport, ActorState};
+pub use budget::BudgetChange;
 pub use callback::ReloadCallback;
 pub use explain::Explanation;
 pub use load::{Load, Request};
@@ -39,7 +41,7 @@ use crate::actors::supervision::tree::TREE;
 use crate::builder::RuntimeBuilder;
 use crate::error::{Error, Result};
 use crate::event::{Event, Published};
-use crate::ids::{AssetId, AssetPath, Priority};
+use crate::ids::{AssetId, AssetPath, Origin, Priority};
 use crate::messages::SupervisorMessage;
 use crate::platform::affinity::CpuSet;
 use crate::platform::threads::{Core, Pool};
@@ -130,8 +132,8 @@ impl Runtime {
     #[inline]
     pub fn get_id(&self, id: AssetId) -> Option<Asset> {
         let found = self.shared().table.get(id);
-        if found.is_some() {
-            self.shared().metrics.hits.one();
+        if let Some(asset) = &found {
+            self.shared().hit(id, false, asset, ANY);
         }
         found
     }
@@ -154,9 +156,9 @@ impl Runtime {
     /// ```
     #[inline]
     pub fn with<R>(&self, asset: impl Into<AssetId>, with: impl FnOnce(&[u8]) -> R) -> Option<R> {
-        let shared = self.shared();
-        shared.table.read(asset.into(), |asset| {
-            shared.metrics.hits.one();
+        let (shared, id) = (self.shared(), asset.into());
+        shared.table.read(id, |asset| {
+            shared.hit(id, false, asset, ANY);
             with(asset)
         })
     }
@@ -410,6 +412,9 @@ impl Inner {
         }
         self.shared.decoders.iter().for_each(Pool::stop);
         let mut committed = Ok(());
+        if let Err(error) = self.shared.learned.save() {
+            tracing::warn!(%error, "what was learned is not saved");
+        }
         if let Some(workshop) = &self.shared.workshop {
             workshop.pool().stop();
             if let Some((newest, _)) = workshop.newest() {
@@ -442,3 +447,5 @@ impl Drop for Inner {
 
 /// The priority of a load that names none.
 pub(crate) const DEFAULT_PRIORITY: Priority = Priority::Medium;
+/// How urgent a hit is, and whose, where nobody said.
+const ANY: (Priority, Origin) = (DEFAULT_PRIORITY, Origin::User);

@@ -6,6 +6,7 @@
 
 mod room;
 mod score;
+mod simd;
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::hash_map::Entry;
@@ -14,8 +15,10 @@ use std::hash::Hash;
 
 use crate::ids::{Hashing, Priority};
 
+pub use crate::config::{LaneDistances, Weights};
 pub use room::LowRoom;
-pub use score::{Hints, LaneDistances, Weights, score};
+pub use score::{Hints, score};
+pub use simd::{Batch, Eye, Features, Scored, score_all, score_all_plain};
 
 /// Four lanes of items, each known by a key.
 ///

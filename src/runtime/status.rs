@@ -12,6 +12,7 @@ use crate::ids::Generation;
 use crate::platform::io::{Driver, DriverStats};
 use crate::platform::threads::{Pool, PoolStats};
 use crate::policy::bandwidth::BandwidthReport;
+use crate::policy::prediction::PredictionStats;
 use crate::residency::{BudgetStats, LedgerStats, ValueStats};
 use crate::telemetry::MetricsReport;
 
@@ -134,6 +135,8 @@ pub struct Stats {
     pub values: ValueStats,
     /// Assets that are resident.
     pub resident: usize,
+    /// What prediction is worth.
+    pub prediction: PredictionStats,
 }
 
 impl Stats {
@@ -145,6 +148,7 @@ impl Stats {
             bandwidth: shared.bandwidth.lock().report(shared.clock.now()),
             values: shared.values.stats(),
             resident: shared.table.stats().assets,
+            prediction: shared.learned.stats(),
         }
     }
 }

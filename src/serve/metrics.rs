@@ -111,6 +111,7 @@ fn memory(page: &mut Page, stats: &Stats) {
     let budget = &stats.budget;
     page.gauge("budget_bytes", "Bytes that may be charged", budget.total);
     page.gauge("budget_reserve_bytes", "The part of them for reads in flight", budget.reserve);
+    page.gauge("pressure_level", "How short memory is: 0 normal, 1 elevated, 2 high, 3 critical", budget.level as u8);
     page.gauge("charged_bytes", "Bytes charged for contents", budget.charged);
     page.gauge("charged_io_bytes", "Bytes charged for reads in flight", budget.charged_io);
     page.gauge("charged_peak_bytes", "The most that was ever charged", budget.peak);
