@@ -6,6 +6,7 @@
 //! the leases that their drop gave back; lost: the order of arrival among equals.
 //! Bounds: leases by the lanes' bound, the rest stays in the ledger; reads by one permit each and the I/O reserve; planned reads by a multiple of those.
 
+mod changes;
 mod lookups;
 mod memory;
 mod plan;
@@ -28,7 +29,7 @@ use crate::messages::{CacheManagerMessage, DispatcherMessage, Finished, Prefetch
 use crate::platform::cgroup;
 use crate::policy::schedule::{Lanes, LowRoom};
 use crate::residency::surroundings::Looker;
-use crate::residency::{Ask, Change, Key, Lease, Located, Want};
+use crate::residency::{Ask, Key, Lease, Located, Want};
 
 /// How often deadlines are looked at while any request has one or waits for memory.
 const TICK: Duration = Duration::from_millis(5);
@@ -105,6 +106,8 @@ struct Pending {
     known: viewers::Known,
     /// When it was taken from the ledger.
     since: Instant,
+    /// The earliest deadline of those who wait for it.
+    deadline: Option<Instant>,
 }
 
 struct Waiting {
@@ -205,24 +208,15 @@ impl State {
         if !self.is_path_up() {
             return;
         }
-        for change in self.shared.ledger.changes() {
-            self.change(change);
-        }
+        self.take_changes();
         self.pump();
-    }
-
-    /// A later, more urgent joiner lifts the load that is queued for it; one that nobody waits for leaves the queue.
-    fn change(&mut self, change: Change) {
-        match change {
-            Change::Raised { key, priority } => drop(self.wanted.raise(&key, priority, 0.0)),
-            Change::Cancelled { key } => drop(self.wanted.remove(&key)),
-        }
     }
 
     fn enqueue(&mut self, lease: Lease, located: Arc<Located>, since: Instant) {
         let key = lease.key();
         let (pending, priority, score) = self.place_of(lease, located, since);
-        self.wanted.push(priority, score, key, pending);
+        let near = Self::deadline_score(pending.deadline, since);
+        self.wanted.push(priority, near.map_or(score, |near| near.max(score)), key, pending);
     }
 
     fn finished(&self, batch: Vec<Finished>) {
@@ -331,6 +325,9 @@ impl State {
         self.ticking = false;
         let now = self.shared.clock.now();
         self.shared.ledger.expire(now);
+        if self.shared.ledger.next_deadline().is_some() {
+            self.near_deadlines(now);
+        }
         self.waiting.retain(|waiting| waiting.pending.lease.is_wanted());
         let retried = self.retry_waiting();
         let stuck = self.starved.map(|since| now.saturating_duration_since(since)).unwrap_or_default();

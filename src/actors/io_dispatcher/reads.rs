@@ -100,7 +100,7 @@ impl State {
             while batch.len() < limits::READ_BATCH_MAX {
                 let Some(permit) = self.credits[node].take() else { break };
                 let Some((number, planned)) = self.next_read(node, open) else { break };
-                if !planned.is_wanted() {
+                if planned.urgency().is_none() {
                     self.shared.metrics.reads_dropped.one();
                     continue;
                 }
