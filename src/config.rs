@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::ids::AssetKind;
 use crate::limits;
 
-pub use eviction::{EvictionConfig, EvictionPolicy, EvictionWeights};
+pub use eviction::{EvictionConfig, EvictionObjective, EvictionPolicy, EvictionWeights};
 pub use schedule::{LaneDistances, ScheduleConfig, Weights};
 
 /// How bytes are laid out in a bundle.
