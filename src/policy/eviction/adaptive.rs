@@ -11,6 +11,7 @@
 //! counts as that much more.
 
 mod costs;
+mod experts;
 mod history;
 mod model;
 mod pace;
@@ -19,6 +20,7 @@ mod samples;
 use std::collections::HashMap;
 
 use self::costs::Costs;
+use self::experts::{Expert, Experts, Now, Sighting};
 use self::history::{Ghost, History};
 use self::model::{Features, Model, Past, level};
 use self::pace::Pace;
@@ -101,6 +103,9 @@ pub struct Adaptive {
     model: Model,
     pace: Pace,
     costs: Costs,
+    experts: Experts,
+    /// Bytes that are resident.
+    bytes: u64,
     choices: u32,
     refusals: u64,
     /// Samples that may be taken now; grows with each choice.
@@ -120,6 +125,8 @@ impl Adaptive {
             model: Model::new(),
             pace: Pace::default(),
             costs: Costs::default(),
+            experts: Experts::default(),
+            bytes: 0,
             choices: 0,
             refusals: 0,
             credit: 0.0,
@@ -170,10 +177,31 @@ impl Adaptive {
         let (kind, place) = self.at.remove(&id)?;
         let entries = &mut self.shelves[usize::from(kind)].entries;
         let entry = entries.swap_remove(place as usize);
+        self.bytes -= u64::from(entry.weight);
         if let Some(moved) = entries.get(place as usize) {
             self.at.insert(moved.id, (kind, place));
         }
         Some((kind, entry))
+    }
+
+    /// Tells the experts of an asset that was asked for and missing, or was looked at, where they watch it.
+    fn simulate(&mut self, entry: &Entry, kind: u8, usage: Usage, now: u32, missed: bool) {
+        if !self.experts.watches(entry.id) {
+            return;
+        }
+        let (random, horizon) = (self.random(), self.horizon());
+        let now = Now { model: &self.model, horizon, tick: now, random };
+        let Entry { id, past, weight, worth, .. } = *entry;
+        let sighting = Sighting { id, usage, past, weight, kind, worth };
+        let changed = match missed {
+            true => self.experts.missed(sighting, &now),
+            false => self.experts.looked(sighting, &now),
+        };
+        if changed {
+            // Ranks of different experts do not compare.
+            let all = self.shelves.iter_mut().flat_map(|shelf| &mut shelf.pool);
+            all.for_each(|candidate| candidate.new = true);
+        }
     }
 
     /// Takes a sample, if it is time for one.
@@ -219,18 +247,25 @@ impl Adaptive {
 
     /// The rank of a resident now; learns from it. `None` when it cannot go. What the view lost is added to `lost`.
     fn look(&mut self, kind: usize, place: usize, view: &dyn View, lost: &mut Vec<AssetId>) -> Option<Candidate> {
-        let Entry { id, worth, weight, waits, past, .. } = self.shelves[kind].entries[place];
+        let entry = self.shelves[kind].entries[place];
+        let Entry { id, worth, weight, waits, past, .. } = entry;
         let Some(seen) = view.look(id) else {
             lost.push(id);
             return None;
         };
         let now = view.tick();
+        self.simulate(&entry, kind as u8, seen.usage, now, false);
         let features = Features::of(past, seen.usage, weight, kind as u8, now);
         let waits = self.settle(waits, id, seen.usage);
         let waits = waits.or_else(|| self.sample(id, now, seen.usage, features));
         self.shelves[kind].entries[place].waits = waits;
-        let rank = self.model.foretell(&features, self.horizon()) * worth;
+        let rank = self.rank(&features, now.wrapping_sub(seen.usage.tick()), worth);
         (!seen.pinned).then_some(Candidate { rank, id, new: false })
+    }
+
+    /// By the expert that leads.
+    fn rank(&self, features: &Features, age: u32, worth: f32) -> f32 {
+        self.experts.leader().rank(&self.model, self.horizon(), features, age, worth)
     }
 
     /// The rank and the weight of a resident that can go.
@@ -239,7 +274,8 @@ impl Adaptive {
         let entry = &self.shelves[usize::from(kind)].entries[place as usize];
         let seen = view.look(id).filter(|seen| !seen.pinned)?;
         let features = Features::of(entry.past, seen.usage, entry.weight, kind, view.tick());
-        Some((self.model.foretell(&features, self.horizon()) * entry.worth, seen.weight))
+        let age = view.tick().wrapping_sub(seen.usage.tick());
+        Some((self.rank(&features, age, entry.worth), seen.weight))
     }
 
     /// Whether this choice named it already.
@@ -310,6 +346,10 @@ impl Eviction for Adaptive {
             let features = Features::of(entry.past, usage, entry.weight, kind, asset.tick);
             entry.waits = self.sample(asset.id, asset.tick, usage, features);
         }
+        if known.is_none() && !asset.speculative {
+            self.simulate(&entry, kind, Usage::new(asset.tick), asset.tick, true);
+        }
+        self.bytes += u64::from(entry.weight);
         let shelf = &mut self.shelves[usize::from(kind)];
         self.at.insert(asset.id, (kind, shelf.entries.len() as u32));
         shelf.entries.push(entry);
@@ -323,6 +363,7 @@ impl Eviction for Adaptive {
         self.costs.asked(entry.weight, last.map_or(0, Usage::uses));
         // What is gone for other reasons does not come back as what it was.
         let Some(usage) = last.filter(|_| why == Removal::Evicted) else { return };
+        self.simulate(&entry, kind, usage, usage.tick(), false);
         let waits = self.settle(entry.waits, id, usage);
         let features = Features::of(entry.past, usage, entry.weight, kind, usage.tick());
         let past = Past { uses: features.uses, gaps: [features.gaps[0], features.gaps[1]] };
@@ -333,6 +374,7 @@ impl Eviction for Adaptive {
         let (now, horizon) = (view.tick(), self.horizon());
         let step = (STEP_OF_HORIZON * horizon).max(STEP_MIN);
         self.choices = self.choices.wrapping_add(1);
+        self.experts.resize(self.at.len(), self.bytes);
         self.credit = (self.credit + self.pace.samples(step)).min(2.0 * SAMPLES_PER_CHOICE);
         let (mut candidates, mut lost) = (Vec::with_capacity(3 * POOL), Vec::new());
         for (index, shelf) in self.shelves.iter_mut().enumerate() {
@@ -408,12 +450,13 @@ impl Eviction for Adaptive {
         let entry = self.arriving(incoming, ghost.as_ref());
         let usage = Usage::new(incoming.tick);
         let features = Features::of(entry.past, usage, entry.weight, incoming.kind as u8, incoming.tick);
-        let rank = self.model.foretell(&features, self.horizon()) * entry.worth;
+        let rank = self.rank(&features, 0, entry.worth);
         // By the byte: what a large victim frees beyond what is wanted now is room for others.
         if f64::from(rank * REFUSAL) >= loss / freed_bytes.max(1) as f64 {
             return true;
         }
         self.refusals += 1;
+        self.simulate(&entry, incoming.kind as u8, usage, incoming.tick, true);
         self.costs.loaded(entry.weight, incoming.cost_us);
         self.history.take(incoming.id);
         let waits = self.settle(ghost.and_then(|ghost| ghost.waits), incoming.id, usage);
@@ -426,19 +469,31 @@ impl Eviction for Adaptive {
     fn report(&self) -> PolicyReport {
         let entries: usize = self.shelves.iter().map(|shelf| shelf.entries.capacity()).sum();
         let places = self.at.capacity() * (size_of::<(AssetId, (u8, u32))>() + 1);
-        let others = self.history.memory_bytes() + self.samples.memory_bytes() + self.model.memory_bytes();
-        let figures = [
+        let others = self.history.memory_bytes()
+            + self.samples.memory_bytes()
+            + self.model.memory_bytes()
+            + self.experts.memory_bytes();
+        let ratios = self.experts.ratios();
+        let mut figures: Vec<(String, f64)> = Vec::new();
+        for expert in Expert::ALL {
+            let leads = if self.experts.leader() == expert { "leads: " } else { "" };
+            figures.push((format!("{leads}{}", expert.name()), f64::from(ratios[expert as usize])));
+        }
+        let more = [
+            ("simulated_requests", self.experts.requests as f64),
+            ("changes_of_leader", self.experts.changes as f64),
             ("horizon_ticks", f64::from(self.horizon())),
             ("lessons", self.model.lessons as f64),
             ("mean_square_mistake", f64::from(self.model.mistake)),
             ("refusals", self.refusals as f64),
         ];
+        figures.extend(more.map(|(name, figure)| (name.to_owned(), figure)));
         PolicyReport {
             name: "adaptive".to_owned(),
             residents: self.at.len(),
             ghosts: self.history.len(),
             memory_bytes: entries * size_of::<Entry>() + places + others,
-            figures: figures.map(|(name, figure)| (name.to_owned(), figure)).to_vec(),
+            figures,
         }
     }
 }

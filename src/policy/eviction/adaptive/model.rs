@@ -95,7 +95,7 @@ fn number(level: u8) -> f32 {
 
 const CROSSES: usize = 10;
 /// Weights of one cross, as a power of two.
-const TABLE_BITS: u32 = 13;
+const TABLE_BITS: u32 = 12;
 /// How far a weight moves for the first mistake.
 const STEP: f32 = 0.2;
 /// How far the constant moves for every mistake.
@@ -106,18 +106,12 @@ fn hash(one: u32, other: u32, table: u32) -> usize {
     (mixed.wrapping_mul(0x27d4_eb2f) >> (u32::BITS - TABLE_BITS)) as usize
 }
 
-/// One feature's say.
-#[derive(Clone, Copy, Debug, Default)]
-struct Weight {
-    value: f32,
-    /// The squares of its mistakes so far: the more, the smaller its steps.
-    mistakes: f32,
-}
-
 /// The regression.
 #[derive(Debug)]
 pub(super) struct Model {
-    weights: Vec<Weight>,
+    weights: Vec<f32>,
+    /// For each weight the squares of its mistakes so far: the more, the smaller its steps.
+    mistakes: Vec<f32>,
     constant: f32,
     /// How often it learned.
     pub lessons: u64,
@@ -127,8 +121,8 @@ pub(super) struct Model {
 
 impl Model {
     pub fn new() -> Self {
-        let weights = vec![Weight::default(); CROSSES << TABLE_BITS];
-        Self { weights, constant: 0.0, lessons: 0, mistake: 0.0 }
+        let (weights, mistakes) = (vec![0.0; CROSSES << TABLE_BITS], vec![0.0; CROSSES << TABLE_BITS]);
+        Self { weights, mistakes, constant: 0.0, lessons: 0, mistake: 0.0 }
     }
 
     /// The discounted time to the next use, 0 to 1.
@@ -137,7 +131,7 @@ impl Model {
     }
 
     fn at(&self, places: &[usize; CROSSES], of: &Features, horizon: f32) -> f32 {
-        let learned: f32 = places.iter().map(|place| self.weights[*place].value).sum();
+        let learned: f32 = places.iter().map(|place| self.weights[*place]).sum();
         let odds = self.constant + guess(of, horizon) + learned;
         1.0 / (1.0 + (-odds).exp())
     }
@@ -148,16 +142,16 @@ impl Model {
         let mistake = truth - self.at(&places, of, horizon);
         self.constant += CONSTANT_STEP * mistake;
         for place in places {
-            let weight = &mut self.weights[place];
-            weight.mistakes += mistake * mistake;
-            weight.value += STEP * mistake / (1.0 + weight.mistakes).sqrt();
+            let mistakes = &mut self.mistakes[place];
+            *mistakes += mistake * mistake;
+            self.weights[place] += STEP * mistake / (1.0 + *mistakes).sqrt();
         }
         self.lessons += 1;
         self.mistake += (mistake * mistake - self.mistake) / 1000.0;
     }
 
     pub fn memory_bytes(&self) -> usize {
-        self.weights.len() * size_of::<Weight>()
+        2 * self.weights.len() * size_of::<f32>()
     }
 }
 
