@@ -1,8 +1,13 @@
 //! Every value that a program may set, its default, and what makes it unusable.
 
+mod bandwidth;
 mod budget;
 mod eviction;
+mod place;
+mod prediction;
 mod schedule;
+mod spatial;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,8 +20,13 @@ use crate::error::{Error, Result};
 use crate::ids::AssetKind;
 use crate::limits;
 
+pub use bandwidth::{BANDWIDTH_MAX, BANDWIDTH_MIN, BandwidthConfig, SharesConfig};
 pub use eviction::{EvictionConfig, EvictionObjective, EvictionPolicy, EvictionWeights};
+pub use place::{LEVELS_MAX, Level, METRES_MAX, PLACES_MAX, Place};
+pub use prediction::{ExpertsConfig, Observe, PredictionConfig};
 pub use schedule::{LaneDistances, ScheduleConfig, Weights};
+pub use spatial::SpatialConfig;
+pub use settings::RuntimeSettings;
 
 /// How bytes are laid out in a bundle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -256,6 +266,9 @@ pub struct RuntimeConfig {
     pub deadline: Option<Duration>,
     /// Whether the dependencies of a loaded asset are prefetched at low priority. Default `true`.
     pub prefetch_dependencies: bool,
+    /// How assets are predicted.
+    #[serde(default)]
+    pub prediction: PredictionConfig,
     /// Whether a source directory is watched and reloaded. Default `false`.
     pub watch: bool,
     /// When a change set is complete.
@@ -286,12 +299,18 @@ pub struct RuntimeConfig {
     pub action_cache_bytes: u64,
     /// Requests that may be open at once. Default and bound 4,194,304.
     pub open_requests_max: usize,
-    /// What makes room when the budget is full, and when.
+    /// What makes room when the budget is full.
     #[serde(default)]
     pub eviction: EvictionConfig,
     /// The order in which loads that wait are read.
     #[serde(default)]
     pub schedule: ScheduleConfig,
+    /// What is asked for ahead of viewers.
+    #[serde(default)]
+    pub spatial: SpatialConfig,
+    /// How much is read per second. Default without a limit.
+    #[serde(default)]
+    pub bandwidth: BandwidthConfig,
 }
 
 fn watched_wait() -> Duration {
@@ -318,6 +337,7 @@ impl Default for RuntimeConfig {
             memory_wait: Duration::from_secs(5),
             deadline: None,
             prefetch_dependencies: true,
+            prediction: PredictionConfig::default(),
             watch: false,
             settle: SettleConfig::default(),
             allow_commands: false,
@@ -331,6 +351,8 @@ impl Default for RuntimeConfig {
             open_requests_max: limits::OPEN_REQUESTS_MAX,
             eviction: EvictionConfig::default(),
             schedule: ScheduleConfig::default(),
+            spatial: SpatialConfig::default(),
+            bandwidth: BandwidthConfig::default(),
         }
     }
 }
@@ -442,6 +464,7 @@ impl RuntimeConfig {
         if self.poll.always && self.poll.period.is_none() {
             return Err(Error::config("poll.always", "poll.period is none: say how often"));
         }
+        self.prediction.validate()?;
         if self.memory_wait.is_zero() {
             return Err(Error::config("memory_wait", "it is zero: no load could ever wait for an eviction"));
         }
@@ -450,7 +473,8 @@ impl RuntimeConfig {
         }
         self.eviction.validate()?;
         self.schedule.validate()?;
-        Ok(())
+        self.spatial.validate()?;
+        self.bandwidth.validate()
     }
 }
 
@@ -494,10 +518,14 @@ mod tests {
         check("action_cache_bytes", |config| config.action_cache_bytes = 1);
         check("retain_generations", |config| config.retain_generations = 257);
         check("watched_wait", |config| config.watched_wait = Duration::from_secs(11));
+        check("prediction.distance", |config| config.prediction.distance = 0);
         check("memory_wait", |config| config.memory_wait = Duration::ZERO);
         check("deadline", |config| config.deadline = Some(Duration::ZERO));
         check("eviction.target_percent", |config| config.eviction.target_percent = 0);
+        check("spatial.reach_m", |config| config.spatial.reach_m = -1.0);
+        check("eviction.weights.age", |config| config.eviction.weights.age = f32::NAN);
         check("schedule.weights.view", |config| config.schedule.weights.view = -1.0);
+        check("bandwidth.shares.low", |config| config.bandwidth.shares.low = 0);
     }
 
     #[test]

@@ -224,6 +224,12 @@ impl Error {
         Self::Config { field: field.into(), why: why.into() }
     }
 
+    /// A trace that cannot be used; `place` says where in it, and is empty for the whole.
+    pub fn trace(file: impl Into<String>, place: &str, why: impl fmt::Display) -> Self {
+        let why = if place.is_empty() { why.to_string() } else { format!("{place}: {why}") };
+        Self::Trace { file: file.into(), why }
+    }
+
     /// A corruption error.
     pub fn corrupt(file: impl Into<String>, what: impl Into<String>) -> Self {
         Self::Corrupt { file: file.into(), what: what.into() }

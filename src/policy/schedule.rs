@@ -3,6 +3,7 @@
 //! A more urgent lane goes first, but a lane that has something to do gets at least one pop in about
 //! [`Lanes::SHARE`], so that prefetches are slow under load and never stuck.
 
+mod room;
 mod score;
 mod simd;
 
@@ -14,6 +15,7 @@ use std::hash::Hash;
 use crate::ids::{Hashing, Priority};
 
 pub use crate::config::{LaneDistances, Weights};
+pub use room::LowRoom;
 pub use score::{Hints, score};
 pub use simd::{Batch, Eye, Features, Scored, score_all, score_all_plain};
 
@@ -135,19 +137,24 @@ impl<T, K: Eq + Hash + Clone> Lanes<T, K> {
     /// Takes the most urgent item: of the most urgent lane, unless a lower one is due its share; of a lane the
     /// highest score; of equals the first that came.
     pub fn pop(&mut self) -> Option<(K, T)> {
-        let chosen = self.choose()?;
-        for (index, lane) in self.lanes.iter_mut().enumerate() {
+        self.pop_of([true; 4])
+    }
+
+    /// [`Lanes::pop`] of the lanes that are `open`, by priority. Those that are not are not passed over by it: they are
+    /// held back for a reason of their own.
+    pub fn pop_of(&mut self, open: [bool; 4]) -> Option<(K, T)> {
+        let chosen = self.choose(open)?;
+        for (index, lane) in self.lanes.iter_mut().enumerate().filter(|(index, _)| open[*index]) {
             let waits = index != chosen && lane.live > 0;
             lane.passed = if waits { lane.passed + 1 } else { 0 };
         }
         self.pop_lane(chosen)
     }
 
-    fn choose(&self) -> Option<usize> {
-        let due = |lane: &&(usize, &Lane<K>)| lane.1.passed >= Self::SHARE - 1;
-        let waiting: Vec<(usize, &Lane<K>)> = self.lanes.iter().enumerate().filter(|(_, lane)| lane.live > 0).collect();
-        let longest = waiting.iter().filter(due).max_by_key(|(index, lane)| (lane.passed, Reverse(*index)));
-        longest.or(waiting.first()).map(|(index, _)| *index)
+    fn choose(&self, open: [bool; 4]) -> Option<usize> {
+        let waiting = || (0..4).filter(|index| open[*index] && self.lanes[*index].live > 0);
+        let due = waiting().filter(|index| self.lanes[*index].passed >= Self::SHARE - 1);
+        due.max_by_key(|index| (self.lanes[*index].passed, Reverse(*index))).or_else(|| waiting().next())
     }
 
     fn pop_lane(&mut self, index: usize) -> Option<(K, T)> {
@@ -217,6 +224,26 @@ impl<T, K: Eq + Hash + Clone> Lanes<T, K> {
         }
     }
 
+    /// Puts every queued item into the lane and at the score that `place` gives for it, in the order of
+    /// [`Lanes::items`], as when the viewer moved: less urgent lanes included. Arrivals stay. O(n).
+    pub fn rearrange(&mut self, mut place: impl FnMut(&K, &T) -> (Priority, f32)) {
+        let mut heaps: [Vec<Queued<K>>; 4] = std::array::from_fn(|_| Vec::new());
+        for (lane, heap) in self.lanes.iter_mut().zip(&mut heaps) {
+            *heap = std::mem::take(&mut lane.heap).into_vec();
+            heap.clear();
+        }
+        for (key, slot) in &mut self.items {
+            let (priority, score) = place(key, &slot.item);
+            (slot.priority, slot.score) = (priority, ordered(score));
+            let (score, arrival, stamp, key) = (slot.score, Reverse(slot.arrival), slot.stamp, key.clone());
+            heaps[priority as usize].push(Queued { score, arrival, stamp, key });
+        }
+        for (lane, heap) in self.lanes.iter_mut().zip(heaps) {
+            lane.live = heap.len();
+            lane.heap = BinaryHeap::from(heap);
+        }
+    }
+
     /// The queued item of `key`.
     pub fn get(&self, key: &K) -> Option<&T> {
         self.items.get(key).map(|slot| &slot.item)
@@ -245,6 +272,11 @@ impl<T, K: Eq + Hash + Clone> Lanes<T, K> {
     /// What is queued, in no particular order.
     pub fn items(&self) -> impl Iterator<Item = &T> {
         self.items.values().map(|slot| &slot.item)
+    }
+
+    /// [`Lanes::items`], to be changed.
+    pub fn items_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.items.values_mut().map(|slot| &mut slot.item)
     }
 
     /// Takes out everything, in no particular order.
@@ -357,6 +389,7 @@ mod tests {
         Place(u64, usize, i8),
         Remove(u64),
         Rescore,
+        Rearrange,
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -367,6 +400,7 @@ mod tests {
             2 => (0u64..40, 0usize..4, any::<i8>()).prop_map(|(key, lane, score)| Step::Place(key, lane, score)),
             1 => (0u64..40).prop_map(Step::Remove),
             1 => Just(Step::Rescore),
+            1 => Just(Step::Rearrange),
         ]
     }
 
@@ -433,6 +467,13 @@ mod tests {
                     Step::Rescore => {
                         lanes.rescore(|key, _| (*key % 7) as f32);
                         model.all.iter_mut().for_each(|item| item.2 = (item.0 % 7) as i8);
+                    }
+                    Step::Rearrange => {
+                        lanes.rearrange(|key, _| (Priority::ALL[(*key % 4) as usize], (*key % 5) as f32));
+                        let place = |item: &mut (u64, usize, i8, usize)| {
+                            (item.1, item.2) = ((item.0 % 4) as usize, (item.0 % 5) as i8);
+                        };
+                        model.all.iter_mut().for_each(place);
                     }
                 }
                 prop_assert_eq!(lanes.len(), model.all.len());

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::RecordingReport;
 use crate::actors::{ActorReport, Shared};
 use crate::bundle::TablesReport;
 use crate::error::Result;
@@ -11,6 +12,9 @@ use crate::event::BuildFailure;
 use crate::ids::Generation;
 use crate::platform::io::{Driver, DriverStats};
 use crate::platform::threads::{Pool, PoolStats};
+use crate::policy::bandwidth::BandwidthReport;
+use crate::policy::eviction::PolicyReport;
+use crate::policy::prediction::PredictionStats;
 use crate::residency::{BudgetStats, LedgerStats, ValueStats};
 use crate::telemetry::MetricsReport;
 
@@ -127,10 +131,16 @@ pub struct Stats {
     pub budget: BudgetStats,
     /// Open requests, and how earlier ones ended.
     pub ledger: LedgerStats,
+    /// What was read by priority, and how fast it may be.
+    pub bandwidth: BandwidthReport,
     /// Decoded values.
     pub values: ValueStats,
     /// Assets that are resident.
     pub resident: usize,
+    /// The eviction policy, and what it last said of itself.
+    pub eviction: PolicyReport,
+    /// What prediction is worth.
+    pub prediction: PredictionStats,
 }
 
 impl Stats {
@@ -139,8 +149,11 @@ impl Stats {
             metrics: shared.metrics.report(),
             budget: shared.budget.snapshot(),
             ledger: shared.ledger.stats(),
+            bandwidth: shared.bandwidth.lock().report(shared.clock.now()),
             values: shared.values.stats(),
             resident: shared.table.stats().assets,
+            eviction: shared.eviction.report(),
+            prediction: shared.learned.stats(),
         }
     }
 }
@@ -158,4 +171,6 @@ pub struct ShutdownReport {
     pub took: Duration,
     /// Whether the newest generation is durable.
     pub committed: Result<()>,
+    /// What was recorded, where that was asked for with the start.
+    pub recorded: Option<Result<RecordingReport>>,
 }

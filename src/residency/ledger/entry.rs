@@ -1,7 +1,7 @@
 //! One piece of work and those who wait for it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,9 @@ use crate::ids::{AssetPath, ContentHash, Origin, Priority};
 use crate::residency::asset::Name;
 use crate::residency::generations::Live;
 
+/// Marks a priority that follows the distance.
+const BY_DISTANCE: u8 = 0x80;
+
 /// How an entry ended. The error is boxed, since entries are many and errors few.
 pub(super) type Outcome = Result<Answer, Box<Error>>;
 
@@ -25,8 +28,11 @@ pub(super) struct Entry {
     pub(super) path: Option<AssetPath>,
     /// The node of the first request, where one was asked for.
     pub(super) place: Option<u8>,
-    /// The most urgent priority asked for so far; only ever raised.
+    /// The most urgent priority asked for so far, only ever raised; with [`BY_DISTANCE`] while nobody named one, and then
+    /// it follows the viewers, down as well.
     priority: AtomicU8,
+    /// Set once anyone but the predictor has asked for it.
+    is_asked: AtomicBool,
     /// When it was opened, by [`super::Ledger`]'s stamp: it fills what alignment leaves of the line before.
     pub(super) since_ms: u32,
     pub(super) state: Mutex<State>,
@@ -113,25 +119,61 @@ pub(super) enum Found {
 
 impl Entry {
     pub(super) fn new(key: Key, ask: Ask, since_ms: u32, state: State) -> Entry {
-        let Ask { priority, span, path, place, .. } = ask;
+        let Ask { priority, by_distance, origin, span, path, place, .. } = ask;
         let span = (!span.is_disabled()).then(|| Box::new(span));
-        Entry { key, span, path, place, priority: AtomicU8::new(priority as u8), since_ms, state: Mutex::new(state) }
+        let priority = AtomicU8::new(marked(priority, by_distance));
+        let is_asked = AtomicBool::new(origin != Origin::Predictor);
+        Entry { key, span, path, place, priority, is_asked, since_ms, state: Mutex::new(state) }
     }
 
     /// The most urgent priority asked for.
     pub(super) fn priority(&self) -> Priority {
-        Priority::ALL[usize::from(self.priority.load(Ordering::Relaxed))]
+        Priority::ALL[usize::from(self.priority.load(Ordering::Relaxed) & !BY_DISTANCE)]
     }
 
-    /// Whether `priority` is more urgent than all before; notes it.
-    pub(super) fn raise(&self, priority: Priority) -> bool {
-        self.priority.fetch_min(priority as u8, Ordering::Relaxed) > priority as u8
+    /// Whether its priority follows the distance, since nobody named one.
+    pub(super) fn is_by_distance(&self) -> bool {
+        self.priority.load(Ordering::Relaxed) & BY_DISTANCE != 0
+    }
+
+    /// Notes a request of `priority`, which somebody named unless it is `by_distance`. Whether that changed anything, and
+    /// if so whether it is more urgent than all before.
+    pub(super) fn raise(&self, priority: Priority, by_distance: bool) -> Option<bool> {
+        let change = |old: u8| {
+            let least = (old & !BY_DISTANCE).min(priority as u8);
+            let mark = if by_distance { old & BY_DISTANCE } else { 0 };
+            Some(least | mark).filter(|new| *new != old)
+        };
+        let old = self.priority.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change).ok()?;
+        Some(old & !BY_DISTANCE > priority as u8)
+    }
+
+    /// Gives it this priority, less urgent ones included, if it follows the distance. Whether it does.
+    pub(super) fn follow_distance(&self, priority: Priority) -> bool {
+        let change = |old: u8| (old & BY_DISTANCE != 0).then_some(marked(priority, true));
+        self.priority.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change).is_ok()
+    }
+
+    /// Whether nobody but the predictor has asked for it.
+    pub(super) fn is_speculative(&self) -> bool {
+        !self.is_asked.load(Ordering::Relaxed)
+    }
+
+    /// Somebody of this origin has asked for it too.
+    pub(super) fn asked_by(&self, origin: Origin) {
+        if origin != Origin::Predictor {
+            self.is_asked.store(true, Ordering::Relaxed);
+        }
     }
 
     /// What an error calls it.
     pub(super) fn what(&self) -> String {
         super::what(self.path.as_ref(), self.key.id)
     }
+}
+
+fn marked(priority: Priority, by_distance: bool) -> u8 {
+    priority as u8 | if by_distance { BY_DISTANCE } else { 0 }
 }
 
 impl State {
