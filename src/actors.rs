@@ -14,6 +14,7 @@ pub mod evictor;
 pub mod file_watcher;
 pub mod io_dispatcher;
 pub mod io_worker;
+mod outside;
 pub mod predictor;
 mod pressure;
 mod publishing;
@@ -29,6 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
+pub use outside::{OutsideMemory, OutsideReport, watch_outside};
 pub use pressure::{Told, pressure_changed};
 pub use roster::{ActorReport, ActorState, Roster};
 pub use watch_ahead::WatchAhead;
@@ -49,7 +51,7 @@ use crate::platform::random::Random;
 use crate::platform::threads::{Pool, Threads};
 use crate::platform::watch::Watch;
 use crate::policy::eviction::Admitted;
-use crate::residency::{Asset, Budget, Followers, Generations, History, Ledger, Reaper, ResidentTable, Values};
+use crate::residency::{Asset, Budget, Followers, Generations, History, Ledger, Locks, Reaper, ResidentTable, Values};
 use crate::telemetry::{Accesses, Events, Level, Metrics, Moment, Noted, Reloads};
 
 /// Where each actor can be reached. Published by the supervisors.
@@ -111,8 +113,12 @@ pub struct Shared {
     pub budget: Arc<Budget>,
     /// What was told of how full that is.
     pub pressure: Told,
+    /// What is known of memory outside of that.
+    pub outside: OutsideMemory,
     /// What was decoded from what is resident, by type.
     pub values: Arc<Values>,
+    /// What is to stay in memory.
+    pub locks: Locks,
     /// Who follows an asset through reloads.
     pub followers: Followers,
     /// Publications on their way to callbacks.

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 
 use self::workers::Machine;
-use crate::actors::{self, Addresses, Faults, Roster, Shared, Told, WatchAhead};
+use crate::actors::{self, Addresses, Faults, OutsideMemory, Roster, Shared, Told, WatchAhead};
 use crate::build::transform::{Transform, TransformRegistry};
 use crate::build::{self, ActionCacheOptions, BuildOptions, Built, NoProgress, Progress, Task, TreeBuilder, Workshop};
 use crate::bundle::Bundle;
@@ -22,11 +22,12 @@ use crate::platform::affinity::CpuSet;
 use crate::platform::clock::{Clock, SystemClock};
 use crate::platform::fs::{FileSystem, OsFileSystem};
 use crate::platform::memory;
+use crate::platform::pressure::{MemorySource, SystemMemory};
 use crate::platform::random::{Random, SystemRandom};
 use crate::platform::threads::{Core, OsThreads, Pool, Threads};
 use crate::platform::topology::Topology;
 use crate::platform::watch::{OsWatch, Watch};
-use crate::residency::{Followers, Generations, History, Ledger, Reaper, ResidentTable, Sizes};
+use crate::residency::{Followers, Generations, History, Ledger, Locks, Reaper, ResidentTable, Sizes};
 use crate::runtime::Runtime;
 use crate::telemetry::{Events, Metrics, Reloads};
 
@@ -63,6 +64,7 @@ pub struct RuntimeBuilder {
     threads: Arc<dyn Threads>,
     watch: Arc<dyn Watch>,
     topology: Option<Topology>,
+    memory: Arc<dyn MemorySource>,
 }
 
 impl Default for RuntimeBuilder {
@@ -80,6 +82,7 @@ impl Default for RuntimeBuilder {
             threads: Arc::new(OsThreads),
             watch: Arc::<OsWatch>::default(),
             topology: None,
+            memory: Arc::<SystemMemory>::default(),
         }
     }
 }
@@ -217,6 +220,12 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Another source of how much memory there is outside of the budget, for simulation.
+    pub fn memory_source(mut self, memory: Arc<dyn MemorySource>) -> Self {
+        self.memory = memory;
+        self
+    }
+
     /// Starts the runtime. The first build of a directory, and everything else that blocks, runs on a thread of its own.
     ///
     /// # Errors
@@ -283,7 +292,9 @@ impl RuntimeBuilder {
             ),
             ledger: Ledger::new(Arc::clone(&table), config.open_requests_max),
             values: Arc::default(),
+            outside: OutsideMemory::new(self.memory),
             pressure: Told::new(Sizes::of(&config)),
+            locks: Locks::default(),
             followers: Followers::default(),
             reloads: Reloads::default(),
             handle: core.handle(),
@@ -405,6 +416,7 @@ fn connect(shared: &Arc<Shared>) {
     shared.budget.on_value_release(Box::new(move || values.room_made()));
     let weak = Arc::downgrade(shared);
     shared.budget.on_pressure(Box::new(move || actors::pressure_changed(&weak)));
+    actors::watch_outside(shared);
     // Versions that only an ended generation could see go when it ends.
     let (table, generations) = (Arc::downgrade(&shared.table), Arc::downgrade(&shared.generations));
     shared.generations.on_end(Box::new(move || {

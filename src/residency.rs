@@ -16,6 +16,7 @@ pub mod followers;
 pub mod generations;
 pub mod history;
 pub mod ledger;
+pub mod locks;
 pub mod reaper;
 pub mod table;
 pub mod typed;
@@ -29,6 +30,7 @@ pub use history::History;
 pub use ledger::{
     Answer, Ask, Change, Joined, Key, Lease, Ledger, LedgerStats, Located, Merge, Ticket, Wakers, Want, Working,
 };
+pub use locks::{LockStats, Locks};
 pub use reaper::Reaper;
 pub use table::{Candidate, ResidentTable, TableStats};
 pub use typed::{Flight, Value, ValueStats, Values, Waiting, Wanted};

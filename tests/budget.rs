@@ -2,14 +2,16 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Tree, within};
 use flyloft::config::{BudgetConfig, RuntimeConfig};
 use flyloft::event::{PressureCause, PressureLevel};
+use flyloft::platform::pressure::{ManualMemory, MemoryUse};
 use flyloft::runtime::BudgetChange;
 use flyloft::telemetry::Subscription;
-use flyloft::{AssetKind, Error, Event, Runtime, limits};
+use flyloft::{AssetKind, Error, Event, Priority, Runtime, limits};
 
 /// Bytes of each file.
 const LEN: usize = 100_000;
@@ -179,4 +181,157 @@ async fn under_high_pressure_room_is_made_before_anybody_waits_for_it() {
     let stats = runtime.stats();
     assert!(stats.metrics.evictions >= 250, "{stats:?}");
     assert_eq!(stats.metrics.memory_waits, 0, "no load waited for an eviction");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_critical_request_finds_room_that_others_leave_alone() {
+    let (tree, config) = small(40);
+    let budget = BudgetConfig { critical_reserve_bytes: 1 << 20, ..BudgetConfig::default() };
+    let runtime = start(&tree, RuntimeConfig { budget, ..config }).await;
+    let mut held = Vec::new();
+    let full = loop {
+        match within(runtime.load(path(held.len()))).await {
+            Ok(asset) => held.push(asset),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(full, Error::Pinned { .. }), "{full}");
+    assert_eq!(held.len(), 30, "3 MiB");
+    for index in 30..40 {
+        let critical = runtime.request(path(index)).priority(Priority::Critical).send();
+        held.push(within(critical).await.unwrap());
+    }
+    let stats = runtime.stats().budget;
+    assert_eq!((stats.critical_reserve, stats.level), (1 << 20, PressureLevel::Critical));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_critical_pressure_low_priority_is_refused_at_once_unless_an_eviction_makes_room() {
+    let (tree, config) = small(45);
+    let config = RuntimeConfig { memory_wait: Duration::from_secs(600), ..config };
+    let runtime = start(&tree, config).await;
+    let mut held = Vec::new();
+    for index in 0..40 {
+        held.push(within(runtime.load(path(index))).await.unwrap());
+    }
+    let low = |index| runtime.request(path(index)).priority(Priority::Low).send();
+    match within(low(40)).await {
+        Err(Error::Pressure { what, level, needed_bytes, .. }) => {
+            assert_eq!((what.as_str(), level, needed_bytes), ("40.bin", PressureLevel::Critical, LEN as u64));
+        }
+        other => panic!("{other:?}"),
+    }
+    // A more urgent one waits.
+    let waiting = tokio::spawn(runtime.load(path(41)));
+    assert!(within(low(42)).await.is_err());
+    held.truncate(39);
+    within(waiting).await.unwrap().unwrap();
+    // That one can be evicted for it.
+    assert_eq!(within(low(43)).await.unwrap().len(), LEN);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_locked_is_never_evicted_and_its_new_version_is_locked_as_well() {
+    let (tree, config) = small(60);
+    let config = RuntimeConfig { watch: true, ..config };
+    let runtime = start(&tree, config).await;
+    let lock = within(runtime.lock(path(0))).await.unwrap();
+    let again = within(runtime.lock(path(0))).await.unwrap();
+    for index in 1..60 {
+        within(runtime.load(path(index))).await.unwrap();
+    }
+    assert!(runtime.get(path(0)).is_some() && runtime.get(path(1)).is_none());
+    let locks = runtime.stats().locks;
+    assert_eq!((locks.assets, locks.resident, locks.bytes), (1, 1, runtime.stats().budget.charged / 40));
+    let mut events = runtime.events();
+    let bytes = vec![7; 2 * LEN];
+    tree.replace(&path(0), &bytes);
+    within(async { while !matches!(events.recv().await, Some(Event::Published(_))) {} }).await;
+    // It may be loaded only after it was published.
+    within(async {
+        while runtime.stats().locks.resident == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    drop(again);
+    for index in 1..60 {
+        within(runtime.load(path(index))).await.unwrap();
+    }
+    assert_eq!(&*runtime.get(path(0)).unwrap(), bytes);
+    drop(lock);
+    for index in 1..60 {
+        within(runtime.load(path(index))).await.unwrap();
+    }
+    assert!(runtime.get(path(0)).is_none() && runtime.stats().locks.assets == 0);
+    assert!(matches!(within(runtime.lock("missing")).await, Err(Error::NotFound { .. })));
+    assert_eq!(runtime.stats().locks.assets, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_what_is_locked_fills_the_budget_the_error_names_it() {
+    let (tree, config) = small(41);
+    let runtime = start(&tree, config).await;
+    let mut locks = Vec::new();
+    for index in 0..40 {
+        locks.push(within(runtime.lock(path(index))).await.unwrap());
+    }
+    match within(runtime.load(path(40))).await {
+        Err(Error::Pinned { pinned, .. }) => assert_eq!(pinned[0].0, *locks[0].path()),
+        other => panic!("{other:?}"),
+    }
+    locks.pop();
+    within(runtime.load(path(40))).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_that_others_need_makes_the_budget_smaller_and_it_comes_back_slowly() {
+    let (tree, config) = small(150);
+    let budget = BudgetConfig { sample: Duration::from_millis(100), ..BudgetConfig::default() };
+    let config = RuntimeConfig { budget_bytes: 32 << 20, budget, ..config };
+    let memory = Arc::new(ManualMemory::default());
+    let set = |used_bytes: u64| memory.set(MemoryUse { used_bytes, limit_bytes: 100 << 20, stalled_percent: 0.0 });
+    set(50 << 20);
+    let builder = tree.builder().config(config).store(tree.store()).memory_source(memory.clone());
+    let runtime = within(builder.start()).await.unwrap();
+    let mut events = runtime.events();
+    for index in 0..150 {
+        within(runtime.load(path(index))).await.unwrap();
+    }
+    let total = |event: Event| match event {
+        Event::Budget { from_bytes, to_bytes, cause: PressureCause::Outside { what } } => {
+            assert!(what.starts_with("simulated memory"), "{what}");
+            Some((from_bytes, to_bytes))
+        }
+        _ => None,
+    };
+    let changed = async |events: &mut Subscription| loop {
+        if let Some(change) = total(next(events).await) {
+            return change;
+        }
+    };
+    set(80 << 20);
+    let (before, after) = changed(&mut events).await;
+    assert!(before == 32 << 20 && (8 << 20..16 << 20).contains(&after), "{before} {after}");
+    // An emergency: nothing stays that nobody holds, but for what the smallest budget has.
+    set(95 << 20);
+    while changed(&mut events).await.1 > limits::BUDGET_BYTES_MIN {}
+    charged_at_most(&runtime, 4 << 20).await;
+    within(async {
+        while runtime.status().memory.ceiling_bytes != Some(0) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    assert_eq!(runtime.status().memory.source.as_deref(), Some("simulated memory"));
+    // And back, by a twentieth at a time.
+    set(10 << 20);
+    let (mut last, mut steps) = (0, 0);
+    while last < 32 << 20 {
+        let (from, to) = changed(&mut events).await;
+        assert!(to > from && to - from <= (32 << 20) / 20 + 1, "{from} {to}");
+        (last, steps) = (to, steps + 1);
+    }
+    assert!(steps >= 10, "{steps}");
+    assert_eq!(runtime.status().memory.ceiling_bytes, None);
 }

@@ -133,6 +133,11 @@ impl Shared {
         self.fit();
     }
 
+    /// What is asked of the budget in all, whatever it may be at the moment.
+    pub fn asked_bytes(&self) -> u64 {
+        self.pressure.asked.lock().sizes.total
+    }
+
     /// Has what nobody holds evicted as far as there is too much of it.
     pub fn fit(&self) {
         for (kind, bytes) in self.budget.over() {

@@ -31,6 +31,9 @@ pub struct BudgetConfig {
     pub shrink_percent: u8,
     /// The part from which on the budget is what is in use by somebody, and no more. Default 90.
     pub emergency_percent: u8,
+    /// The part of the last 10 s in which something waited for memory, in percent, from which on the budget is made
+    /// smaller, where the system says. Default 10.
+    pub stall_percent: u8,
 }
 
 impl Default for BudgetConfig {
@@ -44,6 +47,7 @@ impl Default for BudgetConfig {
             sample: Duration::from_secs(1),
             shrink_percent: 75,
             emergency_percent: 90,
+            stall_percent: 10,
         }
     }
 }
@@ -88,6 +92,9 @@ impl BudgetConfig {
             );
             return refuse("emergency_percent", why);
         }
+        if !(1..=100).contains(&self.stall_percent) {
+            return refuse("stall_percent", format!("{} is not within 1 to 100", self.stall_percent));
+        }
         Ok(())
     }
 }
@@ -118,5 +125,6 @@ mod tests {
         check("shrink_percent", |config| config.shrink_percent = 100);
         check("emergency_percent", |config| config.emergency_percent = 75);
         check("emergency_percent", |config| config.emergency_percent = 101);
+        check("stall_percent", |config| config.stall_percent = 0);
     }
 }

@@ -181,7 +181,10 @@ mod tests {
                 ("proc/pressure/memory", "some avg10=12.25 avg60=0 avg300=0 total=1\n"),
                 ("sys/fs/cgroup/memory/job/memory.limit_in_bytes", limit),
                 ("sys/fs/cgroup/memory/job/memory.usage_in_bytes", "500\n"),
-                ("sys/fs/cgroup/memory/job/memory.stat", "inactive_file 1\ntotal_inactive_file 50\ntotal_active_file 50\n"),
+                (
+                    "sys/fs/cgroup/memory/job/memory.stat",
+                    "inactive_file 1\ntotal_inactive_file 50\ntotal_active_file 50\n",
+                ),
             ]
         };
         check(&files("800\n"), "memory/job", Some((400, 800, 12.25)));
@@ -191,7 +194,11 @@ mod tests {
     #[test]
     fn what_is_missing_or_nonsense_is_not_known() {
         check(&[], "nothing", None);
-        check(&[("proc/meminfo", "MemTotal: many kB\n"), ("proc/pressure/memory", "some avg10=NaN\n")], "nothing", None);
+        check(
+            &[("proc/meminfo", "MemTotal: many kB\n"), ("proc/pressure/memory", "some avg10=NaN\n")],
+            "nothing",
+            None,
+        );
         assert_eq!(stalled_percent("some avg10=NaN avg60=1"), None);
         assert_eq!(stalled_percent("some avg10=101 avg60=1"), None);
         assert_eq!(stalled_percent("full avg10=1"), None);

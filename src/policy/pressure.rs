@@ -1,6 +1,9 @@
 //! How full a budget is, in four levels, without flapping between two of them, and what each level means for what is
 //! about to be done.
 
+mod outside;
+
+pub use self::outside::{Outside, Seen};
 pub use crate::event::PressureLevel as Level;
 use crate::ids::Priority;
 

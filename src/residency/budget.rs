@@ -248,6 +248,11 @@ impl Budget {
         [(None, &self.resident)].into_iter().chain(kinds).map(over).filter(|(_, bytes)| *bytes > 0)
     }
 
+    /// Gives memory of the heaps that nobody uses back to the system; how many bytes. It takes milliseconds.
+    pub fn give_unused_back(&self) -> usize {
+        self.heaps.iter().map(|heap| heap.give_unused_back()).sum()
+    }
+
     /// Why there is more or less than before, if that was not told yet.
     pub fn take_cause(&self) -> Option<PressureCause> {
         self.gauge.take_cause()

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::actors::{ActorReport, Shared};
+use crate::actors::{ActorReport, OutsideReport, Shared};
 use crate::bundle::TablesReport;
 use crate::error::Result;
 use crate::event::BuildFailure;
 use crate::ids::Generation;
 use crate::platform::io::{Driver, DriverStats};
 use crate::platform::threads::{Pool, PoolStats};
-use crate::residency::{BudgetStats, LedgerStats, ValueStats};
+use crate::residency::{BudgetStats, LedgerStats, LockStats, ValueStats};
 use crate::telemetry::MetricsReport;
 
 /// Whether a runtime works.
@@ -59,6 +59,8 @@ pub struct Status {
     pub live_generations: usize,
     /// What was done ahead about the tables of contents.
     pub tables: TablesReport,
+    /// What there is of memory outside of the budget.
+    pub memory: OutsideReport,
     /// Seconds since the start.
     pub uptime_seconds: f64,
     /// The read engine of each node, and why it is not io_uring where it is not.
@@ -109,6 +111,7 @@ impl Status {
             assets: live.bundle().info().assets,
             live_generations: shared.generations.live_count(),
             tables: shared.tables.lock().report().clone(),
+            memory: shared.outside_report(),
             uptime_seconds: uptime.as_secs_f64(),
             engines: shared.drivers.iter().zip(&shared.decoders).enumerate().map(engine).collect(),
             actors: shared.roster.report(),
@@ -129,6 +132,8 @@ pub struct Stats {
     pub ledger: LedgerStats,
     /// Decoded values.
     pub values: ValueStats,
+    /// What is locked in memory.
+    pub locks: LockStats,
     /// Assets that are resident.
     pub resident: usize,
 }
@@ -140,6 +145,7 @@ impl Stats {
             budget: shared.budget.snapshot(),
             ledger: shared.ledger.stats(),
             values: shared.values.stats(),
+            locks: shared.locks.stats(),
             resident: shared.table.stats().assets,
         }
     }

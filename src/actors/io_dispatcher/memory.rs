@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{EVICT_AHEAD_PART, Pending, State, Waiting};
 use crate::error::Error;
 use crate::ids::{AssetKind, Priority};
+use crate::policy::pressure::may_wait;
 use crate::residency::Shortfall;
 
 impl State {
@@ -23,7 +24,7 @@ impl State {
         let behind = self.waiting.iter().map(|waiting| &waiting.pending).chain(self.wanted.items());
         let behind = behind.filter(|pending| shortfall.kind.is_none_or(|kind| pending.located.record.kind == kind));
         let behind: u64 = behind.map(|pending| pending.located.placement.piece_bytes()).sum();
-        let ahead = behind.min(self.shared.config.resident_bytes_max() / EVICT_AHEAD_PART);
+        let ahead = behind.min(self.shared.budget.used().1 / EVICT_AHEAD_PART);
         let bytes = shortfall.missing_bytes.max(1) + ahead;
         self.shared.make_room(bytes, shortfall.kind);
     }
@@ -69,12 +70,30 @@ impl State {
         lacking
     }
 
+    /// Refuses the least urgent of those that evictions left no room for, while memory is so short that they may not wait.
+    pub(super) fn refuse_least_urgent(&mut self) {
+        let level = self.shared.budget.level();
+        if may_wait(level, Priority::Low) {
+            return;
+        }
+        let least_urgent = |waiting: &Waiting| !may_wait(level, waiting.pending.lease.priority());
+        let (refused, others): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(least_urgent);
+        self.waiting = others;
+        for waiting in refused {
+            let record = &waiting.pending.located.record;
+            let (used_bytes, budget_bytes) = self.shared.budget.used();
+            let (what, needed_bytes) = (record.path.to_string(), record.len);
+            let error = Error::Pressure { what, level, needed_bytes, used_bytes, budget_bytes };
+            waiting.pending.lease.answer(Err(error));
+        }
+    }
+
     pub(super) fn give_up_waiting(&self, entry: Waiting, waited: Duration) {
         let record = &entry.pending.located.record;
-        let budget_bytes = match entry.kind {
-            Some(kind) => self.shared.config.kind_budget_bytes.get(&kind).copied().unwrap_or_default(),
-            None => self.shared.config.resident_bytes_max(),
-        };
+        let sizes = self.shared.budget.sizes();
+        let of_kind = entry.kind.and_then(|kind| sizes.kinds.get(&kind).copied());
+        let budget_bytes = of_kind.unwrap_or_else(|| sizes.resident());
         let error = Error::Pinned {
             what: record.path.to_string(),
             needed_bytes: record.len,

@@ -57,20 +57,20 @@ impl Gauge {
         state.pressure = Pressure::new(thresholds);
         state.target_percent = target_percent;
         drop(state);
-        self.look(purse);
+        self.look(purse, false);
     }
 
     /// The limit of `purse` is another one, for this reason.
     pub(super) fn resized(&self, purse: &Purse, cause: PressureCause) {
         self.state.lock().cause = Some(cause);
-        self.look(purse);
+        self.look(purse, true);
     }
 
     /// What is charged to `purse` has changed.
     pub(super) fn noticed(&self, purse: &Purse) {
         let used = purse.now();
         if used >= self.rise_at.load(Ordering::SeqCst) || used < self.fall_below.load(Ordering::SeqCst) {
-            self.look(purse);
+            self.look(purse, false);
         }
     }
 
@@ -88,8 +88,8 @@ impl Gauge {
         purse.now().saturating_sub(part(purse.limit(), state.target_percent))
     }
 
-    fn look(&self, purse: &Purse) {
-        let mut tell = false;
+    /// Takes in what is used, and tells if that changes something, or in any case.
+    fn look(&self, purse: &Purse, mut tell: bool) {
         let mut state = self.state.lock();
         loop {
             let (used, limit) = (purse.now(), purse.limit());
