@@ -30,6 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
+pub use eviction::EvictionChoice;
 pub use outside::{OutsideMemory, OutsideReport, watch_outside};
 pub use pressure::{Told, pressure_changed};
 pub use roster::{ActorReport, ActorState, Roster};
@@ -125,6 +126,8 @@ pub struct Shared {
     pub reloads: Reloads,
     /// The actors' thread, for tasks that are no actor's.
     pub handle: Handle,
+    /// Which eviction policy is in use, and what it said of itself.
+    pub eviction: EvictionChoice,
     /// What is resident.
     pub table: Arc<ResidentTable>,
     /// The generations that somebody can still see.
@@ -224,6 +227,13 @@ impl Shared {
         if self.addresses.evictor.cast(make_room).is_err() && self.roster.is_parked("evictor") {
             // Serving goes on without the evictor: the oldest go, by the same policy, from a fresh start.
             eviction::make_room(self, bytes, kind);
+        }
+    }
+
+    /// Has what is above the budget's target evicted in the background; while the evictor is parked, does it here.
+    pub fn relieve_budget(&self) {
+        if self.addresses.evictor.cast(EvictorMessage::Relieve).is_err() && self.roster.is_parked("evictor") {
+            eviction::make_room(self, self.budget.surplus_bytes(), None);
         }
     }
 

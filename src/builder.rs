@@ -9,11 +9,11 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 
 use self::workers::Machine;
-use crate::actors::{self, Addresses, Faults, OutsideMemory, Roster, Shared, Told, WatchAhead};
+use crate::actors::{self, Addresses, EvictionChoice, Faults, OutsideMemory, Roster, Shared, Told, WatchAhead};
 use crate::build::transform::{Transform, TransformRegistry};
 use crate::build::{self, ActionCacheOptions, BuildOptions, Built, NoProgress, Progress, Task, TreeBuilder, Workshop};
 use crate::bundle::Bundle;
-use crate::config::{BudgetConfig, Engine, Integrity, RuntimeConfig};
+use crate::config::{BudgetConfig, Engine, EvictionConfig, Integrity, RuntimeConfig};
 use crate::error::{Error, Result};
 use crate::event::BuildFailure;
 use crate::ids::AssetId;
@@ -146,6 +146,12 @@ impl RuntimeBuilder {
     /// The read engine. Default: io_uring where a probe finds it working.
     pub fn engine(mut self, engine: Engine) -> Self {
         self.config.engine = engine;
+        self
+    }
+
+    /// Which assets make room when the budget is full.
+    pub fn eviction(mut self, eviction: EvictionConfig) -> Self {
+        self.config.eviction = eviction;
         self
     }
 
@@ -293,7 +299,7 @@ impl RuntimeBuilder {
             ledger: Ledger::new(Arc::clone(&table), config.open_requests_max),
             values: Arc::default(),
             outside: OutsideMemory::new(self.memory),
-            pressure: Told::new(Sizes::of(&config)),
+            pressure: Told::new(Sizes::of(&config), self.clock.now()),
             locks: Locks::default(),
             followers: Followers::default(),
             reloads: Reloads::default(),
@@ -323,6 +329,7 @@ impl RuntimeBuilder {
             tables: Mutex::new(tables),
             residents: Mutex::default(),
             history: History::default(),
+            eviction: EvictionChoice::new(config.eviction),
             incomplete: AtomicBool::new(false),
             faults: self.faults,
             stopping: AtomicBool::new(false),
@@ -416,6 +423,12 @@ fn connect(shared: &Arc<Shared>) {
     shared.budget.on_value_release(Box::new(move || values.room_made()));
     let weak = Arc::downgrade(shared);
     shared.budget.on_pressure(Box::new(move || actors::pressure_changed(&weak)));
+    let weak = Arc::downgrade(shared);
+    shared.budget.on_surplus(Box::new(move || {
+        if let Some(shared) = weak.upgrade() {
+            shared.relieve_budget();
+        }
+    }));
     actors::watch_outside(shared);
     // Versions that only an ended generation could see go when it ends.
     let (table, generations) = (Arc::downgrade(&shared.table), Arc::downgrade(&shared.generations));

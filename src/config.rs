@@ -286,7 +286,7 @@ pub struct RuntimeConfig {
     pub action_cache_bytes: u64,
     /// Requests that may be open at once. Default and bound 4,194,304.
     pub open_requests_max: usize,
-    /// What makes room when the budget is full, and when.
+    /// What makes room when the budget is full.
     #[serde(default)]
     pub eviction: EvictionConfig,
     /// The order in which loads that wait are read.
@@ -496,7 +496,7 @@ mod tests {
         check("watched_wait", |config| config.watched_wait = Duration::from_secs(11));
         check("memory_wait", |config| config.memory_wait = Duration::ZERO);
         check("deadline", |config| config.deadline = Some(Duration::ZERO));
-        check("eviction.target_percent", |config| config.eviction.target_percent = 0);
+        check("eviction.weights.age", |config| config.eviction.weights.age = f32::NAN);
         check("schedule.weights.view", |config| config.schedule.weights.view = -1.0);
     }
 

@@ -5,6 +5,7 @@
 
 mod budget;
 mod callback;
+mod eviction;
 pub mod explain;
 mod load;
 mod lock;

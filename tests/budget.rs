@@ -11,7 +11,7 @@ use flyloft::event::{PressureCause, PressureLevel};
 use flyloft::platform::pressure::{ManualMemory, MemoryUse};
 use flyloft::runtime::BudgetChange;
 use flyloft::telemetry::Subscription;
-use flyloft::{AssetKind, Error, Event, Priority, Runtime, limits};
+use flyloft::{Asset, AssetKind, Error, Event, Priority, Runtime, limits};
 
 /// Bytes of each file.
 const LEN: usize = 100_000;
@@ -51,6 +51,16 @@ async fn next(events: &mut Subscription) -> Event {
     }
 }
 
+/// Waits until the pressure is so high.
+async fn reached(runtime: &Runtime, level: PressureLevel) {
+    within(async {
+        while runtime.pressure() < level {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
+}
+
 /// Waits until no more is charged for contents than `bytes`.
 async fn charged_at_most(runtime: &Runtime, bytes: u64) {
     within(async {
@@ -62,37 +72,35 @@ async fn charged_at_most(runtime: &Runtime, bytes: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_level_is_an_event_as_the_budget_fills_and_as_it_empties() {
+async fn each_level_is_an_event_as_the_budget_is_tied_up_and_let_go_of_and_a_full_cache_is_none() {
     let (tree, config) = small(40);
     let total = config.resident_bytes_max();
     let runtime = start(&tree, config).await;
     let mut events = runtime.events();
-    let mut held = Vec::new();
-    let mut seen = Vec::new();
+    // What is merely cached is no pressure, however full the cache is.
     for index in 0..40 {
-        held.push(within(runtime.load(path(index))).await.unwrap());
-        let level = runtime.pressure();
-        if seen.last().map_or(PressureLevel::Normal, |last| *last) != level {
-            let Event::Pressure { from, to, used_bytes, total_bytes, cause } = next(&mut events).await else {
-                panic!("the budget is what it was")
-            };
-            assert_eq!((from as u8 + 1, to, total_bytes, cause), (to as u8, level, total, PressureCause::Use));
-            let begins = [0, 70, 85, 95][to as usize];
-            assert!(used_bytes * 100 >= total * begins && used_bytes <= total, "{used_bytes} is {to}");
-            seen.push(level);
-        }
+        within(runtime.load(path(index))).await.unwrap();
     }
-    assert_eq!(seen, PressureLevel::ALL[1..]);
+    let mut held: Vec<Asset> = Vec::new();
+    for level in PressureLevel::ALL[1..].iter().copied() {
+        let begins = [0, 70, 85, 95][level as usize];
+        while held.len() as u64 * 102_400 * 100 < total * begins {
+            held.push(within(runtime.load(path(held.len()))).await.unwrap());
+        }
+        let Event::Pressure { from, to, used_bytes, total_bytes, cause } = next(&mut events).await else {
+            panic!("the budget is what it was")
+        };
+        assert_eq!((from as u8 + 1, to, total_bytes, cause), (to as u8, level, total, PressureCause::Use));
+        assert!(used_bytes * 100 >= total * begins && used_bytes <= total, "{used_bytes} is {to}");
+        assert_eq!(runtime.pressure(), level);
+    }
     // Nobody holds them any more, so they can go.
     held.clear();
-    runtime.set_budget(BudgetChange::total(64 << 20)).unwrap();
-    let mut last = PressureLevel::Critical;
-    while last != PressureLevel::Normal {
-        if let Event::Pressure { from, to, .. } = next(&mut events).await {
-            assert_eq!(from, last);
-            last = to;
-        }
-    }
+    let Event::Pressure { from, to, used_bytes, .. } = next(&mut events).await else {
+        panic!("the budget is what it was")
+    };
+    assert_eq!((from, to), (PressureLevel::Critical, PressureLevel::Normal));
+    assert!(used_bytes < total / 10 && runtime.stats().resident > 35, "they are cached all the same");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -134,7 +142,6 @@ async fn what_is_held_survives_a_smaller_budget_and_loads_wait_for_it() {
         held.push(within(runtime.load(path(index))).await.unwrap());
     }
     runtime.set_budget(BudgetChange::total(limits::BUDGET_BYTES_MIN)).unwrap();
-    assert_eq!(runtime.pressure(), PressureLevel::Critical);
     assert!(runtime.stats().budget.charged >= 59 * LEN as u64);
     let waiting = tokio::spawn(runtime.load(path(59)));
     held.drain(..30);
@@ -166,15 +173,15 @@ async fn a_budget_that_cannot_hold_is_refused_by_its_field_and_changes_nothing()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn under_high_pressure_room_is_made_before_anybody_waits_for_it() {
+async fn when_the_budget_is_nearly_full_room_is_made_before_anybody_waits_for_it() {
     let (tree, config) = small(300);
-    let budget = BudgetConfig { thresholds_percent: [50, 60, 90], target_percent: 70, ..BudgetConfig::default() };
+    let budget = BudgetConfig { target_percent: 70, ..BudgetConfig::default() };
     let config = RuntimeConfig { budget, ..config };
     let total = config.resident_bytes_max();
     let runtime = start(&tree, config).await;
     for index in 0..300 {
         within(runtime.load(path(index))).await.unwrap();
-        if runtime.stats().budget.charged * 100 >= total * 80 {
+        if runtime.stats().budget.charged * 100 >= total * 85 {
             charged_at_most(&runtime, total / 100 * 71).await;
         }
     }
@@ -201,8 +208,7 @@ async fn a_critical_request_finds_room_that_others_leave_alone() {
         let critical = runtime.request(path(index)).priority(Priority::Critical).send();
         held.push(within(critical).await.unwrap());
     }
-    let stats = runtime.stats().budget;
-    assert_eq!((stats.critical_reserve, stats.level), (1 << 20, PressureLevel::Critical));
+    assert_eq!(runtime.stats().budget.critical_reserve, 1 << 20);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -214,6 +220,7 @@ async fn at_critical_pressure_low_priority_is_refused_at_once_unless_an_eviction
     for index in 0..40 {
         held.push(within(runtime.load(path(index))).await.unwrap());
     }
+    reached(&runtime, PressureLevel::Critical).await;
     let low = |index| runtime.request(path(index)).priority(Priority::Low).send();
     match within(low(40)).await {
         Err(Error::Pressure { what, level, needed_bytes, .. }) => {
@@ -225,9 +232,10 @@ async fn at_critical_pressure_low_priority_is_refused_at_once_unless_an_eviction
     let waiting = tokio::spawn(runtime.load(path(41)));
     assert!(within(low(42)).await.is_err());
     held.truncate(39);
-    within(waiting).await.unwrap().unwrap();
-    // That one can be evicted for it.
-    assert_eq!(within(low(43)).await.unwrap().len(), LEN);
+    // Its handle is kept, so that everything is in somebody's hand.
+    let _waited = within(waiting).await.unwrap().unwrap();
+    held.truncate(38);
+    assert_eq!(within(low(43)).await.unwrap().len(), LEN, "that one could be evicted for it");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

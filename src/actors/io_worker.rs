@@ -127,10 +127,13 @@ impl State {
 
     fn completed(&self, done: Vec<ReadDone<ReadToken>>) {
         let mut good = Vec::with_capacity(done.len());
+        let now = self.shared.clock.now();
         for read in done {
             match &read.result {
                 Ok(()) => {
                     self.shared.metrics.read_bytes.add(read.len as u64);
+                    let took = now.saturating_duration_since(read.token.since);
+                    self.shared.metrics.costs.read(read.len as u64, took);
                     good.push(read);
                 }
                 Err(source) => {

@@ -23,13 +23,13 @@ impl Shared {
         if bundle.generation() <= old || only_after.is_some_and(|only| only != old) {
             return;
         }
-        let tick = self.table.tick();
+        let (tick, rates) = (self.table.tick(), self.metrics.costs.rates());
         let resident = |asset: &Asset| Admitted {
             id: asset.id(),
             weight: asset.content().weight_bytes(),
             kind: asset.kind(),
             tick,
-            cost_us: eviction::reload_cost_us(asset.content().weight_bytes()),
+            cost_us: eviction::cost_of_bytes_us(&rates, asset.content().weight_bytes()),
             priority: Priority::Medium,
             speculative: false,
         };

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -161,6 +162,8 @@ pub struct ReadToken {
     pub memory: IoCharge,
     /// The place in the worker's queue.
     pub permit: Permit,
+    /// When it was handed over.
+    pub since: Instant,
 }
 
 impl ReadToken {

@@ -2,16 +2,30 @@
 
 #[cfg(test)]
 mod conformance;
+pub mod gdsf;
+mod ghosts;
+mod lists;
 pub mod lru;
+pub mod s3fifo;
+mod seen;
+pub mod sieve;
+mod sketch;
+pub mod tinylfu;
 mod usage;
+pub mod weighted;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::{EvictionConfig, EvictionPolicy};
 use crate::ids::{AssetId, AssetKind, Priority};
 
+pub use gdsf::Gdsf;
 pub use lru::Lru;
+pub use s3fifo::S3Fifo;
+pub use sieve::Sieve;
+pub use tinylfu::TinyLfu;
 pub use usage::{Gap, Usage};
+pub use weighted::Weighted;
 
 /// An asset that became resident.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -101,5 +115,10 @@ pub struct PolicyReport {
 pub fn build(config: &EvictionConfig) -> Box<dyn Eviction> {
     match config.policy {
         EvictionPolicy::Lru => Box::new(Lru::new()),
+        EvictionPolicy::S3Fifo => Box::new(S3Fifo::new()),
+        EvictionPolicy::Sieve => Box::new(Sieve::new()),
+        EvictionPolicy::TinyLfu => Box::new(TinyLfu::new()),
+        EvictionPolicy::Gdsf => Box::new(Gdsf::new()),
+        EvictionPolicy::Weighted => Box::new(Weighted::new(config.weights)),
     }
 }

@@ -60,7 +60,7 @@ pub struct BudgetStats {
     /// The part of the rest that only critical requests may use.
     #[serde(default)]
     pub critical_reserve: u64,
-    /// How full what is not the reserve is.
+    /// How much of what is not the reserve could not be given back at once.
     #[serde(default)]
     pub level: Level,
     /// Bytes charged for what is resident, or will be.
@@ -226,12 +226,27 @@ impl Budget {
         self.sizes.lock().clone()
     }
 
-    /// How full it is. One load.
+    /// How short it is, as of the last [`Budget::settle`]. One load.
     pub fn level(&self) -> Level {
         self.gauge.level()
     }
 
-    /// Bytes that are charged above what eviction ahead of need aims at; none below High.
+    /// Takes in how many bytes of what is charged could be evicted now: the rest decides the level.
+    pub fn settle(&self, evictable: u64) {
+        self.gauge.settle(&self.resident, evictable);
+    }
+
+    /// Whether so much is charged that what could be evicted of it has to be known for the level.
+    pub fn is_level_open(&self) -> bool {
+        self.gauge.matters(&self.resident)
+    }
+
+    /// Bytes that are charged and could not be given back at once, as far as is known.
+    pub fn tied_bytes(&self) -> u64 {
+        self.gauge.tied_bytes(&self.resident)
+    }
+
+    /// Bytes that are charged above what eviction ahead of need aims at.
     pub fn surplus_bytes(&self) -> u64 {
         self.gauge.surplus_bytes(&self.resident)
     }
@@ -258,8 +273,14 @@ impl Budget {
         self.gauge.take_cause()
     }
 
-    /// Sets who is told when the level is another one, or when there is a surplus to be evicted. It replaces the one
-    /// before, and is called once for what is so already.
+    /// Sets who is told when so much is charged that room is to be made ahead of need: [`Budget::surplus_bytes`] of it. It
+    /// replaces the one before.
+    pub fn on_surplus(&self, tell: OnRelease) {
+        self.gauge.on_surplus.store(Some(Arc::new(tell)));
+    }
+
+    /// Sets who is told when the level may be another one: whoever is told counts what could be evicted and says so by
+    /// [`Budget::settle`]. It replaces the one before, and is called once.
     pub fn on_pressure(&self, tell: OnRelease) {
         let tell = Arc::new(tell);
         self.gauge.on_change.store(Some(Arc::clone(&tell)));

@@ -11,6 +11,7 @@ use crate::event::BuildFailure;
 use crate::ids::Generation;
 use crate::platform::io::{Driver, DriverStats};
 use crate::platform::threads::{Pool, PoolStats};
+use crate::policy::eviction::PolicyReport;
 use crate::residency::{BudgetStats, LedgerStats, LockStats, ValueStats};
 use crate::telemetry::MetricsReport;
 
@@ -136,6 +137,8 @@ pub struct Stats {
     pub locks: LockStats,
     /// Assets that are resident.
     pub resident: usize,
+    /// The eviction policy, and what it last said of itself.
+    pub eviction: PolicyReport,
 }
 
 impl Stats {
@@ -147,6 +150,7 @@ impl Stats {
             values: shared.values.stats(),
             locks: shared.locks.stats(),
             resident: shared.table.stats().assets,
+            eviction: shared.eviction.report(),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use super::costs::Costs;
 use super::histogram::{Histogram, Quantiles};
 use super::shards::{self, COMMON, SHARDS};
 
@@ -111,6 +112,8 @@ pub struct Metrics {
     pub requests: Counter,
     /// Generations published.
     pub reloads: Counter,
+    /// What reads and decoding took lately.
+    pub costs: Costs,
     /// From request to answer, for loads that were not hits.
     pub load_latency: Histogram,
     /// From the first event of a change set to its publication.

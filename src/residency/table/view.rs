@@ -1,5 +1,7 @@
 //! What a policy and an error message may see of the table. Nothing here takes a lock.
 
+use std::sync::Arc;
+
 use super::version::{Node, candidate, is_held};
 use super::{Candidate, ResidentTable};
 use crate::ids::{AssetId, AssetPath};
@@ -40,8 +42,30 @@ impl ResidentTable {
         all
     }
 
+    /// Bytes that would come free if everything that nobody holds were evicted. Of many versions about `most` are looked
+    /// at, spread over all.
+    pub fn evictable_bytes(&self, most: usize) -> u64 {
+        let (mut bytes, mut seen) = (0u64, 0);
+        let every = self.contents.len() / most.max(1) + 1;
+        self.visit_some(every, |version| {
+            seen += 1;
+            if !is_held(version) {
+                // Names that share a content free it together.
+                let shares = Arc::strong_count(version.content()).max(1) as u64;
+                bytes += version.weight() / shares;
+            }
+        });
+        let all = if every == 1 { seen } else { self.stats().versions.max(seen) };
+        u64::try_from(u128::from(bytes) * all as u128 / seen.max(1) as u128).unwrap_or(u64::MAX)
+    }
+
     /// Calls `visit` with every version, some slots in one section. A table that grows meanwhile may be seen in part.
-    fn visit(&self, mut visit: impl FnMut(Linked<'_, Node>)) {
+    fn visit(&self, visit: impl FnMut(Linked<'_, Node>)) {
+        self.visit_some(1, visit);
+    }
+
+    /// As [`ResidentTable::visit`], of one run of slots in so many.
+    fn visit_some(&self, every: usize, mut visit: impl FnMut(Linked<'_, Node>)) {
         let mut place = 0;
         let mut more = true;
         while more {
@@ -54,7 +78,7 @@ impl ResidentTable {
                         next = version.get().older.load(section);
                     }
                 }
-                place += SLOTS_AT_ONCE;
+                place += SLOTS_AT_ONCE * every;
                 place < slots.len()
             });
         }
