@@ -22,7 +22,7 @@ pub mod table;
 pub mod typed;
 
 pub use asset::{Asset, Name};
-pub use budget::{Budget, BudgetStats, Charge, IoCharge, Shortfall, Sizes};
+pub use budget::{Budget, BudgetStats, Charge, IoCharge, Shortfall, SizeClass, Sizes};
 pub use content::{Chunk, Content, ContentBuilder};
 pub use followers::Followers;
 pub use generations::{Generations, Live};
@@ -32,7 +32,7 @@ pub use ledger::{
 };
 pub use locks::{LockStats, Locks};
 pub use reaper::Reaper;
-pub use table::{Candidate, ResidentTable, TableStats};
+pub use table::{Candidate, ResidentTable, TableStats, TableTally};
 pub use typed::{Flight, Value, ValueStats, Values, Waiting, Wanted};
 
 mod hold;

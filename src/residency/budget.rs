@@ -16,6 +16,7 @@
 mod charge;
 mod gauge;
 mod purse;
+mod tally;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,6 +30,8 @@ use serde::{Deserialize, Serialize};
 pub use self::charge::{Charge, IoCharge};
 use self::gauge::Gauge;
 use self::purse::Purse;
+pub use self::tally::SizeClass;
+use self::tally::Tally;
 use super::reaper::Bin;
 use crate::config::{RuntimeConfig, io_reserve_bytes};
 use crate::event::PressureCause;
@@ -153,6 +156,7 @@ pub struct Budget {
     kept: AtomicU64,
     gauge: Gauge,
     peak: AtomicU64,
+    tally: Tally,
     resident_gate: Gate,
     io_gate: Gate,
     value_gate: Gate,
@@ -191,6 +195,7 @@ impl Budget {
             sizes: Mutex::new(sizes),
             gauge: Gauge::default(),
             peak: AtomicU64::new(0),
+            tally: Tally::default(),
             resident_gate: Gate::default(),
             io_gate: Gate::default(),
             value_gate: Gate::default(),
@@ -337,6 +342,7 @@ impl Budget {
             return Err(total_short(missing));
         }
         self.note_peak();
+        self.tally.taken(bytes);
         self.gauge.noticed(&self.resident);
         Ok(Charge { budget: Arc::clone(self), kind, place: 0, bytes })
     }
@@ -433,6 +439,21 @@ impl Budget {
         self.io_gate.waiting.store(waiting, Ordering::SeqCst);
     }
 
+    /// Bytes that were charged for contents and values, and given back, since the start.
+    pub fn totals(&self) -> (u64, u64) {
+        self.tally.totals()
+    }
+
+    /// What was charged since the start, by size.
+    pub fn size_classes(&self) -> Vec<SizeClass> {
+        self.tally.classes()
+    }
+
+    /// Bytes that are still charged and wait for the reaper to free them.
+    pub fn waiting_to_be_freed(&self) -> u64 {
+        self.bin.waiting_bytes()
+    }
+
     /// What is charged now.
     pub fn snapshot(&self) -> BudgetStats {
         let by_kind = AssetKind::ALL.into_iter().map(|kind| (kind, self.kind(kind).now())).filter(|(_, now)| *now > 0);
@@ -461,6 +482,7 @@ impl Budget {
     }
 
     fn give_resident(&self, kind: AssetKind, bytes: u64) {
+        self.tally.given(bytes);
         self.kind(kind).give(bytes);
         self.resident.give(bytes);
         self.gauge.noticed(&self.resident);
