@@ -14,6 +14,7 @@ pub mod evictor;
 pub mod file_watcher;
 pub mod io_dispatcher;
 pub mod io_worker;
+mod learned;
 mod outside;
 pub mod predictor;
 mod pressure;
@@ -31,6 +32,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 pub use eviction::EvictionChoice;
+pub use learned::Learned;
 pub use outside::{OutsideMemory, OutsideReport, watch_outside};
 pub use pressure::{Told, pressure_changed};
 pub use roster::{ActorReport, ActorState, Roster};
@@ -51,6 +53,7 @@ use crate::platform::numa::Nodes;
 use crate::platform::random::Random;
 use crate::platform::threads::{Pool, Threads};
 use crate::platform::watch::Watch;
+use crate::policy::bandwidth::Bandwidth;
 use crate::policy::eviction::Admitted;
 use crate::residency::{Asset, Budget, Followers, Generations, History, Ledger, Locks, Reaper, ResidentTable, Values};
 use crate::telemetry::{Accesses, Events, Level, Metrics, Moment, Noted, Reloads};
@@ -116,6 +119,8 @@ pub struct Shared {
     pub pressure: Told,
     /// What is known of memory outside of that.
     pub outside: OutsideMemory,
+    /// How much may be read per second.
+    pub bandwidth: Mutex<Bandwidth>,
     /// What was decoded from what is resident, by type.
     pub values: Arc<Values>,
     /// What is to stay in memory.
@@ -134,6 +139,8 @@ pub struct Shared {
     pub generations: Arc<Generations>,
     /// Every open request.
     pub ledger: Arc<Ledger>,
+    /// What the predictor has learned.
+    pub learned: Learned,
     /// What was evicted and what changed lately, for people.
     pub history: History,
     /// Frees large memory.

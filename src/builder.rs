@@ -9,11 +9,15 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 
 use self::workers::Machine;
-use crate::actors::{self, Addresses, EvictionChoice, Faults, OutsideMemory, Roster, Shared, Told, WatchAhead};
+use crate::actors::{
+    self, Addresses, EvictionChoice, Faults, Learned, OutsideMemory, Roster, Shared, Told, WatchAhead,
+};
 use crate::build::transform::{Transform, TransformRegistry};
 use crate::build::{self, ActionCacheOptions, BuildOptions, Built, NoProgress, Progress, Task, TreeBuilder, Workshop};
 use crate::bundle::Bundle;
-use crate::config::{BudgetConfig, Engine, EvictionConfig, Integrity, RuntimeConfig};
+use crate::config::{
+    BandwidthConfig, BudgetConfig, Engine, EvictionConfig, Integrity, PredictionConfig, RuntimeConfig,
+};
 use crate::error::{Error, Result};
 use crate::event::BuildFailure;
 use crate::ids::AssetId;
@@ -27,6 +31,7 @@ use crate::platform::random::{Random, SystemRandom};
 use crate::platform::threads::{Core, OsThreads, Pool, Threads};
 use crate::platform::topology::Topology;
 use crate::platform::watch::{OsWatch, Watch};
+use crate::policy::bandwidth::Bandwidth;
 use crate::residency::{Followers, Generations, History, Ledger, Locks, Reaper, ResidentTable, Sizes};
 use crate::runtime::Runtime;
 use crate::telemetry::{Events, Metrics, Reloads};
@@ -155,9 +160,21 @@ impl RuntimeBuilder {
         self
     }
 
+    /// How much is read per second. Default: as fast as the disk goes.
+    pub fn bandwidth(mut self, bandwidth: BandwidthConfig) -> Self {
+        self.config.bandwidth = bandwidth;
+        self
+    }
+
     /// What is checked on a load. Default: the stored bytes of every frame.
     pub fn integrity(mut self, integrity: Integrity) -> Self {
         self.config.integrity = integrity;
+        self
+    }
+
+    /// How assets are predicted. Default [`PredictionConfig::default`].
+    pub fn prediction(mut self, prediction: PredictionConfig) -> Self {
+        self.config.prediction = prediction;
         self
     }
 
@@ -287,6 +304,8 @@ impl RuntimeBuilder {
         let heaps = machine.heaps(&self.config);
         let drivers = machine.drivers(&self.config, &heaps, threads)?;
         let tables = bundle.prepare_tables(&self.config.tables)?;
+        let store = workshop.as_ref().map(|workshop| workshop.store());
+        let learned = Learned::open(&self.config, Arc::clone(&self.fs), store);
         let config = self.config;
         let budget = machine.budget(&config, heaps);
         let generations = Generations::new(bundle);
@@ -297,6 +316,7 @@ impl RuntimeBuilder {
                 Reaper::start(threads, &budget).map_err(|error| Error::io("start the thread", "reaper", error))?,
             ),
             ledger: Ledger::new(Arc::clone(&table), config.open_requests_max),
+            bandwidth: Mutex::new(Bandwidth::new(config.bandwidth)),
             values: Arc::default(),
             outside: OutsideMemory::new(self.memory),
             pressure: Told::new(Sizes::of(&config), self.clock.now()),
@@ -328,6 +348,7 @@ impl RuntimeBuilder {
             building: Mutex::default(),
             tables: Mutex::new(tables),
             residents: Mutex::default(),
+            learned,
             history: History::default(),
             eviction: EvictionChoice::new(config.eviction),
             incomplete: AtomicBool::new(false),
@@ -336,6 +357,9 @@ impl RuntimeBuilder {
             config,
         });
         shared.tables_prepared();
+        if let Some(what) = shared.learned.refused() {
+            tracing::warn!("{what}");
+        }
         connect(&shared);
         if let Some(workshop) = &shared.workshop {
             // The first look at a large tree took much more than what stays of it.

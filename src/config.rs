@@ -1,7 +1,9 @@
 //! Every value that a program may set, its default, and what makes it unusable.
 
+mod bandwidth;
 mod budget;
 mod eviction;
+mod prediction;
 mod schedule;
 
 use std::collections::BTreeMap;
@@ -15,7 +17,9 @@ use crate::error::{Error, Result};
 use crate::ids::AssetKind;
 use crate::limits;
 
+pub use bandwidth::{BANDWIDTH_MAX, BANDWIDTH_MIN, BandwidthConfig, SharesConfig};
 pub use eviction::{EvictionConfig, EvictionPolicy, EvictionWeights};
+pub use prediction::{ExpertsConfig, Observe, PredictionConfig};
 pub use schedule::{LaneDistances, ScheduleConfig, Weights};
 
 /// How bytes are laid out in a bundle.
@@ -256,6 +260,9 @@ pub struct RuntimeConfig {
     pub deadline: Option<Duration>,
     /// Whether the dependencies of a loaded asset are prefetched at low priority. Default `true`.
     pub prefetch_dependencies: bool,
+    /// How assets are predicted.
+    #[serde(default)]
+    pub prediction: PredictionConfig,
     /// Whether a source directory is watched and reloaded. Default `false`.
     pub watch: bool,
     /// When a change set is complete.
@@ -292,6 +299,9 @@ pub struct RuntimeConfig {
     /// The order in which loads that wait are read.
     #[serde(default)]
     pub schedule: ScheduleConfig,
+    /// How much is read per second. Default without a limit.
+    #[serde(default)]
+    pub bandwidth: BandwidthConfig,
 }
 
 fn watched_wait() -> Duration {
@@ -318,6 +328,7 @@ impl Default for RuntimeConfig {
             memory_wait: Duration::from_secs(5),
             deadline: None,
             prefetch_dependencies: true,
+            prediction: PredictionConfig::default(),
             watch: false,
             settle: SettleConfig::default(),
             allow_commands: false,
@@ -331,6 +342,7 @@ impl Default for RuntimeConfig {
             open_requests_max: limits::OPEN_REQUESTS_MAX,
             eviction: EvictionConfig::default(),
             schedule: ScheduleConfig::default(),
+            bandwidth: BandwidthConfig::default(),
         }
     }
 }
@@ -442,6 +454,7 @@ impl RuntimeConfig {
         if self.poll.always && self.poll.period.is_none() {
             return Err(Error::config("poll.always", "poll.period is none: say how often"));
         }
+        self.prediction.validate()?;
         if self.memory_wait.is_zero() {
             return Err(Error::config("memory_wait", "it is zero: no load could ever wait for an eviction"));
         }
@@ -450,6 +463,7 @@ impl RuntimeConfig {
         }
         self.eviction.validate()?;
         self.schedule.validate()?;
+        self.bandwidth.validate()?;
         Ok(())
     }
 }
@@ -494,10 +508,12 @@ mod tests {
         check("action_cache_bytes", |config| config.action_cache_bytes = 1);
         check("retain_generations", |config| config.retain_generations = 257);
         check("watched_wait", |config| config.watched_wait = Duration::from_secs(11));
+        check("prediction.distance", |config| config.prediction.distance = 0);
         check("memory_wait", |config| config.memory_wait = Duration::ZERO);
         check("deadline", |config| config.deadline = Some(Duration::ZERO));
         check("eviction.weights.age", |config| config.eviction.weights.age = f32::NAN);
         check("schedule.weights.view", |config| config.schedule.weights.view = -1.0);
+        check("bandwidth.shares.low", |config| config.bandwidth.shares.low = 0);
     }
 
     #[test]

@@ -165,6 +165,16 @@ pub enum Error {
         /// Why: what the decoder returned, or its panic.
         cause: String,
     },
+    /// A trace of accesses that cannot be read.
+    #[error("{file}{}{place}: {why}", if place.is_empty() { "" } else { ": " })]
+    Trace {
+        /// The file.
+        file: String,
+        /// Where in it: "line 7", "byte 4800"; empty for the whole.
+        place: String,
+        /// What is wrong and what was expected.
+        why: String,
+    },
     /// A configuration value that cannot be used.
     #[error("{field}: {why}")]
     Config {
@@ -222,6 +232,11 @@ impl Error {
     /// A configuration error.
     pub fn config(field: impl Into<String>, why: impl Into<String>) -> Self {
         Self::Config { field: field.into(), why: why.into() }
+    }
+
+    /// A trace that cannot be read.
+    pub fn trace(file: impl Into<String>, place: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Trace { file: file.into(), place: place.into(), why: why.into() }
     }
 
     /// A corruption error.

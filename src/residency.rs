@@ -17,6 +17,7 @@ pub mod generations;
 pub mod history;
 pub mod ledger;
 pub mod locks;
+pub mod order;
 pub mod reaper;
 pub mod table;
 pub mod typed;
@@ -31,6 +32,7 @@ pub use ledger::{
     Answer, Ask, Change, Joined, Key, Lease, Ledger, LedgerStats, Located, Merge, Ticket, Wakers, Want, Working,
 };
 pub use locks::{LockStats, Locks};
+pub use order::{Order, Ordering};
 pub use reaper::Reaper;
 pub use table::{Candidate, ResidentTable, TableStats, TableTally};
 pub use typed::{Flight, Value, ValueStats, Values, Waiting, Wanted};

@@ -3,6 +3,7 @@
 //! Everything here is a thin face over the resident table (hits) and the ledger (misses). Its futures are not tied to
 //! an executor: they wake by the waker they were polled with.
 
+mod bandwidth;
 mod budget;
 mod callback;
 mod eviction;
@@ -416,6 +417,9 @@ impl Inner {
         }
         self.shared.decoders.iter().for_each(Pool::stop);
         let mut committed = Ok(());
+        if let Err(error) = self.shared.learned.save() {
+            tracing::warn!(%error, "what was learned is not saved");
+        }
         if let Some(workshop) = &self.shared.workshop {
             workshop.pool().stop();
             if let Some((newest, _)) = workshop.newest() {

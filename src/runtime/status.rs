@@ -11,7 +11,9 @@ use crate::event::BuildFailure;
 use crate::ids::Generation;
 use crate::platform::io::{Driver, DriverStats};
 use crate::platform::threads::{Pool, PoolStats};
+use crate::policy::bandwidth::BandwidthReport;
 use crate::policy::eviction::PolicyReport;
+use crate::policy::prediction::PredictionStats;
 use crate::residency::{BudgetStats, LedgerStats, LockStats, ValueStats};
 use crate::telemetry::MetricsReport;
 
@@ -131,6 +133,8 @@ pub struct Stats {
     pub budget: BudgetStats,
     /// Open requests, and how earlier ones ended.
     pub ledger: LedgerStats,
+    /// What was read by priority, and how fast it may be.
+    pub bandwidth: BandwidthReport,
     /// Decoded values.
     pub values: ValueStats,
     /// What is locked in memory.
@@ -139,6 +143,8 @@ pub struct Stats {
     pub resident: usize,
     /// The eviction policy, and what it last said of itself.
     pub eviction: PolicyReport,
+    /// What prediction is worth.
+    pub prediction: PredictionStats,
 }
 
 impl Stats {
@@ -147,10 +153,12 @@ impl Stats {
             metrics: shared.metrics.report(),
             budget: shared.budget.snapshot(),
             ledger: shared.ledger.stats(),
+            bandwidth: shared.bandwidth.lock().report(shared.clock.now()),
             values: shared.values.stats(),
             locks: shared.locks.stats(),
             resident: shared.table.stats().assets,
             eviction: shared.eviction.report(),
+            prediction: shared.learned.stats(),
         }
     }
 }

@@ -5,9 +5,14 @@
 //! allocation but that of the ring, once in a thread's life. Each listener reads at its own pace ([`Tap::drain`]); one
 //! that falls more than a ring behind is told how many it missed.
 //!
+//! A trace file of them is written by [`TraceWriter`] and read by [`TraceReader`]; docs/trace.md is its specification.
+//!
 //! Time is noted as the clock's ticks, which cost less than the time of day, and becomes microseconds when it is read.
 
+mod format;
+mod reader;
 mod ring;
+mod writer;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -16,7 +21,10 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+pub use self::format::{Coding, TraceEnd, TracedAsset};
+pub use self::reader::TraceReader;
 use self::ring::{Ring, Words};
+pub use self::writer::TraceWriter;
 use super::shards::{self, COMMON, SHARDS};
 use crate::ids::{AssetId, Origin, Priority};
 

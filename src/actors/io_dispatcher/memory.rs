@@ -9,6 +9,9 @@ use crate::ids::{AssetKind, Priority};
 use crate::policy::pressure::may_wait;
 use crate::residency::Shortfall;
 
+/// The lane of the least urgent.
+const LOW_ALONE: [bool; 4] = [false, false, false, true];
+
 impl State {
     pub(super) fn wait_for_memory(&mut self, pending: Pending, shortfall: &Shortfall) {
         if self.waiting.is_empty() {
@@ -16,7 +19,10 @@ impl State {
         }
         self.ask_for_room(shortfall);
         self.starved.get_or_insert(self.shared.clock.now());
-        self.waiting.push_back(Waiting { pending, kind: shortfall.kind });
+        // Behind those that are as urgent.
+        let priority = pending.lease.priority();
+        let at = self.waiting.iter().take_while(|waiting| waiting.pending.lease.priority() <= priority).count();
+        self.waiting.insert(at, Waiting { pending, kind: shortfall.kind });
     }
 
     pub(super) fn ask_for_room(&self, shortfall: &Shortfall) {
@@ -73,19 +79,24 @@ impl State {
     /// Refuses the least urgent of those that evictions left no room for, while memory is so short that they may not wait.
     pub(super) fn refuse_least_urgent(&mut self) {
         let level = self.shared.budget.level();
-        if may_wait(level, Priority::Low) {
+        if may_wait(level, Priority::Low) || self.waiting.is_empty() {
             return;
         }
         let least_urgent = |waiting: &Waiting| !may_wait(level, waiting.pending.lease.priority());
         let (refused, others): (VecDeque<_>, VecDeque<_>) =
             std::mem::take(&mut self.waiting).into_iter().partition(least_urgent);
         self.waiting = others;
-        for waiting in refused {
-            let record = &waiting.pending.located.record;
+        let mut refused: Vec<Pending> = refused.into_iter().map(|waiting| waiting.pending).collect();
+        // Those that are queued wait behind who waits for memory.
+        while let Some((_, pending)) = self.wanted.pop_of(LOW_ALONE) {
+            refused.push(pending);
+        }
+        for pending in refused {
+            let record = &pending.located.record;
             let (used_bytes, budget_bytes) = self.shared.budget.used();
             let (what, needed_bytes) = (record.path.to_string(), record.len);
             let error = Error::Pressure { what, level, needed_bytes, used_bytes, budget_bytes };
-            waiting.pending.lease.answer(Err(error));
+            pending.lease.answer(Err(error));
         }
     }
 

@@ -48,7 +48,8 @@ impl Tally {
     /// The classes of which there was a charge.
     pub(super) fn classes(&self) -> Vec<SizeClass> {
         let counts = self.classes.iter().enumerate();
-        let known = counts.map(|(power, count)| SizeClass { up_to_bytes: 1 << power, charges: count.load(Ordering::Relaxed) });
+        let known =
+            counts.map(|(power, count)| SizeClass { up_to_bytes: 1 << power, charges: count.load(Ordering::Relaxed) });
         known.filter(|class| class.charges > 0).collect()
     }
 }

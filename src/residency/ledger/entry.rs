@@ -27,8 +27,8 @@ pub(super) struct Entry {
     pub(super) place: Option<u8>,
     /// The most urgent priority asked for so far; only ever raised.
     priority: AtomicU8,
-    /// Whether only the predictor asked so far.
-    speculative: AtomicBool,
+    /// Set once anyone but the predictor has asked for it.
+    is_asked: AtomicBool,
     /// When it was opened, by [`super::Ledger`]'s stamp: it fills what alignment leaves of the line before.
     pub(super) since_ms: u32,
     pub(super) state: Mutex<State>,
@@ -117,9 +117,8 @@ impl Entry {
     pub(super) fn new(key: Key, ask: Ask, since_ms: u32, state: State) -> Entry {
         let Ask { priority, origin, span, path, place, .. } = ask;
         let span = (!span.is_disabled()).then(|| Box::new(span));
-        let (priority, state) = (AtomicU8::new(priority as u8), Mutex::new(state));
-        let speculative = AtomicBool::new(origin == Origin::Predictor);
-        Entry { key, span, path, place, priority, speculative, since_ms, state }
+        let (priority, is_asked) = (AtomicU8::new(priority as u8), AtomicBool::new(origin != Origin::Predictor));
+        Entry { key, span, path, place, priority, is_asked, since_ms, state: Mutex::new(state) }
     }
 
     /// The most urgent priority asked for.
@@ -127,21 +126,21 @@ impl Entry {
         Priority::ALL[usize::from(self.priority.load(Ordering::Relaxed))]
     }
 
+    /// Whether nobody but the predictor has asked for it.
+    pub(super) fn is_speculative(&self) -> bool {
+        !self.is_asked.load(Ordering::Relaxed)
+    }
+
+    /// Somebody of this origin has asked for it too.
+    pub(super) fn asked_by(&self, origin: Origin) {
+        if origin != Origin::Predictor {
+            self.is_asked.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Whether `priority` is more urgent than all before; notes it.
     pub(super) fn raise(&self, priority: Priority) -> bool {
         self.priority.fetch_min(priority as u8, Ordering::Relaxed) > priority as u8
-    }
-
-    /// Whether only the predictor asked for it.
-    pub(super) fn is_speculative(&self) -> bool {
-        self.speculative.load(Ordering::Relaxed)
-    }
-
-    /// Somebody of this origin asks for it, too.
-    pub(super) fn asked_by(&self, origin: Origin) {
-        if origin != Origin::Predictor && self.is_speculative() {
-            self.speculative.store(false, Ordering::Relaxed);
-        }
     }
 
     /// What an error calls it.

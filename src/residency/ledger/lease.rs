@@ -47,7 +47,7 @@ impl Lease {
         self.entry.priority()
     }
 
-    /// Whether nobody but the predictor asked for it so far.
+    /// Whether nobody but the predictor has asked for it.
     pub fn is_speculative(&self) -> bool {
         self.entry.is_speculative()
     }
