@@ -27,6 +27,7 @@ use crate::limits;
 use crate::messages::work::{Credits, Room};
 use crate::messages::{CacheManagerMessage, DispatcherMessage, Finished, Prefetch};
 use crate::platform::cgroup;
+use crate::policy::pressure::admits_speculation;
 use crate::policy::schedule::{Lanes, LowRoom};
 use crate::residency::surroundings::Looker;
 use crate::residency::{Ask, Key, Lease, Located, Want};
@@ -47,8 +48,6 @@ const LANE_MAX: usize = 1024;
 const FLIGHTS_MAX: usize = 8192;
 /// At most this part of the resident budget is evicted for loads that are queued behind the one that lacks memory.
 const EVICT_AHEAD_PART: u64 = 16;
-/// Of the resident budget, in percent: above it nothing is prefetched.
-const PREFETCH_BELOW_PERCENT: u64 = 85;
 
 /// The actor.
 pub struct IoDispatcher;
@@ -301,10 +300,7 @@ impl State {
     }
 
     fn prefetch(&mut self, wishes: Vec<Prefetch>) {
-        let stats = self.shared.budget.snapshot();
-        if !self.waiting.is_empty()
-            || stats.charged > self.shared.config.resident_bytes_max() / 100 * PREFETCH_BELOW_PERCENT
-        {
+        if !self.waiting.is_empty() || !admits_speculation(self.shared.budget.level(), true) {
             return;
         }
         let now = self.shared.clock.now();
@@ -336,7 +332,13 @@ impl State {
             for waiting in std::mem::take(&mut self.waiting) {
                 self.give_up_waiting(waiting, stuck);
             }
-        } else if let Some(shortfall) = retried {
+            return self.pump();
+        }
+        if stuck >= TICK {
+            // An eviction had its turn.
+            self.refuse_least_urgent();
+        }
+        if let Some(shortfall) = retried.filter(|_| !self.waiting.is_empty()) {
             // Less came free than was hoped for, or the wish was lost with an evictor.
             self.ask_for_room(&shortfall);
         }
