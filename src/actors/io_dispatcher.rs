@@ -101,8 +101,8 @@ pub struct State {
 struct Pending {
     lease: Lease,
     located: Arc<Located>,
-    /// What it is scored by.
-    known: viewers::Known,
+    /// What it is scored by, once there is a viewer. Apart, since most have none.
+    known: Option<Box<viewers::Known>>,
     /// When it was taken from the ledger.
     since: Instant,
     /// The earliest deadline of those who wait for it.

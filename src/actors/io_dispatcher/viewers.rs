@@ -48,9 +48,10 @@ impl State {
         let is_same = Arc::ptr_eq(&places, &rescoring.places);
         for pending in self.wanted.items_mut() {
             let Pending { lease, located, known, .. } = pending;
-            if known.moves || !is_same {
-                *known = look_up(&places, lease, located, &eyes);
-            }
+            let known = match known {
+                Some(known) if is_same && !known.moves => known,
+                known => known.insert(Box::new(look_up(&places, lease, located, &eyes))),
+            };
             let since_s = -lease.waited(now).as_secs_f32();
             rescoring.batch.push(&Features { since_s, ..known.features });
         }
@@ -76,10 +77,8 @@ impl State {
         let deadline = lease.deadline();
         if !self.shared.surroundings.has_viewers() {
             // Looked up when there is one.
-            let size_bytes = Some(located.record.len);
-            let known = Known { features: Features { size_bytes, ..Features::default() }, moves: true };
             let priority = lease.priority();
-            return (Pending { lease, located, known, since, deadline }, priority, 0.0);
+            return (Pending { lease, located, known: None, since, deadline }, priority, 0.0);
         }
         let (places, eyes) = (self.shared.surroundings.places(), self.shared.surroundings.eyes());
         let known = look_up(&places, &lease, &located, &eyes);
@@ -90,6 +89,7 @@ impl State {
             lease.follow_distance(schedule.distances.lane(distance));
         }
         let priority = lease.priority();
+        let known = Some(Box::new(known));
         (Pending { lease, located, known, since, deadline }, priority, score(&hints, &schedule.weights))
     }
 }
@@ -97,7 +97,7 @@ impl State {
 /// What is known of a load, and whether it stays so when viewers move.
 pub(super) struct Known {
     features: Features,
-    /// It is to be looked up again: it has several places, of which the nearest counts, or there was no viewer.
+    /// It has several places, of which the nearest counts.
     moves: bool,
 }
 
