@@ -7,6 +7,7 @@ mod callback;
 pub mod explain;
 mod load;
 mod many;
+mod prediction;
 mod reader;
 mod rollback;
 mod snapshot;
