@@ -16,6 +16,7 @@ pub mod io_dispatcher;
 pub mod io_worker;
 mod learned;
 pub mod predictor;
+mod pressure;
 mod publishing;
 pub mod rebuilder;
 pub mod roster;
@@ -30,6 +31,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 pub use learned::Learned;
+pub use pressure::{Told, pressure_changed};
 pub use roster::{ActorReport, ActorState, Roster};
 pub use watch_ahead::WatchAhead;
 
@@ -38,7 +40,7 @@ use crate::bundle::{Bundle, PreparedTables};
 use crate::config::{AssetNode, RuntimeConfig};
 use crate::error::Result;
 use crate::event::{BuildFailure, Event};
-use crate::ids::{AssetId, AssetKind, AssetPath};
+use crate::ids::{AssetId, AssetKind, AssetPath, Origin, Priority};
 use crate::messages::work::ReadToken;
 use crate::messages::{Address, CacheManagerMessage, DecompressorMessage, DispatcherMessage, EvictorMessage};
 use crate::messages::{FileWatcherMessage, IoWorkerMessage, PredictorMessage, RebuilderMessage, Rollback, Staged};
@@ -48,9 +50,10 @@ use crate::platform::numa::Nodes;
 use crate::platform::random::Random;
 use crate::platform::threads::{Pool, Threads};
 use crate::platform::watch::Watch;
+use crate::policy::bandwidth::Bandwidth;
 use crate::policy::eviction::Admitted;
-use crate::residency::{Budget, Followers, Generations, History, Ledger, Reaper, ResidentTable, Values};
-use crate::telemetry::{Events, Metrics, Reloads};
+use crate::residency::{Asset, Budget, Followers, Generations, History, Ledger, Reaper, ResidentTable, Values};
+use crate::telemetry::{Accesses, Events, Level, Metrics, Moment, Noted, Reloads};
 
 /// Where each actor can be reached. Published by the supervisors.
 #[derive(Clone)]
@@ -109,6 +112,10 @@ pub struct Shared {
     pub random: Arc<dyn Random>,
     /// What memory may be charged.
     pub budget: Arc<Budget>,
+    /// What was told of how full that is.
+    pub pressure: Told,
+    /// How much may be read per second.
+    pub bandwidth: Mutex<Bandwidth>,
     /// What was decoded from what is resident, by type.
     pub values: Arc<Values>,
     /// Who follows an asset through reloads.
@@ -162,6 +169,8 @@ pub struct Shared {
     pub roster: Arc<Roster>,
     /// What happened, for subscribers.
     pub events: Events,
+    /// Who asked for what, for those who learn from it.
+    pub accesses: Arc<Accesses>,
     /// Counters and histograms.
     pub metrics: Arc<Metrics>,
     /// Why changes may go untold, while the operating system does not tell of all of them, and what is done instead.
@@ -175,6 +184,35 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Counts a hit, and notes it if anybody listens. Part of the hit path.
+    #[inline]
+    pub fn hit(&self, id: AssetId, stored: bool, asset: &Asset, (priority, origin): (Priority, Origin)) {
+        self.metrics.hits.one();
+        if self.accesses.is_on() {
+            self.note(Noted {
+                id,
+                stored,
+                ticks: self.clock.ticks(),
+                weight: asset.len() as u64,
+                level: Level::Hit,
+                priority,
+                origin,
+                latency_us: 0,
+            });
+        }
+    }
+
+    /// Notes an access, for those who listen.
+    #[inline(never)]
+    pub fn note(&self, noted: Noted) {
+        self.accesses.note(&noted);
+    }
+
+    /// This moment, for those who listen.
+    pub fn moment(&self) -> Moment {
+        Moment { at: self.clock.now(), ticks: self.clock.ticks() }
+    }
+
     /// A stage came up: whatever was held back for it may go on.
     pub fn stage_up(&self) {
         self.addresses.dispatcher.hint(DispatcherMessage::Ready);

@@ -9,11 +9,11 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 
 use self::workers::Machine;
-use crate::actors::{Addresses, Faults, Learned, Roster, Shared, WatchAhead};
+use crate::actors::{self, Addresses, Faults, Learned, Roster, Shared, Told, WatchAhead};
 use crate::build::transform::{Transform, TransformRegistry};
 use crate::build::{self, ActionCacheOptions, BuildOptions, Built, NoProgress, Progress, Task, TreeBuilder, Workshop};
 use crate::bundle::Bundle;
-use crate::config::{Engine, Integrity, PredictionConfig, RuntimeConfig};
+use crate::config::{BandwidthConfig, BudgetConfig, Engine, Integrity, PredictionConfig, RuntimeConfig};
 use crate::error::{Error, Result};
 use crate::event::BuildFailure;
 use crate::ids::AssetId;
@@ -26,7 +26,8 @@ use crate::platform::random::{Random, SystemRandom};
 use crate::platform::threads::{Core, OsThreads, Pool, Threads};
 use crate::platform::topology::Topology;
 use crate::platform::watch::{OsWatch, Watch};
-use crate::residency::{Followers, Generations, History, Ledger, Reaper, ResidentTable};
+use crate::policy::bandwidth::Bandwidth;
+use crate::residency::{Followers, Generations, History, Ledger, Reaper, ResidentTable, Sizes};
 use crate::runtime::Runtime;
 use crate::telemetry::{Events, Metrics, Reloads};
 
@@ -109,6 +110,12 @@ impl RuntimeBuilder {
         self
     }
 
+    /// How the budget is shared, and what happens as it fills. Default [`BudgetConfig::default`].
+    pub fn budget(mut self, budget: BudgetConfig) -> Self {
+        self.config.budget = budget;
+        self
+    }
+
     /// Whether a directory is watched and reloaded. Default no.
     pub fn watch(mut self, watch: bool) -> Self {
         self.config.watch = watch;
@@ -137,6 +144,12 @@ impl RuntimeBuilder {
     /// The read engine. Default: io_uring where a probe finds it working.
     pub fn engine(mut self, engine: Engine) -> Self {
         self.config.engine = engine;
+        self
+    }
+
+    /// How much is read per second. Default: as fast as the disk goes.
+    pub fn bandwidth(mut self, bandwidth: BandwidthConfig) -> Self {
+        self.config.bandwidth = bandwidth;
         self
     }
 
@@ -284,7 +297,9 @@ impl RuntimeBuilder {
                 Reaper::start(threads, &budget).map_err(|error| Error::io("start the thread", "reaper", error))?,
             ),
             ledger: Ledger::new(Arc::clone(&table), config.open_requests_max),
+            bandwidth: Mutex::new(Bandwidth::new(config.bandwidth)),
             values: Arc::default(),
+            pressure: Told::new(Sizes::of(&config)),
             followers: Followers::default(),
             reloads: Reloads::default(),
             handle: core.handle(),
@@ -303,6 +318,7 @@ impl RuntimeBuilder {
             threads: self.threads,
             roster: Arc::new(Roster::default()),
             events: Events::default(),
+            accesses: Arc::default(),
             metrics: Arc::new(Metrics::default()),
             blind: Mutex::default(),
             failures: Mutex::new(failures(built.as_ref())),
@@ -407,6 +423,8 @@ fn connect(shared: &Arc<Shared>) {
     shared.budget.on_io_release(Box::new(move || dispatcher.hint(DispatcherMessage::Credit)));
     let values = Arc::clone(&shared.values);
     shared.budget.on_value_release(Box::new(move || values.room_made()));
+    let weak = Arc::downgrade(shared);
+    shared.budget.on_pressure(Box::new(move || actors::pressure_changed(&weak)));
     // Versions that only an ended generation could see go when it ends.
     let (table, generations) = (Arc::downgrade(&shared.table), Arc::downgrade(&shared.generations));
     shared.generations.on_end(Box::new(move || {

@@ -1,6 +1,10 @@
 //! Every value that a program may set, its default, and what makes it unusable.
 
+mod bandwidth;
+mod budget;
+mod eviction;
 mod prediction;
+mod schedule;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,11 +12,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::budget::BudgetConfig;
 use crate::error::{Error, Result};
 use crate::ids::AssetKind;
 use crate::limits;
 
+pub use bandwidth::{BANDWIDTH_MAX, BANDWIDTH_MIN, BandwidthConfig, SharesConfig};
+pub use eviction::{EvictionConfig, EvictionPolicy, EvictionWeights};
 pub use prediction::{ExpertsConfig, Observe, PredictionConfig};
+pub use schedule::{LaneDistances, ScheduleConfig, Weights};
 
 /// How bytes are laid out in a bundle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -219,6 +227,9 @@ pub struct RuntimeConfig {
     pub budget_bytes: u64,
     /// Bytes charged at most per kind; a kind that is not named is bounded by the total alone. Default none.
     pub kind_budget_bytes: BTreeMap<AssetKind, u64>,
+    /// How the budget is shared, and what happens as it fills.
+    #[serde(default)]
+    pub budget: BudgetConfig,
     /// The read engine. Default [`Engine::Auto`].
     pub engine: Engine,
     /// How I/O workers are pinned. Default [`Pinning::Auto`].
@@ -282,6 +293,15 @@ pub struct RuntimeConfig {
     pub action_cache_bytes: u64,
     /// Requests that may be open at once. Default and bound 4,194,304.
     pub open_requests_max: usize,
+    /// What makes room when the budget is full, and when.
+    #[serde(default)]
+    pub eviction: EvictionConfig,
+    /// The order in which loads that wait are read.
+    #[serde(default)]
+    pub schedule: ScheduleConfig,
+    /// How much is read per second. Default without a limit.
+    #[serde(default)]
+    pub bandwidth: BandwidthConfig,
 }
 
 fn watched_wait() -> Duration {
@@ -293,6 +313,7 @@ impl Default for RuntimeConfig {
         Self {
             budget_bytes: 512 << 20,
             kind_budget_bytes: BTreeMap::new(),
+            budget: BudgetConfig::default(),
             engine: Engine::default(),
             pinning: Pinning::default(),
             io_cpus: Vec::new(),
@@ -319,15 +340,23 @@ impl Default for RuntimeConfig {
             action_cache: None,
             action_cache_bytes: 1 << 30,
             open_requests_max: limits::OPEN_REQUESTS_MAX,
+            eviction: EvictionConfig::default(),
+            schedule: ScheduleConfig::default(),
+            bandwidth: BandwidthConfig::default(),
         }
     }
 }
 
+/// The part of a budget that is for compressed buffers in flight and decoding scratch: an eighth of it, at least 4 MiB
+/// and at most 32 MiB. The rest may be resident.
+pub fn io_reserve_bytes(budget_bytes: u64) -> u64 {
+    (budget_bytes / 8).clamp(limits::IO_RESERVE_BYTES_MIN, limits::IO_RESERVE_BYTES_MAX)
+}
+
 impl RuntimeConfig {
-    /// The fixed part of the budget for compressed buffers in flight and decoding scratch:
-    /// an eighth of it, at least 4 MiB and at most 32 MiB. The rest may be resident.
+    /// The part of the budget for what is on its way: see [`io_reserve_bytes`].
     pub fn io_reserve_bytes(&self) -> u64 {
-        (self.budget_bytes / 8).clamp(limits::IO_RESERVE_BYTES_MIN, limits::IO_RESERVE_BYTES_MAX)
+        io_reserve_bytes(self.budget_bytes)
     }
 
     /// Bytes of each I/O worker's pool: what is asked for, as far as the reserve of a small budget allows.
@@ -358,7 +387,12 @@ impl RuntimeConfig {
                     format!("{bytes} is above budget_bytes, {}", self.budget_bytes),
                 ));
             }
+            if *bytes == 0 {
+                let why = "it is zero: nothing of this kind could be loaded";
+                return Err(Error::config(format!("kind_budget_bytes.{kind}"), why));
+            }
         }
+        self.budget.validate(self.resident_bytes_max())?;
         let within = |field: &str, value: usize, least: usize, most: usize| {
             if (least..=most).contains(&value) {
                 Ok(())
@@ -427,6 +461,9 @@ impl RuntimeConfig {
         if self.deadline.is_some_and(|deadline| deadline.is_zero()) {
             return Err(Error::config("deadline", "it is zero: no load could be answered"));
         }
+        self.eviction.validate()?;
+        self.schedule.validate()?;
+        self.bandwidth.validate()?;
         Ok(())
     }
 }
@@ -448,6 +485,10 @@ mod tests {
         check("kind_budget_bytes.texture", |config| {
             config.kind_budget_bytes.insert(AssetKind::Texture, u64::MAX);
         });
+        check("kind_budget_bytes.mesh", |config| {
+            config.kind_budget_bytes.insert(AssetKind::Mesh, 0);
+        });
+        check("budget.critical_reserve_bytes", |config| config.budget.critical_reserve_bytes = config.budget_bytes);
         check("queue_depth", |config| config.queue_depth = 0);
         check("io.pool_bytes", |config| config.io.pool_bytes = 0);
         check("io.sqpoll", |config| config.io.sqpoll = Some(Duration::ZERO));
@@ -470,6 +511,9 @@ mod tests {
         check("prediction.distance", |config| config.prediction.distance = 0);
         check("memory_wait", |config| config.memory_wait = Duration::ZERO);
         check("deadline", |config| config.deadline = Some(Duration::ZERO));
+        check("eviction.target_percent", |config| config.eviction.target_percent = 0);
+        check("schedule.weights.view", |config| config.schedule.weights.view = -1.0);
+        check("bandwidth.shares.low", |config| config.bandwidth.shares.low = 0);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::event::PressureLevel;
 use crate::ids::{AssetPath, Generation};
 
 /// What can go wrong. Cheap to clone, since one failure may answer many waiters.
@@ -105,6 +106,23 @@ pub enum Error {
         /// The largest pinned assets and their bytes.
         pinned: Vec<(AssetPath, u64)>,
     },
+    /// Memory is so short that what is least urgent is refused where it does not fit.
+    #[error(
+        "'{what}' needs {needed_bytes} bytes and memory pressure is {level} ({used_bytes} of {budget_bytes} bytes are \
+         charged): low priority is refused; ask again later, at a higher priority, or raise the budget"
+    )]
+    Pressure {
+        /// The asset.
+        what: String,
+        /// How short it is.
+        level: PressureLevel,
+        /// Bytes needed.
+        needed_bytes: u64,
+        /// Bytes that are charged.
+        used_bytes: u64,
+        /// Bytes that may be.
+        budget_bytes: u64,
+    },
     /// The caller's deadline passed.
     #[error("'{what}' was not loaded within {after:?}")]
     Deadline {
@@ -146,6 +164,16 @@ pub enum Error {
         type_name: &'static str,
         /// Why: what the decoder returned, or its panic.
         cause: String,
+    },
+    /// A trace of accesses that cannot be read.
+    #[error("{file}{}{place}: {why}", if place.is_empty() { "" } else { ": " })]
+    Trace {
+        /// The file.
+        file: String,
+        /// Where in it: "line 7", "byte 4800"; empty for the whole.
+        place: String,
+        /// What is wrong and what was expected.
+        why: String,
     },
     /// A configuration value that cannot be used.
     #[error("{field}: {why}")]
@@ -204,6 +232,11 @@ impl Error {
     /// A configuration error.
     pub fn config(field: impl Into<String>, why: impl Into<String>) -> Self {
         Self::Config { field: field.into(), why: why.into() }
+    }
+
+    /// A trace that cannot be read.
+    pub fn trace(file: impl Into<String>, place: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Trace { file: file.into(), place: place.into(), why: why.into() }
     }
 
     /// A corruption error.

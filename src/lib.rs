@@ -43,6 +43,7 @@ pub mod residency;
 pub mod runtime;
 #[cfg(feature = "serve")]
 pub mod serve;
+pub mod simulate;
 pub mod storage;
 pub mod telemetry;
 

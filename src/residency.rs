@@ -22,7 +22,7 @@ pub mod table;
 pub mod typed;
 
 pub use asset::{Asset, Name};
-pub use budget::{Budget, BudgetStats, Charge, IoCharge, Shortfall};
+pub use budget::{Budget, BudgetStats, Charge, IoCharge, Shortfall, Sizes};
 pub use content::{Chunk, Content, ContentBuilder};
 pub use followers::Followers;
 pub use generations::{Generations, Live};

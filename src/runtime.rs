@@ -3,6 +3,8 @@
 //! Everything here is a thin face over the resident table (hits) and the ledger (misses). Its futures are not tied to
 //! an executor: they wake by the waker they were polled with.
 
+mod bandwidth;
+mod budget;
 mod callback;
 pub mod explain;
 mod load;
@@ -23,6 +25,7 @@ use parking_lot::Mutex;
 use ractor::{Actor, ActorRef};
 
 pub use crate::actors::{ActorReport, ActorState};
+pub use budget::BudgetChange;
 pub use callback::ReloadCallback;
 pub use explain::Explanation;
 pub use load::{Load, Request};
@@ -39,7 +42,7 @@ use crate::actors::supervision::tree::TREE;
 use crate::builder::RuntimeBuilder;
 use crate::error::{Error, Result};
 use crate::event::{Event, Published};
-use crate::ids::{AssetId, AssetPath, Priority};
+use crate::ids::{AssetId, AssetPath, Origin, Priority};
 use crate::messages::SupervisorMessage;
 use crate::platform::affinity::CpuSet;
 use crate::platform::threads::{Core, Pool};
@@ -130,8 +133,8 @@ impl Runtime {
     #[inline]
     pub fn get_id(&self, id: AssetId) -> Option<Asset> {
         let found = self.shared().table.get(id);
-        if found.is_some() {
-            self.shared().metrics.hits.one();
+        if let Some(asset) = &found {
+            self.shared().hit(id, false, asset, ANY);
         }
         found
     }
@@ -154,9 +157,9 @@ impl Runtime {
     /// ```
     #[inline]
     pub fn with<R>(&self, asset: impl Into<AssetId>, with: impl FnOnce(&[u8]) -> R) -> Option<R> {
-        let shared = self.shared();
-        shared.table.read(asset.into(), |asset| {
-            shared.metrics.hits.one();
+        let (shared, id) = (self.shared(), asset.into());
+        shared.table.read(id, |asset| {
+            shared.hit(id, false, asset, ANY);
             with(asset)
         })
     }
@@ -445,3 +448,5 @@ impl Drop for Inner {
 
 /// The priority of a load that names none.
 pub(crate) const DEFAULT_PRIORITY: Priority = Priority::Medium;
+/// How urgent a hit is, and whose, where nobody said.
+const ANY: (Priority, Origin) = (DEFAULT_PRIORITY, Origin::User);

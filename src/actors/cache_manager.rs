@@ -95,6 +95,7 @@ impl Args {
         let content = match filled {
             Filled::Content(content) => content,
             Filled::Piece(chunk) => {
+                self.shared.metrics.priorities.of(lease.priority()).completions.one();
                 lease.answer_with(Ok(Answer::Piece(chunk)), wakers);
                 return;
             }
@@ -124,6 +125,7 @@ impl Args {
             });
         }
         tracing::trace!(path = %record.path, weight, "resident");
+        self.shared.metrics.priorities.of(lease.priority()).completions.one();
         lease.answer_with(Ok(Answer::Asset(asset)), wakers);
     }
 

@@ -6,7 +6,10 @@
 //! the leases that their drop gave back; lost: the order of arrival among equals.
 //! Bounds: leases by the lanes' bound, the rest stays in the ledger; reads by one permit each and the I/O reserve; planned reads by a multiple of those.
 
+mod lookups;
+mod memory;
 mod plan;
+mod reads;
 mod target;
 
 use std::collections::VecDeque;
@@ -16,21 +19,21 @@ use std::time::{Duration, Instant};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use super::Shared;
-use crate::bundle::{Codec, Placement};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ids::{AssetKind, Origin, Priority};
 use crate::limits;
-use crate::messages::work::{Credits, Flight, Part, Permit, ReadToken};
-use crate::messages::{CacheManagerMessage, DispatcherMessage, Filled, Finished, IoWorkerMessage, Lookup, Prefetch};
+use crate::messages::work::{Credits, Room};
+use crate::messages::{CacheManagerMessage, DispatcherMessage, Finished, Prefetch};
 use crate::platform::cgroup;
-use crate::platform::io::{Access, ReadOp};
-use crate::policy::schedule::Lanes;
-use crate::residency::{Ask, Change, Content, Key, Lease, Live, Located, Merge, Name, Shortfall, Want};
+use crate::policy::schedule::{Lanes, LowRoom};
+use crate::residency::{Ask, Change, Key, Lease, Located, Want};
 
 /// How often deadlines are looked at while any request has one or waits for memory.
 const TICK: Duration = Duration::from_millis(5);
 /// Leases that are taken from the ledger, and looked up, at once.
 const LOOKUP_BATCH: usize = 128;
+/// The same of low priority while somebody more urgent asks: what is being looked up stands before what comes next.
+const LOOKUP_BATCH_LOW: usize = 16;
 /// Batches that are being looked up at once, per I/O worker: few, so that an urgent request waits for few of them.
 const LOOKUPS_MAX: usize = 2;
 /// Located loads that wait in each lane, and those that are being looked up come on top. The others wait in the ledger,
@@ -71,6 +74,14 @@ pub struct State {
     credits: Vec<Arc<Credits>>,
     /// Batches of look-ups that are under way.
     lookups: Arc<Credits>,
+    /// Room with each device for reads of low priority.
+    rooms: Vec<Arc<Room>>,
+    /// How much of it there is now.
+    low_room: LowRoom,
+    /// Reads are held back by the bandwidth: until it is worth trying again.
+    held: Option<Duration>,
+    /// A message about that is on its way.
+    holding: bool,
     /// Places for flights, of urgent loads and of others.
     flights: [Arc<Credits>; 2],
     /// Memory that this process may use.
@@ -86,6 +97,8 @@ pub struct State {
 struct Pending {
     lease: Lease,
     located: Arc<Located>,
+    /// When it was taken from the ledger.
+    since: Instant,
 }
 
 struct Waiting {
@@ -105,6 +118,12 @@ impl Actor for IoDispatcher {
             let address = address.clone();
             Credits::new(limit, Box::new(move || address.hint(DispatcherMessage::Credit)))
         };
+        let room = || {
+            let address = address.clone();
+            Room::new(Box::new(move || address.hint(DispatcherMessage::Credit)))
+        };
+        let rooms = shared.drivers.iter().map(|_| room()).collect();
+        let low_room = LowRoom::new(shared.config.queue_depth, limits::READ_BYTES_LOW_MAX as u64);
         let lookups = credits(LOOKUPS_MAX * shared.drivers.len());
         let flights = [credits(FLIGHTS_MAX), credits(FLIGHTS_MAX)];
         let credits: Vec<_> = shared.drivers.iter().map(|_| credits(shared.config.queue_depth)).collect();
@@ -119,6 +138,10 @@ impl Actor for IoDispatcher {
             under_way: plan::UnderWay::default(),
             credits,
             lookups,
+            rooms,
+            low_room,
+            held: None,
+            holding: false,
             flights,
             memory_bytes: cgroup::usable_memory_bytes(),
             sequence: 0,
@@ -145,9 +168,14 @@ impl Actor for IoDispatcher {
             }
             DispatcherMessage::Credit => state.pump(),
             DispatcherMessage::Prefetch(wishes) => state.prefetch(wishes),
+            DispatcherMessage::Tokens => {
+                state.holding = false;
+                state.pump();
+            }
             DispatcherMessage::Tick => state.tick(),
         }
         state.keep_ticking(&myself);
+        state.tell_queues();
         Ok(())
     }
 }
@@ -173,37 +201,6 @@ impl State {
         self.pump();
     }
 
-    /// Takes leases from the ledger, each lane's as far as it has room, and has them looked up. Whether there were any.
-    fn take_leases(&mut self) -> bool {
-        let mut any = false;
-        for priority in Priority::ALL {
-            loop {
-                let room = LANE_MAX.saturating_sub(self.wanted.lane_len(priority)).min(LOOKUP_BATCH);
-                if room == 0 {
-                    break;
-                }
-                // One that comes back says so by `Credit`.
-                let Some(permit) = self.lookups.take() else { return any };
-                let leases = self.shared.ledger.take_ready_of(priority, room);
-                if leases.is_empty() {
-                    break;
-                }
-                any = true;
-                let is_last = leases.len() < room;
-                self.turn = (self.turn + 1) % self.shared.addresses.io_workers.len();
-                // A worker that has just died: its message comes back and is dropped, the ledger has the leases again.
-                let look_up = IoWorkerMessage::LookUp(leases, permit);
-                if self.shared.addresses.io_workers[self.turn].cast(look_up).is_err() {
-                    return false;
-                }
-                if is_last {
-                    break;
-                }
-            }
-        }
-        any
-    }
-
     /// A later, more urgent joiner lifts the load that is queued for it; one that nobody waits for leaves the queue.
     fn change(&mut self, change: Change) {
         match change {
@@ -212,49 +209,9 @@ impl State {
         }
     }
 
-    fn looked_up(&mut self, found: Vec<Lookup>) {
-        let mut present = Vec::new();
-        for Lookup { lease, located } in found {
-            let located = match located {
-                Ok(located) => located,
-                Err(error) => {
-                    lease.answer(Err(error));
-                    continue;
-                }
-            };
-            if !matches!(lease.key().want, Want::Resident | Want::Stored) {
-                self.enqueue(lease, located);
-                continue;
-            }
-            let hash = located.record.content;
-            if let Some(content) = self.shared.table.content(&hash) {
-                present.push(Finished { lease, located, filled: Filled::Content(content) });
-                continue;
-            }
-            let largest = self.shared.config.resident_bytes_max();
-            let largest = self
-                .shared
-                .config
-                .kind_budget_bytes
-                .get(&located.record.kind)
-                .map_or(largest, |kind| largest.min(*kind));
-            if located.record.len > largest {
-                let what = located.record.path.to_string();
-                lease.answer(Err(Error::TooLarge { what, needed_bytes: located.record.len, limit_bytes: largest }));
-                continue;
-            }
-            match self.shared.ledger.merge(lease, hash, Name::from(&located.record)) {
-                Merge::Lead(lease) => self.enqueue(lease, located),
-                Merge::Follows => {}
-            }
-        }
-        self.finished(present);
-        self.pump();
-    }
-
-    fn enqueue(&mut self, lease: Lease, located: Arc<Located>) {
+    fn enqueue(&mut self, lease: Lease, located: Arc<Located>, since: Instant) {
         let (key, priority) = (lease.key(), lease.priority());
-        self.wanted.push(priority, 0.0, key, Pending { lease, located });
+        self.wanted.push(priority, 0.0, key, Pending { lease, located, since });
     }
 
     fn finished(&self, batch: Vec<Finished>) {
@@ -272,7 +229,7 @@ impl State {
         loop {
             self.take_leases();
             let sent = self.send_reads();
-            let planned = self.planned() < self.plan_ahead() && self.plan_reads();
+            let planned = self.plan_reads();
             if !sent && !planned {
                 return;
             }
@@ -285,9 +242,16 @@ impl State {
         2 * self.credits.iter().map(|credits| credits.limit()).sum::<usize>()
     }
 
-    /// Reads that wait for a permit.
-    fn planned(&self) -> usize {
-        self.reads.iter().map(Lanes::len).sum()
+    /// Which lanes may plan reads: those before which not enough is planned, and, while a load waits for the total
+    /// budget, those that are more urgent than it: nothing behind it may take the memory that comes free.
+    fn may_plan(&self) -> [bool; 4] {
+        let waiting = self.waiting.iter().filter(|waiting| waiting.kind.is_none());
+        let waiting = waiting.map(|waiting| waiting.pending.lease.priority()).min();
+        let (planned, ahead) = (self.planned_by_lane(), self.plan_ahead());
+        Priority::ALL.map(|priority| {
+            let before: usize = planned[..=priority as usize].iter().sum();
+            before < ahead && waiting.is_none_or(|waiting| priority < waiting)
+        })
     }
 
     /// The place of the node whose worker has the least to do: neighbours are planned together, and go there together.
@@ -305,10 +269,9 @@ impl State {
         let mut empty = Vec::new();
         let mut moved = false;
         let home = self.least_busy();
-        // While a load waits for the total budget, nothing behind it may take the memory that comes free.
-        let blocked = |waiting: &VecDeque<Waiting>| waiting.iter().any(|waiting| waiting.kind.is_none());
-        while frames.len() < self.plan_ahead() && !blocked(&self.waiting) {
-            let Some((key, pending)) = self.wanted.pop() else { break };
+        let mut open = self.may_plan();
+        while frames.len() < self.plan_ahead() {
+            let Some((key, pending)) = self.wanted.pop_of(open) else { break };
             if !pending.lease.is_wanted() {
                 moved = true;
                 continue;
@@ -321,186 +284,15 @@ impl State {
             moved = true;
             match self.board(pending, permit, home, &mut frames) {
                 Ok(done) => empty.extend(done),
-                Err((pending, shortfall)) => self.wait_for_memory(pending, &shortfall),
+                Err((pending, shortfall)) => {
+                    self.wait_for_memory(pending, &shortfall);
+                    open = self.may_plan();
+                }
             }
         }
         self.finished(empty);
         self.queue_reads(frames);
         moved
-    }
-
-    /// Charges a load, allocates its final memory, on its own node or else at `home`, and adds the frames it needs to
-    /// `frames`. One that needs none is complete at once and comes back.
-    fn board(
-        &mut self,
-        pending: Pending,
-        permit: Permit,
-        home: u8,
-        frames: &mut Vec<plan::Wanted>,
-    ) -> Result<Option<Finished>, (Pending, Shortfall)> {
-        let placement = &pending.located.placement;
-        let (kind, len) = (pending.located.record.kind, placement.piece_bytes());
-        let most = self.shared.budget.admissible_bytes(kind);
-        let in_blocks = takes_blocks(placement, len) && Content::in_blocks(len) <= most;
-        let bytes = if in_blocks { Content::in_blocks(len) } else { len };
-        let place = pending.lease.place().filter(|place| usize::from(*place) < self.reads.len()).unwrap_or(home);
-        let charge = match self.shared.budget.charge_or_wait(kind, bytes) {
-            Ok(charge) => charge.at(place),
-            Err(shortfall) => return Err((pending, shortfall)),
-        };
-        let build = if in_blocks { Content::build_in_blocks } else { Content::build };
-        let Ok(target) = build(len as usize, charge) else {
-            // The operating system has no memory for it, though the budget has: the same as a full budget.
-            return Err((pending, Shortfall { missing_bytes: bytes, kind: None }));
-        };
-        if bytes > 0 {
-            self.starved = None;
-        }
-        let (live, priority) = (Arc::clone(pending.lease.live()), pending.lease.priority());
-        let access = self.access(&live, kind);
-        let flight = Flight::new(pending.lease, pending.located, target, permit);
-        if bytes == 0 {
-            return Ok(flight.finish());
-        }
-        let mut to = 0;
-        for piece in &flight.located.placement.pieces {
-            let (from, len) = (piece.from as usize, piece.len as usize);
-            let part = Part { flight: Arc::clone(&flight), from, len, to };
-            let frame = piece.frame;
-            let wanted = plan::Wanted { live: Arc::clone(&live), priority, access, place, frame, part };
-            let raise = |read, priority| self.reads.iter_mut().any(|reads| reads.raise(&read, priority, 0.0));
-            match self.under_way.join(wanted, raise) {
-                Ok(()) => self.shared.metrics.frames_joined.one(),
-                Err(wanted) => frames.push(*wanted),
-            }
-            to += len;
-        }
-        Ok(None)
-    }
-
-    /// Whether assets of this kind are read past the page cache.
-    fn access(&self, live: &Live, kind: AssetKind) -> Access {
-        let file_bytes = live.bundle().info().file_bytes;
-        let is_direct = self.shared.config.io.is_direct(kind, file_bytes, self.memory_bytes);
-        if is_direct { Access::Direct } else { Access::Cached }
-    }
-
-    fn wait_for_memory(&mut self, pending: Pending, shortfall: &Shortfall) {
-        if self.waiting.is_empty() {
-            self.shared.metrics.memory_waits.one();
-        }
-        self.ask_for_room(shortfall);
-        self.starved.get_or_insert(self.shared.clock.now());
-        self.waiting.push_back(Waiting { pending, kind: shortfall.kind });
-    }
-
-    fn ask_for_room(&self, shortfall: &Shortfall) {
-        // Room for those behind it as well, rather than one turn of the evictor for each.
-        let behind = self.waiting.iter().map(|waiting| &waiting.pending).chain(self.wanted.items());
-        let behind = behind.filter(|pending| shortfall.kind.is_none_or(|kind| pending.located.record.kind == kind));
-        let behind: u64 = behind.map(|pending| pending.located.placement.piece_bytes()).sum();
-        let ahead = behind.min(self.shared.config.resident_bytes_max() / EVICT_AHEAD_PART);
-        let bytes = shortfall.missing_bytes.max(1) + ahead;
-        self.shared.make_room(bytes, shortfall.kind);
-    }
-
-    /// Memory may have come free: those who waited for it are tried again, in their order. Returns what the first of
-    /// those that still wait lacks.
-    fn retry_waiting(&mut self) -> Option<Shortfall> {
-        let waiting = std::mem::take(&mut self.waiting);
-        if waiting.is_empty() {
-            return None;
-        }
-        let mut lacking = None;
-        let home = self.least_busy();
-        let mut frames = Vec::new();
-        let mut empty = Vec::new();
-        let mut still: VecDeque<Waiting> = VecDeque::new();
-        for entry in waiting {
-            if !entry.pending.lease.is_wanted() {
-                continue;
-            }
-            let behind = |kind: Option<AssetKind>| still.iter().any(|first| first.kind.is_none() || first.kind == kind);
-            if behind(entry.kind) {
-                still.push_back(entry);
-                continue;
-            }
-            let place = &self.flights[usize::from(entry.pending.lease.priority() > Priority::High)];
-            let Some(permit) = place.take() else {
-                still.push_back(entry);
-                continue;
-            };
-            match self.board(entry.pending, permit, home, &mut frames) {
-                Ok(done) => empty.extend(done),
-                Err((pending, shortfall)) => {
-                    still.push_back(Waiting { pending, kind: shortfall.kind });
-                    lacking.get_or_insert(shortfall);
-                }
-            }
-        }
-        self.waiting = still;
-        self.finished(empty);
-        self.queue_reads(frames);
-        self.pump();
-        lacking
-    }
-
-    fn queue_reads(&mut self, frames: Vec<plan::Wanted>) {
-        for planned in plan::merge(frames) {
-            self.sequence += 1;
-            self.under_way.note(&planned, self.sequence);
-            self.reads[usize::from(planned.place)].push(planned.priority, 0.0, self.sequence, planned);
-        }
-    }
-
-    /// The next read for a node's worker: its own, else one whose own worker has no room for it.
-    fn next_read(&mut self, node: usize) -> Option<(u64, plan::Planned)> {
-        let own = self.reads[node].pop();
-        if own.is_some() || self.reads.len() == 1 {
-            return own;
-        }
-        let full = |place: &usize| self.credits[*place].used() >= self.credits[*place].limit();
-        (0..self.reads.len()).filter(full).find_map(|place| self.reads[place].pop())
-    }
-
-    /// Sends planned reads as far as permits and the I/O reserve go, in batches. Returns whether any was sent.
-    fn send_reads(&mut self) -> bool {
-        let mut any = false;
-        for node in 0..self.credits.len() {
-            let mut batch = Vec::new();
-            while batch.len() < limits::READ_BATCH_MAX {
-                let Some(permit) = self.credits[node].take() else { break };
-                let Some((number, planned)) = self.next_read(node) else { break };
-                // When the reserve is used up, its next release is announced by `Credit` as well.
-                let Some(memory) = self.shared.budget.charge_io_or_wait(planned.memory_bytes()) else {
-                    // First in its lane, under the number by which its frames are known.
-                    let reads = &mut self.reads[usize::from(planned.place)];
-                    reads.push(planned.priority_now(), f32::MAX, number, planned);
-                    break;
-                };
-                let buffer = match target::target(&planned, self.shared.drivers[node].pool()) {
-                    Ok(buffer) => buffer,
-                    Err(error) => {
-                        planned.fail(&error);
-                        continue;
-                    }
-                };
-                self.shared.metrics.frames.add(planned.frames.len() as u64);
-                let source = Arc::clone(planned.live.bundle().storage());
-                let plan::Planned { offset, len, frames, access, live, .. } = planned;
-                let token = ReadToken { frames, live, memory, permit };
-                batch.push(ReadOp { source, offset, buffer, len, access, limit: None, token });
-            }
-            if batch.is_empty() {
-                continue;
-            }
-            any = true;
-            if self.shared.addresses.io_workers[node].cast(IoWorkerMessage::Read(batch)).is_err() {
-                // The worker has just died: the flights of this batch are in the ledger again.
-                return false;
-            }
-        }
-        any
     }
 
     fn prefetch(&mut self, wishes: Vec<Prefetch>) {
@@ -543,36 +335,22 @@ impl State {
         self.pump();
     }
 
-    fn give_up_waiting(&self, entry: Waiting, waited: Duration) {
-        let record = &entry.pending.located.record;
-        let budget_bytes = match entry.kind {
-            Some(kind) => self.shared.config.kind_budget_bytes.get(&kind).copied().unwrap_or_default(),
-            None => self.shared.config.resident_bytes_max(),
-        };
-        let error = Error::Pinned {
-            what: record.path.to_string(),
-            needed_bytes: record.len,
-            budget_bytes,
-            waited,
-            pinned: self.shared.table.largest_pinned(8),
-        };
-        entry.pending.lease.answer(Err(error));
+    fn tell_queues(&self) {
+        let planned = self.planned_by_lane();
+        let waiting = Priority::ALL.map(|priority| self.wanted.lane_len(priority) + planned[priority as usize]);
+        self.shared.metrics.priorities.queued(waiting);
     }
 
     fn keep_ticking(&mut self, myself: &ActorRef<DispatcherMessage>) {
+        if let Some(wait) = self.held.take()
+            && !self.holding
+        {
+            self.holding = true;
+            myself.send_after(wait, || DispatcherMessage::Tokens);
+        }
         if !self.ticking && (!self.waiting.is_empty() || self.shared.ledger.next_deadline().is_some()) {
             self.ticking = true;
             myself.send_after(TICK, || DispatcherMessage::Tick);
         }
     }
-}
-
-/// Whether a content is read into its own memory in whole blocks: all of it is stored as it is, from a block's start.
-fn takes_blocks(placement: &Placement, len: u64) -> bool {
-    let is_in_place = |piece: &crate::bundle::Piece| {
-        piece.frame.codec == Codec::Store && piece.from == 0 && piece.len == piece.frame.decoded_len
-    };
-    let block = limits::BLOCK_BYTES as u64;
-    let starts = placement.pieces.first().is_some_and(|piece| piece.frame.offset.is_multiple_of(block));
-    starts && len >= block && placement.pieces.iter().all(is_in_place)
 }

@@ -1,7 +1,9 @@
 //! Time as an argument: the only place that asks the operating system what time it is.
 
+mod ticks;
+
 use std::fmt;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Tells the time. Implementers never go backwards in [`Clock::now`].
@@ -11,6 +13,10 @@ pub trait Clock: Send + Sync {
 
     /// The wall clock, for what is shown or compared with the times of files.
     fn wall(&self) -> SystemTime;
+
+    /// A count that grows evenly with [`Clock::now`], for what is noted so often that asking for the time would cost too
+    /// much. How fast it grows, and from where, is for whoever reads it to find out: by comparing two moments.
+    fn ticks(&self) -> u64;
 }
 
 /// The operating system's clocks.
@@ -25,6 +31,19 @@ impl Clock for SystemClock {
     fn wall(&self) -> SystemTime {
         SystemTime::now()
     }
+
+    #[inline]
+    fn ticks(&self) -> u64 {
+        ticks::now()
+    }
+}
+
+/// Nanoseconds of the monotonic clock since this was first asked.
+fn nanoseconds() -> u64 {
+    static FIRST: OnceLock<Instant> = OnceLock::new();
+    let now = Instant::now();
+    let since = now.saturating_duration_since(*FIRST.get_or_init(|| now));
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A clock that moves only when told to: the simulated twin of [`SystemClock`].
@@ -80,6 +99,10 @@ impl Clock for ManualClock {
     fn wall(&self) -> SystemTime {
         self.wall_start + *self.lock()
     }
+
+    fn ticks(&self) -> u64 {
+        u64::try_from(self.lock().as_nanos()).unwrap_or(u64::MAX)
+    }
 }
 
 #[cfg(test)]
@@ -94,6 +117,22 @@ mod tests {
         clock.advance(Duration::from_millis(5));
         assert_eq!(clock.now() - now, Duration::from_millis(5));
         assert_eq!(clock.wall().duration_since(wall).unwrap(), Duration::from_millis(5));
+    }
+
+    #[test]
+    fn ticks_grow_evenly_with_the_time() {
+        let (clock, start) = (SystemClock, (SystemClock.now(), SystemClock.ticks()));
+        let after = |micros: u64| {
+            while clock.now() - start.0 < Duration::from_micros(micros) {}
+            let (at, ticks) = (clock.now(), clock.ticks());
+            (ticks - start.1) as f64 / (at - start.0).as_secs_f64()
+        };
+        let (early, late) = (after(20_000), after(60_000));
+        // A thread that is stopped between the two looks makes them differ, which is no fault of the clock.
+        assert!(early > 0.0 && (early / late - 1.0).abs() < 0.5, "{early} {late}");
+        let clock = ManualClock::new();
+        clock.advance(Duration::from_micros(3));
+        assert_eq!(clock.ticks(), 3000);
     }
 
     #[test]

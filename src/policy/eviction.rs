@@ -1,12 +1,31 @@
 //! Which resident assets make room. One policy per file.
 
+#[cfg(test)]
+mod conformance;
+pub mod gdsf;
+mod ghosts;
+mod lists;
 pub mod lru;
+pub mod s3fifo;
+mod seen;
+pub mod sieve;
+mod sketch;
+pub mod tinylfu;
 mod usage;
+pub mod weighted;
 
+use serde::{Deserialize, Serialize};
+
+use crate::config::{EvictionConfig, EvictionPolicy};
 use crate::ids::{AssetId, AssetKind, Priority};
 
+pub use gdsf::Gdsf;
 pub use lru::Lru;
+pub use s3fifo::S3Fifo;
+pub use sieve::Sieve;
+pub use tinylfu::TinyLfu;
 pub use usage::{Gap, Usage};
+pub use weighted::Weighted;
 
 /// An asset that became resident.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -73,4 +92,33 @@ pub trait Eviction: Send {
     /// Appends victims of at least `want_bytes` together, of one kind if `kind` is given; fewer when there are not
     /// enough that are not pinned.
     fn choose(&mut self, want_bytes: u64, kind: Option<AssetKind>, view: &dyn View, into: &mut Vec<AssetId>);
+    /// What it knows, and how it does.
+    fn report(&self) -> PolicyReport;
+}
+
+/// What a policy knows, and how it does: for people.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PolicyReport {
+    /// Its name, as in a configuration.
+    pub name: String,
+    /// Assets that it knows as resident.
+    pub residents: usize,
+    /// Assets that are gone and that it remembers.
+    pub ghosts: usize,
+    /// Bytes of memory that it uses, about.
+    pub memory_bytes: usize,
+    /// What it goes by, with a name for each.
+    pub figures: Vec<(String, f64)>,
+}
+
+/// The policy that a configuration names, knowing nothing yet.
+pub fn build(config: &EvictionConfig) -> Box<dyn Eviction> {
+    match config.policy {
+        EvictionPolicy::Lru => Box::new(Lru::new()),
+        EvictionPolicy::S3Fifo => Box::new(S3Fifo::new()),
+        EvictionPolicy::Sieve => Box::new(Sieve::new()),
+        EvictionPolicy::TinyLfu => Box::new(TinyLfu::new()),
+        EvictionPolicy::Gdsf => Box::new(Gdsf::new()),
+        EvictionPolicy::Weighted => Box::new(Weighted::new(config.weights)),
+    }
 }

@@ -3,7 +3,9 @@
 //! A more urgent lane goes first, but a lane that has something to do gets at least one pop in about
 //! [`Lanes::SHARE`], so that prefetches are slow under load and never stuck.
 
+mod room;
 mod score;
+mod simd;
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::hash_map::Entry;
@@ -12,7 +14,10 @@ use std::hash::Hash;
 
 use crate::ids::{Hashing, Priority};
 
-pub use score::{Hints, LaneDistances, Weights, score};
+pub use crate::config::{LaneDistances, Weights};
+pub use room::LowRoom;
+pub use score::{Hints, score};
+pub use simd::{Batch, Eye, Features, Scored, score_all, score_all_plain};
 
 /// Four lanes of items, each known by a key.
 ///
@@ -132,19 +137,24 @@ impl<T, K: Eq + Hash + Clone> Lanes<T, K> {
     /// Takes the most urgent item: of the most urgent lane, unless a lower one is due its share; of a lane the
     /// highest score; of equals the first that came.
     pub fn pop(&mut self) -> Option<(K, T)> {
-        let chosen = self.choose()?;
-        for (index, lane) in self.lanes.iter_mut().enumerate() {
+        self.pop_of([true; 4])
+    }
+
+    /// [`Lanes::pop`] of the lanes that are `open`, by priority. Those that are not are not passed over by it: they are
+    /// held back for a reason of their own.
+    pub fn pop_of(&mut self, open: [bool; 4]) -> Option<(K, T)> {
+        let chosen = self.choose(open)?;
+        for (index, lane) in self.lanes.iter_mut().enumerate().filter(|(index, _)| open[*index]) {
             let waits = index != chosen && lane.live > 0;
             lane.passed = if waits { lane.passed + 1 } else { 0 };
         }
         self.pop_lane(chosen)
     }
 
-    fn choose(&self) -> Option<usize> {
-        let due = |lane: &&(usize, &Lane<K>)| lane.1.passed >= Self::SHARE - 1;
-        let waiting: Vec<(usize, &Lane<K>)> = self.lanes.iter().enumerate().filter(|(_, lane)| lane.live > 0).collect();
-        let longest = waiting.iter().filter(due).max_by_key(|(index, lane)| (lane.passed, Reverse(*index)));
-        longest.or(waiting.first()).map(|(index, _)| *index)
+    fn choose(&self, open: [bool; 4]) -> Option<usize> {
+        let waiting = || (0..4).filter(|index| open[*index] && self.lanes[*index].live > 0);
+        let due = waiting().filter(|index| self.lanes[*index].passed >= Self::SHARE - 1);
+        due.max_by_key(|index| (self.lanes[*index].passed, Reverse(*index))).or_else(|| waiting().next())
     }
 
     fn pop_lane(&mut self, index: usize) -> Option<(K, T)> {
@@ -163,22 +173,29 @@ impl<T, K: Eq + Hash + Clone> Lanes<T, K> {
     /// Makes a queued item more urgent: it moves to the more urgent of its lane and `priority`, with the higher of
     /// its score and `score`, and keeps its place among equals. Returns whether it moved.
     pub fn raise(&mut self, key: &K, priority: Priority, score: f32) -> bool {
-        let Some(slot) = self.items.get_mut(key) else { return false };
+        let Some(slot) = self.items.get(key) else { return false };
         let raised = (slot.priority.min(priority), highest(slot.score, ordered(score)));
-        if raised.0 == slot.priority && raised.1.total_cmp(&slot.score).is_eq() {
+        self.place(key, raised.0, raised.1)
+    }
+
+    /// Puts a queued item into exactly this lane, with this score, less urgent ones included. It keeps its place among
+    /// equals. Returns whether it moved.
+    pub fn place(&mut self, key: &K, priority: Priority, score: f32) -> bool {
+        let score = ordered(score);
+        let Some(slot) = self.items.get_mut(key) else { return false };
+        if slot.priority == priority && slot.score.total_cmp(&score).is_eq() {
             return false;
         }
         let from = slot.priority;
-        (slot.priority, slot.score) = raised;
-        slot.stamp = self.stamps;
+        (slot.priority, slot.score, slot.stamp) = (priority, score, self.stamps);
         self.stamps += 1;
-        let queued = Queued { score: slot.score, arrival: Reverse(slot.arrival), stamp: slot.stamp, key: key.clone() };
+        let queued = Queued { score, arrival: Reverse(slot.arrival), stamp: slot.stamp, key: key.clone() };
         self.lanes[from as usize].live -= 1;
-        let lane = &mut self.lanes[raised.0 as usize];
+        let lane = &mut self.lanes[priority as usize];
         lane.live += 1;
         lane.heap.push(queued);
         self.sweep(from);
-        self.sweep(raised.0);
+        self.sweep(priority);
         true
     }
 
@@ -344,6 +361,7 @@ mod tests {
         Push(u64, usize, i8),
         Pop,
         Raise(u64, usize, i8),
+        Place(u64, usize, i8),
         Remove(u64),
         Rescore,
     }
@@ -353,6 +371,7 @@ mod tests {
             4 => (0u64..40, 0usize..4, any::<i8>()).prop_map(|(key, lane, score)| Step::Push(key, lane, score)),
             3 => Just(Step::Pop),
             2 => (0u64..40, 0usize..4, any::<i8>()).prop_map(|(key, lane, score)| Step::Raise(key, lane, score)),
+            2 => (0u64..40, 0usize..4, any::<i8>()).prop_map(|(key, lane, score)| Step::Place(key, lane, score)),
             1 => (0u64..40).prop_map(Step::Remove),
             1 => Just(Step::Rescore),
         ]
@@ -408,6 +427,11 @@ mod tests {
                     Step::Raise(key, lane, score) => {
                         let moved = lanes.raise(&key, Priority::ALL[lane], f32::from(score));
                         prop_assert_eq!(moved, model.raise(key, lane, score));
+                    }
+                    Step::Place(key, lane, score) => {
+                        lanes.place(&key, Priority::ALL[lane], f32::from(score));
+                        let place = model.all.iter_mut().find(|item| item.0 == key);
+                        place.into_iter().for_each(|item| (item.1, item.2) = (lane, score));
                     }
                     Step::Remove(key) => {
                         let known = model.all.iter().position(|item| item.0 == key).map(|index| model.all.remove(index));

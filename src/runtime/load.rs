@@ -11,7 +11,8 @@ use crate::actors::Shared;
 use crate::config::AssetNode;
 use crate::error::{Error, Result};
 use crate::ids::{AssetId, AssetPath, Origin, Priority};
-use crate::residency::{Answer, Ask, Asset, Key, Live, Ticket, Want};
+use crate::residency::{Answer, Ask, Asset, Joined, Key, Live, Ticket, Want};
+use crate::telemetry::{Level, Noted};
 
 /// A load that is being configured.
 #[must_use = "nothing is loaded until `send`"]
@@ -83,7 +84,7 @@ impl Request {
             None => table.get(resident),
         };
         if let Some(asset) = hit {
-            self.shared.metrics.hits.one();
+            self.shared.hit(id, want == Want::Stored, &asset, (self.priority, self.origin));
             return Load::ready(self.path, None, Ok(asset));
         }
         self.shared.metrics.misses.one();
@@ -95,7 +96,13 @@ impl Request {
             let ask = Ask { place: self.shared.place_for(self.node), ..ask };
             self.shared.ledger.join(&live, key, ask)
         });
-        let started = Some((self.shared, started));
+        let level = match &joined {
+            Ok((_, Joined::First)) => Level::Loaded,
+            Ok((_, Joined::Merged)) => Level::Joined,
+            Err(_) => Level::Failed,
+        };
+        let (priority, origin, stored) = (self.priority, self.origin, want == Want::Stored);
+        let started = Some(Started { shared: self.shared, at: started, id, stored, level, priority, origin });
         match joined {
             Ok((ticket, _)) => Load { started, state: State::Waiting(ticket) },
             Err(error) => Load::ready(self.path, started, Err(error)),
@@ -139,9 +146,43 @@ pub(super) fn ask(
 /// is its request's.
 #[must_use = "a dropped load is cancelled"]
 pub struct Load {
-    /// For the latency of a load that was not a hit.
-    started: Option<(Arc<Shared>, Instant)>,
+    /// Of a load that was not a hit, until it is answered.
+    started: Option<Started>,
     state: State,
+}
+
+/// What is told of a load that was not a hit, once it is answered.
+struct Started {
+    shared: Arc<Shared>,
+    at: Instant,
+    id: AssetId,
+    stored: bool,
+    /// How it is answered, unless it fails.
+    level: Level,
+    priority: Priority,
+    origin: Origin,
+}
+
+impl Started {
+    /// `lane` is the one that it waited in last, if it waited.
+    fn answered(self, answer: &Result<Asset>, lane: Option<Priority>) {
+        let shared = &self.shared;
+        let took = shared.clock.now().saturating_duration_since(self.at);
+        shared.metrics.load_latency.record(took);
+        if let Some(lane) = lane {
+            shared.metrics.priorities.of(lane).load_latency.record(took);
+        }
+        if shared.accesses.is_on() {
+            let (level, weight) = match answer {
+                Ok(asset) => (self.level, asset.len() as u64),
+                Err(_) => (Level::Failed, 0),
+            };
+            let latency_us = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
+            let Started { id, stored, priority, origin, .. } = self;
+            let ticks = shared.clock.ticks();
+            shared.note(Noted { id, stored, ticks, weight, level, priority, origin, latency_us });
+        }
+    }
 }
 
 enum State {
@@ -158,7 +199,7 @@ struct Ready {
 const _: () = assert!(size_of::<Load>() <= 64, "a million loads may be open at once");
 
 impl Load {
-    fn ready(path: String, started: Option<(Arc<Shared>, Instant)>, answer: Result<Asset>) -> Load {
+    fn ready(path: String, started: Option<Started>, answer: Result<Asset>) -> Load {
         Load { started, state: State::Ready(Box::new(Ready { path, answer: Some(answer) })) }
     }
 
@@ -175,16 +216,21 @@ impl Future for Load {
     type Output = Result<Asset>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Asset>> {
+        let mut priority = None;
         let answer = match &mut self.state {
             State::Ready(ready) => ready.answer.take().unwrap_or(Err(Error::ShutDown)),
-            State::Waiting(ticket) => match ready!(Pin::new(ticket).poll(context)) {
-                Ok(Answer::Asset(asset)) => Ok(asset),
-                Ok(_) => Err(Error::Failed { cause: "a load was answered with something else".into() }),
-                Err(error) => Err(error),
-            },
+            State::Waiting(ticket) => {
+                let answer = ready!(Pin::new(&mut *ticket).poll(context));
+                priority = Some(ticket.priority());
+                match answer {
+                    Ok(Answer::Asset(asset)) => Ok(asset),
+                    Ok(_) => Err(Error::Failed { cause: "a load was answered with something else".into() }),
+                    Err(error) => Err(error),
+                }
+            }
         };
-        if let Some((shared, started)) = self.started.take() {
-            shared.metrics.load_latency.record(shared.clock.now().saturating_duration_since(started));
+        if let Some(started) = self.started.take() {
+            started.answered(&answer, priority);
         }
         Poll::Ready(answer)
     }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use super::load::ask;
 use super::typed::{self, Typed};
-use super::{AssetReader, DEFAULT_PRIORITY, Decode, Load, LoadAs, LoadMany, Request};
+use super::{ANY, AssetReader, DEFAULT_PRIORITY, Decode, Load, LoadAs, LoadMany, Request};
 use crate::actors::Shared;
 use crate::bundle::{AssetRecord, BuildRecord, Bundle, Dependency};
 use crate::error::{Error, Result};
 use crate::ids::{AssetId, AssetPath, ContentHash, Generation, Origin, Priority};
 use crate::residency::{Answer, Asset, Key, Live, Located, Want};
+use crate::telemetry::{Level, Noted};
 
 /// One generation, for as long as it is held: whatever is published meanwhile, everything read through it is of that
 /// one consistent version of the tree. Cheap to clone.
@@ -52,8 +53,8 @@ impl Snapshot {
     #[inline]
     pub fn get_id(&self, id: AssetId) -> Option<Asset> {
         let found = self.shared.table.get_at(id, self.generation());
-        if found.is_some() {
-            self.shared.metrics.hits.one();
+        if let Some(asset) = &found {
+            self.shared.hit(id, false, asset, ANY);
         }
         found
     }
@@ -70,8 +71,9 @@ impl Snapshot {
     /// ```
     #[inline]
     pub fn with<R>(&self, asset: impl Into<AssetId>, with: impl FnOnce(&[u8]) -> R) -> Option<R> {
-        self.shared.table.read_at(asset.into(), self.generation(), |asset| {
-            self.shared.metrics.hits.one();
+        let id = asset.into();
+        self.shared.table.read_at(id, self.generation(), |asset| {
+            self.shared.hit(id, false, asset, ANY);
             with(asset)
         })
     }
@@ -107,9 +109,10 @@ impl Snapshot {
 
     /// The asset as it is stored, if that is resident: as [`Snapshot::get`] for what [`Snapshot::load_stored`] loads.
     pub fn get_stored(&self, path: impl AsRef<str>) -> Option<Asset> {
-        let found = self.shared.table.get_at(AssetId::of_path(path.as_ref()).stored(), self.generation());
-        if found.is_some() {
-            self.shared.metrics.hits.one();
+        let id = AssetId::of_path(path.as_ref());
+        let found = self.shared.table.get_at(id.stored(), self.generation());
+        if let Some(asset) = &found {
+            self.shared.hit(id, true, asset, ANY);
         }
         found
     }
@@ -160,6 +163,13 @@ impl Snapshot {
     /// [`Error::NotFound`] when this generation has no such asset.
     pub async fn open(&self, path: impl AsRef<str>) -> Result<AssetReader> {
         let record = self.record(path).await?;
+        let shared = &self.shared;
+        if shared.accesses.is_on() {
+            let (priority, origin) = ANY;
+            let (ticks, level) = (shared.clock.ticks(), Level::Streamed);
+            let (id, weight) = (record.id, record.len);
+            shared.note(Noted { id, stored: false, ticks, weight, level, priority, origin, latency_us: 0 });
+        }
         Ok(AssetReader::new(self.clone(), record))
     }
 

@@ -11,6 +11,7 @@ use crate::event::BuildFailure;
 use crate::ids::Generation;
 use crate::platform::io::{Driver, DriverStats};
 use crate::platform::threads::{Pool, PoolStats};
+use crate::policy::bandwidth::BandwidthReport;
 use crate::policy::prediction::PredictionStats;
 use crate::residency::{BudgetStats, LedgerStats, ValueStats};
 use crate::telemetry::MetricsReport;
@@ -128,6 +129,8 @@ pub struct Stats {
     pub budget: BudgetStats,
     /// Open requests, and how earlier ones ended.
     pub ledger: LedgerStats,
+    /// What was read by priority, and how fast it may be.
+    pub bandwidth: BandwidthReport,
     /// Decoded values.
     pub values: ValueStats,
     /// Assets that are resident.
@@ -142,6 +145,7 @@ impl Stats {
             metrics: shared.metrics.report(),
             budget: shared.budget.snapshot(),
             ledger: shared.ledger.stats(),
+            bandwidth: shared.bandwidth.lock().report(shared.clock.now()),
             values: shared.values.stats(),
             resident: shared.table.stats().assets,
             prediction: shared.learned.stats(),

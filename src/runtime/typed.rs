@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 pub use decode::{Decode, DecodeContext, DecodeError, Json, Postcard};
 pub(super) use flight::decoded;
 
-use super::Load;
+use super::{ANY, Load};
 use crate::actors::Shared;
 use crate::error::{Error, Result};
 use crate::ids::{AssetId, AssetPath, ContentHash, Generation};
@@ -142,12 +142,10 @@ pub(super) async fn of_asset<T: Decode>(shared: &Arc<Shared>, asset: &Asset) -> 
 #[inline]
 pub(super) fn resident<T: Decode>(shared: &Shared, id: AssetId, generation: Generation) -> Option<Typed<T>> {
     let tick = shared.table.tick();
-    let found = shared
-        .table
-        .read_at(id, generation, |asset| asset.content().value::<T>(tick).map(|value| Typed::of(value, asset)));
-    let found = found.flatten();
-    if found.is_some() {
-        shared.metrics.hits.one();
-    }
-    found
+    let found = shared.table.read_at(id, generation, |asset| {
+        let value = asset.content().value::<T>(tick)?;
+        shared.hit(id, false, asset, ANY);
+        Some(Typed::of(value, asset))
+    });
+    found.flatten()
 }

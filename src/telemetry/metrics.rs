@@ -1,12 +1,15 @@
 //! Counters of the whole runtime. What is already counted by its owner (ledger, budget, drivers) is not counted here
 //! again; `Runtime::stats` puts all of it together.
 
-use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
 use super::histogram::{Histogram, Quantiles};
+use super::lanes::{LaneReport, PriorityMetrics, RateReport};
+use super::shards::{self, COMMON, SHARDS};
+use crate::ids::Priority;
 
 /// A counter.
 #[derive(Default)]
@@ -34,11 +37,6 @@ impl Counter {
     }
 }
 
-/// Shards of a [`ShardedCounter`]: one bit of a word for each.
-const SHARDS: usize = u64::BITS as usize;
-/// The shard of threads that came when all others had an owner, or that are being torn down.
-const COMMON: usize = SHARDS - 1;
-
 /// A counter for the hit path: each of the first 63 threads has a cache line of its own, to which it adds with a load
 /// and a store; threads beyond them share one. A thread that ends leaves its line, with its sum, to the next.
 pub struct ShardedCounter {
@@ -59,64 +57,20 @@ impl ShardedCounter {
     /// Adds one.
     #[inline]
     pub fn one(&self) {
-        let own = OWN.get();
+        let own = shards::own();
+        let count = &self.shards[own].0;
         if own < COMMON {
             // Nobody else writes to it while this thread has it.
-            let count = &self.shards[own].0;
             count.store(count.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         } else {
-            self.one_elsewhere(own);
+            count.fetch_add(1, Ordering::Relaxed);
         }
-    }
-
-    #[cold]
-    fn one_elsewhere(&self, own: usize) {
-        let shard = if own == UNKNOWN { take_shard() } else { own };
-        // By the first of a thread, or in common: the one way or the other it adds up.
-        self.shards[shard].0.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The sum so far.
     pub fn get(&self) -> u64 {
         self.shards.iter().map(|shard| shard.0.load(Ordering::Relaxed)).sum()
     }
-}
-
-/// The shard of a thread that has not counted yet.
-const UNKNOWN: usize = usize::MAX;
-
-/// A bit for each shard that a thread has.
-static TAKEN: AtomicU64 = AtomicU64::new(1 << COMMON);
-
-thread_local! {
-    static OWN: Cell<usize> = const { Cell::new(UNKNOWN) };
-    /// Gives the thread's shard back when the thread ends.
-    static LEAVE: Leave = const { Leave };
-}
-
-struct Leave;
-
-impl Drop for Leave {
-    fn drop(&mut self) {
-        let own = OWN.replace(COMMON);
-        if own < COMMON {
-            // Release: the next owner goes on from this one's sum.
-            TAKEN.fetch_and(!(1 << own), Ordering::Release);
-        }
-    }
-}
-
-/// Gives this thread a shard of its own, if there is one.
-fn take_shard() -> usize {
-    OWN.set(COMMON);
-    if LEAVE.try_with(|_| ()).is_err() {
-        return COMMON;
-    }
-    let lowest_free = |taken: u64| (taken != u64::MAX).then(|| taken | (taken + 1));
-    if let Ok(before) = TAKEN.fetch_update(Ordering::Acquire, Ordering::Relaxed, lowest_free) {
-        OWN.set(before.trailing_ones() as usize);
-    }
-    OWN.get()
 }
 
 /// The counters.
@@ -152,6 +106,8 @@ pub struct Metrics {
     pub copied_bytes: Counter,
     /// Reads that the I/O thread finished itself.
     pub finished_inline: Counter,
+    /// Planned reads that were dropped before they were sent, since nobody waited for them any more.
+    pub reads_dropped: Counter,
     /// Loads that waited for memory.
     pub memory_waits: Counter,
     /// Prefetches that were asked for.
@@ -164,6 +120,8 @@ pub struct Metrics {
     pub load_latency: Histogram,
     /// From the first event of a change set to its publication.
     pub reload_latency: Histogram,
+    /// What each priority gets, and how fast the disk is read.
+    pub priorities: PriorityMetrics,
 }
 
 /// [`Metrics`] at one moment.
@@ -185,11 +143,14 @@ pub struct MetricsReport {
     pub copies: u64,
     pub copied_bytes: u64,
     pub finished_inline: u64,
+    pub reads_dropped: u64,
     pub memory_waits: u64,
     pub prefetches: u64,
     pub reloads: u64,
     pub load_latency: Quantiles,
     pub reload_latency: Quantiles,
+    pub by_priority: BTreeMap<Priority, LaneReport>,
+    pub rate: RateReport,
 }
 
 impl Metrics {
@@ -211,11 +172,14 @@ impl Metrics {
             copies: self.copies.get(),
             copied_bytes: self.copied_bytes.get(),
             finished_inline: self.finished_inline.get(),
+            reads_dropped: self.reads_dropped.get(),
             memory_waits: self.memory_waits.get(),
             prefetches: self.prefetches.get(),
             reloads: self.reloads.get(),
             load_latency: self.load_latency.quantiles(),
             reload_latency: self.reload_latency.quantiles(),
+            by_priority: self.priorities.report(),
+            rate: self.priorities.rate(),
         }
     }
 }

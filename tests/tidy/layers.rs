@@ -27,6 +27,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("build", &["policy", "bundle", "platform", "telemetry"]),
     ("residency", &["policy", "bundle", "platform", "telemetry"]),
+    ("simulate", &["policy", "bundle", "platform", "telemetry"]),
     ("messages", &["bundle", "build", "residency", "platform"]),
     ("actors", &["policy", "bundle", "platform", "telemetry", "build", "residency", "messages"]),
 ];
@@ -36,6 +37,7 @@ const WITHOUT: &[(&str, &[&str], &str)] = &[
     ("policy", &["tokio", "ractor"], "it decides and nothing else"),
     ("bundle", &["tokio", "ractor"], "it is a format: bytes in, values out"),
     ("residency", &["ractor"], "it outlives every actor"),
+    ("simulate", &["tokio", "ractor"], "a replay is a plain loop"),
     ("build", &["ractor"], "it is driven by an actor and knows none"),
 ];
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use flyloft::config::RuntimeConfig;
-use flyloft::event::{ChangedAsset, Published};
+use flyloft::event::{ChangedAsset, PressureLevel, Published};
 use flyloft::{AssetPath, Event, Runtime};
 
 use crate::failure::{Failure, Result};
@@ -124,6 +124,16 @@ pub fn line(event: &Event, runtime: &Runtime, timings: bool) -> Option<String> {
         Event::ActorRestarted { actor, cause, restarts } => format!("restarted {actor} (restart {restarts}): {cause}"),
         Event::Degraded { part, cause } => format!("degraded: {part} is parked: {cause}"),
         Event::Revived { part } => format!("revived {part}"),
+        Event::Pressure { to: to @ PressureLevel::Critical, used_bytes, total_bytes, cause, .. } => {
+            format!(
+                "memory pressure is {to}: {} of {}, by {cause}",
+                size::bytes(*used_bytes),
+                size::bytes(*total_bytes)
+            )
+        }
+        Event::Budget { from_bytes, to_bytes, cause } => {
+            format!("the budget is {} instead of {}: {cause}", size::bytes(*to_bytes), size::bytes(*from_bytes))
+        }
         Event::Failed { cause } => format!("failed: {cause}"),
         Event::Lagged { missed } => format!("{missed} events came too fast to be shown"),
         _ => return None,

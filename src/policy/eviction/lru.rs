@@ -8,7 +8,8 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-use super::{Admitted, Eviction, Removal, Usage, View};
+use super::{Admitted, Eviction, PolicyReport, Removal, Usage, View};
+use crate::config::EvictionPolicy;
 use crate::ids::{AssetId, AssetKind, Hashing};
 
 /// Stale entries that a queue may hold before it is worth a rebuild.
@@ -117,6 +118,7 @@ impl Eviction for Lru {
         let mut freed_bytes = 0u64;
         // What was looked at and stays known goes back only at the end, so that nothing is looked at twice.
         let mut looked_at: Vec<(usize, Entry)> = Vec::new();
+        let now = counted_on(self.newest, view.tick());
         while freed_bytes < want_bytes
             && let Some(index) = self.oldest(kind)
             && let Some(Reverse(entry)) = self.queues[index].heap.pop()
@@ -134,14 +136,26 @@ impl Eviction for Lru {
                 self.queues[index].heap.push(Reverse(Entry { tick, ..entry }));
                 continue;
             }
-            looked_at.push((index, entry));
-            if !seen.pinned {
-                into.push(entry.id);
-                freed_bytes = freed_bytes.saturating_add(seen.weight);
+            if seen.pinned {
+                looked_at.push((index, Entry { tick: tick.max(now), ..entry }));
+                continue;
             }
+            looked_at.push((index, entry));
+            into.push(entry.id);
+            freed_bytes = freed_bytes.saturating_add(seen.weight);
         }
         for (index, entry) in looked_at {
             self.queues[index].heap.push(Reverse(entry));
+        }
+    }
+
+    fn report(&self) -> PolicyReport {
+        let queued: usize = self.queues.iter().map(|queue| queue.heap.capacity()).sum();
+        PolicyReport {
+            name: EvictionPolicy::Lru.name().to_owned(),
+            residents: self.known.len(),
+            memory_bytes: queued * size_of::<Entry>() + self.known.capacity() * size_of::<(AssetId, Known)>(),
+            ..PolicyReport::default()
         }
     }
 }
@@ -153,12 +167,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::Seen;
+    use super::super::conformance::conforms;
     use super::*;
     use crate::ids::Priority;
 
     /// What is resident: (last used, weight, kind, pinned).
     #[derive(Default)]
-    struct Resident(BTreeMap<AssetId, (u32, u64, AssetKind, bool)>);
+    struct Resident(BTreeMap<AssetId, (u32, u64, AssetKind, bool)>, u32);
 
     impl View for Resident {
         fn look(&self, id: AssetId) -> Option<Seen> {
@@ -166,7 +181,7 @@ mod tests {
             Some(Seen { usage: Usage::new(tick), weight, kind, pinned, distance: None })
         }
         fn tick(&self) -> u32 {
-            self.0.values().map(|asset| asset.0).max().unwrap_or(0)
+            self.1
         }
     }
 
@@ -189,6 +204,8 @@ mod tests {
     }
 
     const KIND: AssetKind = AssetKind::Text;
+
+    conforms!(Lru::new());
 
     #[test]
     fn the_least_recently_used_goes_first_and_no_more_than_is_wanted() {
@@ -291,6 +308,7 @@ mod tests {
             for (now, step) in steps.into_iter().enumerate() {
                 let now = now as u64;
                 let tick = first_tick.wrapping_add(now as u32);
+                resident.1 = tick;
                 match step {
                     Step::Admit(id, weight, kind) => {
                         resident.admit(&mut lru, id, tick, weight, AssetKind::ALL[kind]);
@@ -315,13 +333,22 @@ mod tests {
                         let kind = kind.map(|kind| AssetKind::ALL[kind]);
                         let mut order: Vec<(&u64, &(u64, u64))> = list.iter().collect();
                         order.sort_by_key(|(_, used)| **used);
-                        let (mut expected, mut freed) = (Vec::new(), 0);
+                        let (mut expected, mut freed, mut held) = (Vec::new(), 0, Vec::new());
                         for (id, _) in order {
                             let asset = resident.0[&AssetId(*id)];
-                            if freed < bytes && !asset.3 && kind.is_none_or(|kind| kind == asset.2) {
+                            if freed >= bytes || kind.is_some_and(|kind| kind != asset.2) {
+                                continue;
+                            }
+                            if asset.3 {
+                                held.push(*id);
+                            } else {
                                 expected.push(*id);
                                 freed += asset.1;
                             }
+                        }
+                        // What is held when it comes up is used then.
+                        for id in held {
+                            list.get_mut(&id).unwrap().0 = now;
                         }
                         let chosen = choose(&mut lru, bytes, kind, &resident);
                         prop_assert_eq!(&chosen, &expected);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::ids::Priority;
+use crate::config::Weights;
 
 /// What is known about a request. What is not known counts nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -20,29 +20,8 @@ pub struct Hints {
     pub coarseness: Option<f32>,
 }
 
-/// How much each hint counts.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Weights {
-    /// Of `1 / (distance + 1)`. Default 1.
-    pub distance: f32,
-    /// Of the view, at least 0. Default 0.5.
-    pub view: f32,
-    /// Of `1 / (size in MB + 1)`. Default 0.25.
-    pub size: f32,
-    /// Of the time waited, full at 5 s. Default 0.5.
-    pub waited: f32,
-    /// Of the coarseness. Default 0.25.
-    pub coarseness: f32,
-}
-
-impl Default for Weights {
-    fn default() -> Self {
-        Self { distance: 1.0, view: 0.5, size: 0.25, waited: 0.5, coarseness: 0.25 }
-    }
-}
-
 /// After this long the time waited counts in full.
-const WAITED_FULL: Duration = Duration::from_secs(5);
+pub(super) const WAITED_FULL: Duration = Duration::from_secs(5);
 
 /// The weighted sum of the hints: higher is sooner. Finite for finite weights.
 pub fn score(hints: &Hints, weights: &Weights) -> f32 {
@@ -55,38 +34,6 @@ pub fn score(hints: &Hints, weights: &Weights) -> f32 {
         + weights.size * size
         + weights.waited * waited
         + weights.coarseness * fraction(hints.coarseness.unwrap_or(0.0))
-}
-
-/// The distances, in metres, up to which a request belongs in each lane.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LaneDistances {
-    /// Critical up to here. Default 10.
-    pub critical_m: f32,
-    /// High up to here. Default 50.
-    pub high_m: f32,
-    /// Medium up to here, low beyond. Default 100.
-    pub medium_m: f32,
-}
-
-impl Default for LaneDistances {
-    fn default() -> Self {
-        Self { critical_m: 10.0, high_m: 50.0, medium_m: 100.0 }
-    }
-}
-
-impl LaneDistances {
-    /// The lane of something this far away. Not-a-number is far.
-    pub fn lane(&self, distance_m: f32) -> Priority {
-        if distance_m <= self.critical_m {
-            Priority::Critical
-        } else if distance_m <= self.high_m {
-            Priority::High
-        } else if distance_m <= self.medium_m {
-            Priority::Medium
-        } else {
-            Priority::Low
-        }
-    }
 }
 
 #[cfg(test)]
@@ -130,12 +77,5 @@ mod tests {
         assert_eq!(score(&alone, &Weights::default()), 1.0);
         let aged = Hints { waited: Duration::from_secs(60), ..Hints::default() };
         assert_eq!(score(&aged, &Weights::default()), 0.5);
-    }
-
-    #[test]
-    fn lanes_by_distance() {
-        let lanes = LaneDistances::default();
-        let names: Vec<_> = [0.0, 10.0, 11.0, 51.0, 101.0, f32::NAN].map(|metres| lanes.lane(metres).name()).into();
-        assert_eq!(names, ["critical", "critical", "high", "medium", "low", "low"]);
     }
 }

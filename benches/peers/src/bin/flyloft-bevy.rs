@@ -68,7 +68,9 @@ fn main() {
         let handle: Handle<Text> = app.world().resource::<AssetServer>().load(path.to_owned());
         let loaded = until(&mut app, &handle, |_| true);
         say(if loaded { "loaded" } else { "not loaded" });
-        if until(&mut app, &handle, |text| text.strip_prefix(first.as_bytes()).is_some_and(|rest| rest.starts_with(b"\n"))) {
+        if until(&mut app, &handle, |text| {
+            text.strip_prefix(first.as_bytes()).is_some_and(|rest| rest.starts_with(b"\n"))
+        }) {
             let at = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
             say(&at.as_nanos().to_string());
         } else {

@@ -1,0 +1,197 @@
+//! What makes room when the budget is full, and when it is made.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Which eviction policy names the victims.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EvictionPolicy {
+    /// The least recently used first. The default.
+    #[default]
+    Lru,
+    /// S3-FIFO: a small first queue sees through what is asked for once.
+    #[serde(rename = "s3-fifo")]
+    S3Fifo,
+    /// SIEVE: a hand that goes over one queue.
+    Sieve,
+    /// W-TinyLFU: behind a window only what is asked for more often than what it replaces.
+    TinyLfu,
+    /// GDSF: what is small, often used and dear to load again stays. Good by objects, poor by bytes.
+    Gdsf,
+    /// A score of age, frequency, size, priority, distance and cost, as [`EvictionConfig::weights`] says.
+    Weighted,
+}
+
+impl EvictionPolicy {
+    /// Every policy.
+    pub const ALL: [EvictionPolicy; 6] =
+        [Self::Lru, Self::S3Fifo, Self::Sieve, Self::TinyLfu, Self::Gdsf, Self::Weighted];
+
+    /// The name, as in a configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lru => "lru",
+            Self::S3Fifo => "s3-fifo",
+            Self::Sieve => "sieve",
+            Self::TinyLfu => "tiny-lfu",
+            Self::Gdsf => "gdsf",
+            Self::Weighted => "weighted",
+        }
+    }
+}
+
+impl fmt::Display for EvictionPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for EvictionPolicy {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|policy| policy.name() == name);
+        found.ok_or_else(|| {
+            let known = Self::ALL.map(Self::name).join(", ");
+            Error::config("eviction.policy", format!("there is no policy {name:?}; there are {known}"))
+        })
+    }
+}
+
+/// How much each property of an asset counts for [`EvictionPolicy::Weighted`]. A property's weight is the power that it
+/// has in the product: with 0 it does not count, with 2 a doubling of it counts as two.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvictionWeights {
+    /// The time since the last use, in requests: the longer, the sooner it goes. Default 1.
+    pub age: f32,
+    /// How often it was used: the more often, the later it goes. Default 1.
+    pub frequency: f32,
+    /// The bytes it is charged: the more, the sooner it goes. Default 0.5.
+    pub size: f32,
+    /// How urgent the request was that it was loaded for; a step counts as two doublings. Default 1.
+    pub priority: f32,
+    /// How far it is from the nearest viewer: the farther, the sooner it goes. Default 1.
+    pub distance: f32,
+    /// What loading it again would take: the more, the later it goes. Default 0.5.
+    pub cost: f32,
+}
+
+impl Default for EvictionWeights {
+    fn default() -> Self {
+        Self { age: 1.0, frequency: 1.0, size: 0.5, priority: 1.0, distance: 1.0, cost: 0.5 }
+    }
+}
+
+/// The largest weight of a property.
+const WEIGHT_MAX: f32 = 1000.0;
+
+impl EvictionWeights {
+    /// Checks every weight.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the name of the first that is not a number, negative or above 1000, or of all when none of
+    /// them counts.
+    pub fn validate(&self) -> Result<()> {
+        let Self { age, frequency, size, priority, distance, cost } = *self;
+        let all = [
+            ("age", age),
+            ("frequency", frequency),
+            ("size", size),
+            ("priority", priority),
+            ("distance", distance),
+            ("cost", cost),
+        ];
+        for (name, weight) in all {
+            if !(0.0..=WEIGHT_MAX).contains(&weight) {
+                let why = format!("{weight} is not within 0 to {WEIGHT_MAX}");
+                return Err(Error::config(format!("eviction.weights.{name}"), why));
+            }
+        }
+        if all.iter().all(|(_, weight)| *weight == 0.0) {
+            return Err(Error::config("eviction.weights", "all are 0: nothing would tell one asset from another"));
+        }
+        Ok(())
+    }
+}
+
+/// What makes room when the budget is full, and when it is made.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvictionConfig {
+    /// Which policy names the victims. Default [`EvictionPolicy::Lru`].
+    pub policy: EvictionPolicy,
+    /// What counts for [`EvictionPolicy::Weighted`]; the other policies do not look at it.
+    pub weights: EvictionWeights,
+    /// Whether room is made in the background while the pressure is high, so that a load seldom waits for it. Default
+    /// `true`.
+    pub eager: bool,
+    /// The use of the budget, in percent, down to which room is made in the background, 1 to 99. Default 80.
+    pub target_percent: u8,
+}
+
+impl Default for EvictionConfig {
+    fn default() -> Self {
+        let (policy, weights) = (EvictionPolicy::default(), EvictionWeights::default());
+        Self { policy, weights, eager: true, target_percent: 80 }
+    }
+}
+
+impl EvictionConfig {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the name of the first field that cannot be used.
+    pub fn validate(&self) -> Result<()> {
+        self.weights.validate()?;
+        if !(1..=99).contains(&self.target_percent) {
+            let why = format!("{} is not within 1 to 99", self.target_percent);
+            return Err(Error::config("eviction.target_percent", why));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_bad_value_is_refused_by_name() {
+        EvictionConfig::default().validate().unwrap();
+        let check = |field: &str, change: fn(&mut EvictionConfig)| {
+            let mut config = EvictionConfig::default();
+            change(&mut config);
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.starts_with(field), "{error}");
+        };
+        check("eviction.weights.age", |config| config.weights.age = f32::NAN);
+        check("eviction.weights.frequency", |config| config.weights.frequency = -1.0);
+        check("eviction.weights.size", |config| config.weights.size = f32::INFINITY);
+        check("eviction.weights.priority", |config| config.weights.priority = -0.1);
+        check("eviction.weights.distance", |config| config.weights.distance = f32::NEG_INFINITY);
+        check("eviction.weights.cost", |config| config.weights.cost = 1e9);
+        check("eviction.weights: all are 0", |config| {
+            let none = 0.0;
+            config.weights =
+                EvictionWeights { age: none, frequency: none, size: none, priority: none, distance: none, cost: none };
+        });
+        check("eviction.target_percent", |config| config.target_percent = 0);
+        check("eviction.target_percent", |config| config.target_percent = 100);
+    }
+
+    #[test]
+    fn a_policy_is_found_by_its_name_and_a_wrong_name_is_told_the_right_ones() {
+        for policy in EvictionPolicy::ALL {
+            assert_eq!(policy.name().parse::<EvictionPolicy>().unwrap(), policy);
+            assert_eq!(serde_json::to_string(&policy).unwrap(), format!("\"{policy}\""));
+        }
+        let error = "clock".parse::<EvictionPolicy>().unwrap_err().to_string();
+        assert!(EvictionPolicy::ALL.iter().all(|policy| error.contains(policy.name())), "{error}");
+    }
+}
