@@ -32,7 +32,7 @@ pub use load::{Load, Request};
 pub use many::{Completions, LoadMany};
 pub use reader::{AssetReader, Chunks};
 pub use snapshot::Snapshot;
-pub use status::{EngineStatus, Health, ShutdownReport, Stats, Status};
+pub use status::{EngineStatus, ExpertStats, Health, PredictionStats, ShutdownReport, Stats, Status};
 pub use typed::{Decode, DecodeContext, DecodeError, Json, LoadAs, Postcard, Typed};
 pub use watched::{Newest, Watched};
 

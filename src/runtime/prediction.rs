@@ -25,7 +25,10 @@ impl Runtime {
             return Err(Error::config("features", format!("{} are more than {FEATURES_MAX}", features.len())));
         }
         if let Some(place) = features.iter().position(|feature| !feature.is_finite()) {
-            return Err(Error::config(format!("features[{place}]"), format!("{} is no finite number", features[place])));
+            return Err(Error::config(
+                format!("features[{place}]"),
+                format!("{} is no finite number", features[place]),
+            ));
         }
         let shared = self.shared();
         shared.learned.set_features(features);

@@ -12,7 +12,7 @@ use crate::ids::Generation;
 use crate::platform::io::{Driver, DriverStats};
 use crate::platform::threads::{Pool, PoolStats};
 use crate::policy::bandwidth::BandwidthReport;
-use crate::policy::prediction::PredictionStats;
+pub use crate::policy::prediction::{ExpertStats, PredictionStats};
 use crate::residency::{BudgetStats, LedgerStats, ValueStats};
 use crate::telemetry::MetricsReport;
 
