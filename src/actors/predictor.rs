@@ -5,6 +5,7 @@
 //! the order of assets; lost: batches that were queued. Bounds: prefetches by their share of the budget and their number.
 
 mod told;
+mod viewers;
 mod world;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -20,6 +21,7 @@ use crate::error::Result;
 use crate::ids::{AssetId, AssetKind, Priority};
 use crate::messages::{DispatcherMessage, Loaded, PredictorMessage, Prefetch, Uses};
 use crate::policy::prediction::{Access, Ensemble, Outcome, Predicted};
+use crate::residency::surroundings::Looker;
 use crate::residency::{Candidate, Order, Ordering};
 use crate::telemetry::accesses::Level;
 
@@ -62,6 +64,8 @@ pub struct State {
     began: Instant,
     saved: Instant,
     looked: Instant,
+    /// When it last guessed since a viewer had moved.
+    moved: Option<Instant>,
     /// A look is on its way, after this long.
     looking: bool,
     patience: Duration,
@@ -81,6 +85,9 @@ impl Actor for Predictor {
     async fn pre_start(&self, _myself: ActorRef<Self::Msg>, args: Args) -> Result<State, ActorProcessingErr> {
         let shared = args.shared;
         shared.learned.recover();
+        shared.learned.add(Box::new(viewers::expert(&shared)));
+        // What an earlier one was told may be lost with it.
+        shared.surroundings.looks(Looker::Prediction);
         let now = shared.clock.now();
         // What the one before had asked for is watched on.
         let open = shared.learned.work(|ensemble| ensemble.under_way()).unwrap_or_default();
@@ -97,6 +104,7 @@ impl Actor for Predictor {
             began: now,
             saved: now,
             looked: now,
+            moved: None,
             looking: false,
             patience: LOOK.0,
         })
@@ -113,7 +121,7 @@ impl Actor for Predictor {
             PredictorMessage::Uses(batch) => state.take_in(batch),
             PredictorMessage::Ordered(order) => state.ordered(order),
             PredictorMessage::Published(_) => {}
-            PredictorMessage::Moved => state.moved(),
+            PredictorMessage::Moved => state.viewers_moved(&myself),
             PredictorMessage::Look => {
                 state.looking = false;
                 state.look();
@@ -190,8 +198,8 @@ impl State {
         Access { id, bytes, kind, resident, now: now.saturating_duration_since(self.began), wall_seconds }
     }
 
-    /// A viewer has moved.
-    fn moved(&mut self) {
+    /// Something that an expert knows of has moved.
+    fn guess_again(&mut self) {
         let now = self.shared.clock.now();
         let mut predicted = Vec::new();
         let world = Seen { shared: &self.shared, order: self.order.as_deref(), uses: &[] };

@@ -16,6 +16,8 @@ const WINDOW: u32 = 32;
 const TOLERANCE: f32 = 0.05;
 /// Prefetches that an expert may make before any of them was used.
 const CREDIT: f32 = 16.0;
+/// The same for what viewers come to: a scene is many assets at once.
+const CREDIT_SPATIAL: f32 = 64.0;
 /// The most prefetches that an expert may have made without any of them being used.
 const CREDIT_MAX: f32 = 256.0;
 /// Accesses after which an expert without credit may try one more.
@@ -106,8 +108,9 @@ pub(super) struct Track {
 
 impl Track {
     pub(super) fn new(expert: ExpertKind, target: f32, distance_max: u8) -> Self {
-        // What an asset uses is declared, not guessed: it is believed until it proves wrong.
-        let is_declared = expert == ExpertKind::Dependency;
+        // What an asset uses is declared, not guessed, and so are places and viewers: believed until it proves wrong.
+        let is_declared = matches!(expert, ExpertKind::Dependency | ExpertKind::Spatial);
+        let credit = if expert == ExpertKind::Spatial { CREDIT_SPATIAL } else { CREDIT };
         let level = if is_declared {
             Level { guesses: 10.0, came_true: 9.0 }
         } else {
@@ -133,7 +136,7 @@ impl Track {
             distance: distance_max.min(4),
             distance_max,
             target,
-            credit: CREDIT,
+            credit,
             is_declared,
             ended: 0,
             came_true: 0,
