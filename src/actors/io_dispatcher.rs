@@ -26,7 +26,8 @@ use crate::limits;
 use crate::messages::work::{Credits, Room};
 use crate::messages::{CacheManagerMessage, DispatcherMessage, Finished, Prefetch};
 use crate::platform::cgroup;
-use crate::policy::schedule::{Lanes, LowRoom};
+use crate::policy::pressure;
+use crate::policy::schedule::{self, Hints, Lanes, LowRoom};
 use crate::residency::{Ask, Key, Lease, Located, Want};
 
 /// How often deadlines are looked at while any request has one or waits for memory.
@@ -45,8 +46,10 @@ const LANE_MAX: usize = 1024;
 const FLIGHTS_MAX: usize = 8192;
 /// At most this part of the resident budget is evicted for loads that are queued behind the one that lacks memory.
 const EVICT_AHEAD_PART: u64 = 16;
-/// Of the resident budget, in percent: above it nothing is prefetched.
-const PREFETCH_BELOW_PERCENT: u64 = 85;
+/// The score of what nobody but the predictor asked for: behind everything of its lane that somebody did.
+const SPECULATIVE_SCORE: f32 = -1e9;
+/// A load of low priority that finds no memory for so long, under critical pressure, is refused.
+const PRESSURE_WAIT: Duration = Duration::from_millis(50);
 
 /// The actor.
 pub struct IoDispatcher;
@@ -102,6 +105,8 @@ struct Pending {
     since: Instant,
     /// The earliest deadline of those who wait for it.
     deadline: Option<Instant>,
+    /// Where it stood within its lane.
+    score: f32,
 }
 
 struct Waiting {
@@ -205,8 +210,20 @@ impl State {
     fn enqueue(&mut self, lease: Lease, located: Arc<Located>, since: Instant) {
         let (key, priority) = (lease.key(), lease.priority());
         let deadline = lease.deadline();
-        let score = Self::deadline_score(deadline, since).unwrap_or(0.0);
-        self.wanted.push(priority, score, key, Pending { lease, located, since, deadline });
+        let score = Self::deadline_score(deadline, since).unwrap_or_else(|| self.score(&lease, &located));
+        self.wanted.push(priority, score, key, Pending { lease, located, since, deadline, score });
+    }
+
+    /// Where a load stands within its lane, from what is known about it.
+    fn score(&self, lease: &Lease, located: &Located) -> f32 {
+        match lease.hints() {
+            _ if lease.is_speculative() => SPECULATIVE_SCORE,
+            None => 0.0,
+            Some(hints) => {
+                let size_bytes = hints.size_bytes.or(Some(located.record.len));
+                schedule::score(&Hints { size_bytes, ..*hints }, &self.shared.config.schedule.weights)
+            }
+        }
     }
 
     fn finished(&self, batch: Vec<Finished>) {
@@ -266,7 +283,15 @@ impl State {
         let home = self.least_busy();
         let mut open = self.may_plan();
         while frames.len() < self.plan_ahead() {
-            let Some((key, pending)) = self.wanted.pop_of(open) else { break };
+            let Some((key, mut pending, score)) = self.wanted.pop_scored(open) else { break };
+            pending.score = score;
+            let low = Priority::Low as usize;
+            if pending.lease.is_speculative() && open[low] && self.wanted.len() > self.wanted.lane_len(Priority::Low) {
+                // It is its lane's turn, but what nobody asked for is never ahead of what somebody did.
+                self.wanted.push(Priority::Low, SPECULATIVE_SCORE, key, pending);
+                open[low] = false;
+                continue;
+            }
             if !pending.lease.is_wanted() {
                 moved = true;
                 continue;
@@ -291,10 +316,8 @@ impl State {
     }
 
     fn prefetch(&mut self, wishes: Vec<Prefetch>) {
-        let stats = self.shared.budget.snapshot();
-        if !self.waiting.is_empty()
-            || stats.charged > self.shared.config.resident_bytes_max() / 100 * PREFETCH_BELOW_PERCENT
-        {
+        // Nothing is fetched ahead while a load waits for memory. A full cache makes room for it as for any other load.
+        if !self.waiting.is_empty() || !pressure::admits_speculation(self.shared.budget.level(), true) {
             return;
         }
         let now = self.shared.clock.now();
@@ -326,6 +349,9 @@ impl State {
             for waiting in std::mem::take(&mut self.waiting) {
                 self.give_up_waiting(waiting, stuck);
             }
+        } else if stuck >= PRESSURE_WAIT && self.refuse_under_pressure() {
+            // Those that are more urgent have what comes free next.
+            self.retry_waiting();
         } else if let Some(shortfall) = retried {
             // Less came free than was hoped for, or the wish was lost with an evictor.
             self.ask_for_room(&shortfall);

@@ -49,6 +49,7 @@ use super::table::ResidentTable;
 use crate::bundle::{AssetRecord, Placement};
 use crate::error::{Error, Result};
 use crate::ids::{AssetId, AssetPath, ContentHash, Generation, Hashing, Origin, Priority};
+use crate::policy::schedule::Hints;
 
 pub use self::inbox::{Change, OnReady};
 pub use self::lease::{Lease, Working};
@@ -126,6 +127,8 @@ pub struct Ask {
     pub path: Option<AssetPath>,
     /// On which NUMA node it is to be in memory, by its place; `None` where that does not matter. The first one's counts.
     pub place: Option<u8>,
+    /// What is known about how urgent it is within its lane. The first one's counts.
+    pub hints: Option<Box<Hints>>,
 }
 
 impl Ask {
@@ -139,6 +142,7 @@ impl Ask {
             span: Span::none(),
             path: None,
             place: None,
+            hints: None,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{EVICT_AHEAD_PART, Pending, State, Waiting};
 use crate::error::Error;
 use crate::ids::{AssetKind, Priority};
+use crate::policy::pressure;
 use crate::residency::Shortfall;
 
 impl State {
@@ -70,6 +71,25 @@ impl State {
         self.queue_reads(frames);
         self.pump();
         lacking
+    }
+
+    /// Refuses what waits for memory and may not, under the pressure that there is. Whether there was any.
+    pub(super) fn refuse_under_pressure(&mut self) -> bool {
+        let level = self.shared.budget.level();
+        let (used_bytes, budget_bytes) = self.shared.budget.used();
+        let waiting = std::mem::take(&mut self.waiting);
+        let before = waiting.len();
+        for entry in waiting {
+            let lease = &entry.pending.lease;
+            if pressure::may_wait(level, lease.priority()) {
+                self.waiting.push_back(entry);
+                continue;
+            }
+            let record = &entry.pending.located.record;
+            let (what, needed_bytes) = (record.path.to_string(), record.len);
+            entry.pending.lease.answer(Err(Error::Pressure { what, level, needed_bytes, used_bytes, budget_bytes }));
+        }
+        self.waiting.len() < before
     }
 
     pub(super) fn give_up_waiting(&self, entry: Waiting, waited: Duration) {

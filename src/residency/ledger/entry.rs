@@ -11,6 +11,7 @@ use tracing::Span;
 use super::{Answer, Ask, Key};
 use crate::error::Error;
 use crate::ids::{AssetPath, ContentHash, Origin, Priority};
+use crate::policy::schedule::Hints;
 use crate::residency::asset::Name;
 use crate::residency::generations::Live;
 
@@ -25,6 +26,8 @@ pub(super) struct Entry {
     pub(super) path: Option<AssetPath>,
     /// The node of the first request, where one was asked for.
     pub(super) place: Option<u8>,
+    /// What the first request knew about its urgency within a lane. Apart, since few say.
+    pub(super) hints: Option<Box<Hints>>,
     /// The most urgent priority asked for so far; only ever raised.
     priority: AtomicU8,
     /// Set once anyone but the predictor has asked for it.
@@ -115,10 +118,10 @@ pub(super) enum Found {
 
 impl Entry {
     pub(super) fn new(key: Key, ask: Ask, since_ms: u32, state: State) -> Entry {
-        let Ask { priority, origin, span, path, place, .. } = ask;
+        let Ask { priority, origin, span, path, place, hints, .. } = ask;
         let span = (!span.is_disabled()).then(|| Box::new(span));
         let (priority, is_asked) = (AtomicU8::new(priority as u8), AtomicBool::new(origin != Origin::Predictor));
-        Entry { key, span, path, place, priority, is_asked, since_ms, state: Mutex::new(state) }
+        Entry { key, span, path, place, hints, priority, is_asked, since_ms, state: Mutex::new(state) }
     }
 
     /// The most urgent priority asked for.

@@ -10,6 +10,7 @@ use super::entry::Entry;
 use super::{Answer, Key, Ledger, Wakers};
 use crate::error::Result;
 use crate::ids::{AssetPath, Priority};
+use crate::policy::schedule::Hints;
 use crate::residency::generations::Live;
 
 /// The right to work on one entry. It travels with the work from stage to stage. Dropping it without an answer, in a
@@ -46,6 +47,11 @@ impl Lease {
     /// How urgent it is now.
     pub fn priority(&self) -> Priority {
         self.entry.priority()
+    }
+
+    /// What the first request for it knew about how urgent it is within its lane.
+    pub fn hints(&self) -> Option<&Hints> {
+        self.entry.hints.as_deref()
     }
 
     /// The earliest deadline of those who wait for it under this name, now.
