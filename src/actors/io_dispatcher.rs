@@ -12,6 +12,7 @@ mod memory;
 mod plan;
 mod reads;
 mod target;
+mod viewers;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,7 +28,8 @@ use crate::messages::work::{Credits, Room};
 use crate::messages::{CacheManagerMessage, DispatcherMessage, Finished, Prefetch};
 use crate::platform::cgroup;
 use crate::policy::pressure;
-use crate::policy::schedule::{self, Hints, Lanes, LowRoom};
+use crate::policy::schedule::{Lanes, LowRoom};
+use crate::residency::surroundings::Looker;
 use crate::residency::{Ask, Key, Lease, Located, Want};
 
 /// How often deadlines are looked at while any request has one or waits for memory.
@@ -90,6 +92,8 @@ pub struct State {
     flights: [Arc<Credits>; 2],
     /// Memory that this process may use.
     memory_bytes: u64,
+    /// What it takes to put the lanes in order anew.
+    rescoring: viewers::Rescoring,
     /// Numbers the items of the lanes.
     sequence: u64,
     /// Which worker is asked next.
@@ -101,6 +105,8 @@ pub struct State {
 struct Pending {
     lease: Lease,
     located: Arc<Located>,
+    /// What it is scored by.
+    known: viewers::Known,
     /// When it was taken from the ledger.
     since: Instant,
     /// The earliest deadline of those who wait for it.
@@ -135,6 +141,8 @@ impl Actor for IoDispatcher {
         let lookups = credits(LOOKUPS_MAX * shared.drivers.len());
         let flights = [credits(FLIGHTS_MAX), credits(FLIGHTS_MAX)];
         let credits: Vec<_> = shared.drivers.iter().map(|_| credits(shared.config.queue_depth)).collect();
+        // What an earlier one was told may be lost with it.
+        shared.surroundings.looks(Looker::Schedule);
         // What an earlier dispatcher held is in the ledger's inbox again, and nobody may be left to say so.
         drop(myself.send_message(DispatcherMessage::Ready));
         Ok(State {
@@ -152,6 +160,7 @@ impl Actor for IoDispatcher {
             holding: false,
             flights,
             memory_bytes: cgroup::usable_memory_bytes(),
+            rescoring: viewers::Rescoring::default(),
             sequence: 0,
             turn: 0,
             ticking: false,
@@ -176,6 +185,7 @@ impl Actor for IoDispatcher {
             }
             DispatcherMessage::Credit => state.pump(),
             DispatcherMessage::Prefetch(wishes) => state.prefetch(wishes),
+            DispatcherMessage::ViewersMoved => state.viewers_moved(&myself),
             DispatcherMessage::Tokens => {
                 state.holding = false;
                 state.pump();
@@ -208,22 +218,10 @@ impl State {
     }
 
     fn enqueue(&mut self, lease: Lease, located: Arc<Located>, since: Instant) {
-        let (key, priority) = (lease.key(), lease.priority());
-        let deadline = lease.deadline();
-        let score = Self::deadline_score(deadline, since).unwrap_or_else(|| self.score(&lease, &located));
-        self.wanted.push(priority, score, key, Pending { lease, located, since, deadline, score });
-    }
-
-    /// Where a load stands within its lane, from what is known about it.
-    fn score(&self, lease: &Lease, located: &Located) -> f32 {
-        match lease.hints() {
-            _ if lease.is_speculative() => SPECULATIVE_SCORE,
-            None => 0.0,
-            Some(hints) => {
-                let size_bytes = hints.size_bytes.or(Some(located.record.len));
-                schedule::score(&Hints { size_bytes, ..*hints }, &self.shared.config.schedule.weights)
-            }
-        }
+        let key = lease.key();
+        let (mut pending, priority, score) = self.place_of(lease, located, since);
+        pending.score = self.own_score(&pending, since).unwrap_or(score);
+        self.wanted.push(priority, pending.score, key, pending);
     }
 
     fn finished(&self, batch: Vec<Finished>) {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::RecordingReport;
 use crate::actors::{ActorReport, Shared};
 use crate::bundle::TablesReport;
 use crate::error::Result;
@@ -12,6 +13,7 @@ use crate::ids::Generation;
 use crate::platform::io::{Driver, DriverStats};
 use crate::platform::threads::{Pool, PoolStats};
 use crate::policy::bandwidth::BandwidthReport;
+use crate::policy::eviction::PolicyReport;
 use crate::policy::prediction::PredictionStats;
 use crate::residency::{BudgetStats, LedgerStats, ValueStats};
 use crate::telemetry::MetricsReport;
@@ -135,6 +137,8 @@ pub struct Stats {
     pub values: ValueStats,
     /// Assets that are resident.
     pub resident: usize,
+    /// The eviction policy, and what it last said of itself.
+    pub eviction: PolicyReport,
     /// What prediction is worth.
     pub prediction: PredictionStats,
 }
@@ -148,6 +152,7 @@ impl Stats {
             bandwidth: shared.bandwidth.lock().report(shared.clock.now()),
             values: shared.values.stats(),
             resident: shared.table.stats().assets,
+            eviction: shared.eviction.report(),
             prediction: shared.learned.stats(),
         }
     }
@@ -166,4 +171,6 @@ pub struct ShutdownReport {
     pub took: Duration,
     /// Whether the newest generation is durable.
     pub committed: Result<()>,
+    /// What was recorded, where that was asked for with the start.
+    pub recorded: Option<Result<RecordingReport>>,
 }
