@@ -27,7 +27,7 @@ use crate::limits;
 use crate::messages::work::{Credits, Room};
 use crate::messages::{CacheManagerMessage, DispatcherMessage, Finished, Prefetch};
 use crate::platform::cgroup;
-use crate::policy::pressure;
+use crate::policy::pressure::admits_speculation;
 use crate::policy::schedule::{Lanes, LowRoom};
 use crate::residency::surroundings::Looker;
 use crate::residency::{Ask, Key, Lease, Located, Want};
@@ -50,8 +50,6 @@ const FLIGHTS_MAX: usize = 8192;
 const EVICT_AHEAD_PART: u64 = 16;
 /// The score of what nobody but the predictor asked for: behind everything of its lane that somebody did.
 const SPECULATIVE_SCORE: f32 = -1e9;
-/// A load of low priority that finds no memory for so long, under critical pressure, is refused.
-const PRESSURE_WAIT: Duration = Duration::from_millis(50);
 
 /// The actor.
 pub struct IoDispatcher;
@@ -315,7 +313,7 @@ impl State {
 
     fn prefetch(&mut self, wishes: Vec<Prefetch>) {
         // Nothing is fetched ahead while a load waits for memory. A full cache makes room for it as for any other load.
-        if !self.waiting.is_empty() || !pressure::admits_speculation(self.shared.budget.level(), true) {
+        if !self.waiting.is_empty() || !admits_speculation(self.shared.budget.level(), true) {
             return;
         }
         let now = self.shared.clock.now();
@@ -347,10 +345,13 @@ impl State {
             for waiting in std::mem::take(&mut self.waiting) {
                 self.give_up_waiting(waiting, stuck);
             }
-        } else if stuck >= PRESSURE_WAIT && self.refuse_under_pressure() {
-            // Those that are more urgent have what comes free next.
-            self.retry_waiting();
-        } else if let Some(shortfall) = retried {
+            return self.pump();
+        }
+        if stuck >= TICK {
+            // An eviction had its turn.
+            self.refuse_least_urgent();
+        }
+        if let Some(shortfall) = retried.filter(|_| !self.waiting.is_empty()) {
             // Less came free than was hoped for, or the wish was lost with an evictor.
             self.ask_for_room(&shortfall);
         }
