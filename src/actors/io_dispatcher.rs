@@ -301,7 +301,7 @@ impl State {
             match self.board(pending, permit, home, &mut frames) {
                 Ok(done) => empty.extend(done),
                 Err((pending, shortfall)) => {
-                    self.wait_for_memory(pending, &shortfall);
+                    self.wait_for_memory(*pending, &shortfall);
                     open = self.may_plan();
                 }
             }
