@@ -300,8 +300,9 @@ impl State {
             moved = true;
             match self.board(pending, permit, home, &mut frames) {
                 Ok(done) => empty.extend(done),
-                Err((pending, shortfall)) => {
-                    self.wait_for_memory(*pending, &shortfall);
+                Err(back) => {
+                    let (pending, shortfall) = *back;
+                    self.wait_for_memory(pending, &shortfall);
                     open = self.may_plan();
                 }
             }

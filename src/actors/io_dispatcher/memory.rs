@@ -63,8 +63,9 @@ impl State {
             };
             match self.board(entry.pending, permit, home, &mut frames) {
                 Ok(done) => empty.extend(done),
-                Err((pending, shortfall)) => {
-                    still.push_back(Waiting { pending: *pending, kind: shortfall.kind });
+                Err(back) => {
+                    let (pending, shortfall) = *back;
+                    still.push_back(Waiting { pending, kind: shortfall.kind });
                     lacking.get_or_insert(shortfall);
                 }
             }
