@@ -48,6 +48,8 @@ const LANE_MAX: usize = 1024;
 const FLIGHTS_MAX: usize = 8192;
 /// At most this part of the resident budget is evicted for loads that are queued behind the one that lacks memory.
 const EVICT_AHEAD_PART: u64 = 16;
+/// The score of what nobody but the predictor asked for: behind everything of its lane that somebody did.
+const SPECULATIVE_SCORE: f32 = -1e9;
 
 /// The actor.
 pub struct IoDispatcher;
@@ -107,6 +109,8 @@ struct Pending {
     since: Instant,
     /// The earliest deadline of those who wait for it.
     deadline: Option<Instant>,
+    /// Where it stood within its lane.
+    score: f32,
 }
 
 struct Waiting {
@@ -213,9 +217,9 @@ impl State {
 
     fn enqueue(&mut self, lease: Lease, located: Arc<Located>, since: Instant) {
         let key = lease.key();
-        let (pending, priority, score) = self.place_of(lease, located, since);
-        let near = Self::deadline_score(pending.deadline, since);
-        self.wanted.push(priority, near.map_or(score, |near| near.max(score)), key, pending);
+        let (mut pending, priority, score) = self.place_of(lease, located, since);
+        pending.score = self.own_score(&pending, since).unwrap_or(score);
+        self.wanted.push(priority, pending.score, key, pending);
     }
 
     fn finished(&self, batch: Vec<Finished>) {
@@ -275,7 +279,15 @@ impl State {
         let home = self.least_busy();
         let mut open = self.may_plan();
         while frames.len() < self.plan_ahead() {
-            let Some((key, pending)) = self.wanted.pop_of(open) else { break };
+            let Some((key, mut pending, score)) = self.wanted.pop_scored(open) else { break };
+            pending.score = score;
+            let low = Priority::Low as usize;
+            if pending.lease.is_speculative() && open[low] && self.wanted.len() > self.wanted.lane_len(Priority::Low) {
+                // It is its lane's turn, but what nobody asked for is never ahead of what somebody did.
+                self.wanted.push(Priority::Low, SPECULATIVE_SCORE, key, pending);
+                open[low] = false;
+                continue;
+            }
             if !pending.lease.is_wanted() {
                 moved = true;
                 continue;
@@ -301,6 +313,7 @@ impl State {
     }
 
     fn prefetch(&mut self, wishes: Vec<Prefetch>) {
+        // Nothing is fetched ahead while a load waits for memory. A full cache makes room for it as for any other load.
         if !self.waiting.is_empty() || !admits_speculation(self.shared.budget.level(), true) {
             return;
         }
