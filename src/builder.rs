@@ -14,12 +14,13 @@ use crate::build::transform::{Transform, TransformRegistry};
 use crate::build::{self, ActionCacheOptions, BuildOptions, Built, NoProgress, Progress, Task, TreeBuilder, Workshop};
 use crate::bundle::Bundle;
 use crate::config::{
-    BandwidthConfig, BudgetConfig, Engine, EvictionConfig, Integrity, PredictionConfig, RuntimeConfig,
+    BandwidthConfig, BudgetConfig, Engine, EvictionConfig, Integrity, PredictionConfig, RuntimeConfig, ScheduleConfig,
+    SpatialConfig,
 };
 use crate::error::{Error, Result};
 use crate::event::BuildFailure;
 use crate::ids::AssetId;
-use crate::messages::DispatcherMessage;
+use crate::messages::{DispatcherMessage, PredictorMessage};
 use crate::platform::affinity::CpuSet;
 use crate::platform::clock::{Clock, SystemClock};
 use crate::platform::fs::{FileSystem, OsFileSystem};
@@ -29,8 +30,9 @@ use crate::platform::threads::{Core, OsThreads, Pool, Threads};
 use crate::platform::topology::Topology;
 use crate::platform::watch::{OsWatch, Watch};
 use crate::policy::bandwidth::Bandwidth;
+use crate::residency::surroundings::Looker;
 use crate::residency::{Followers, Generations, History, Ledger, Reaper, ResidentTable, Sizes};
-use crate::runtime::Runtime;
+use crate::runtime::{self, Runtime};
 use crate::telemetry::{Events, Metrics, Reloads};
 
 /// The name of the bundle in a store.
@@ -66,6 +68,7 @@ pub struct RuntimeBuilder {
     threads: Arc<dyn Threads>,
     watch: Arc<dyn Watch>,
     topology: Option<Topology>,
+    trace: Option<PathBuf>,
 }
 
 impl Default for RuntimeBuilder {
@@ -83,6 +86,7 @@ impl Default for RuntimeBuilder {
             threads: Arc::new(OsThreads),
             watch: Arc::<OsWatch>::default(),
             topology: None,
+            trace: None,
         }
     }
 }
@@ -143,6 +147,18 @@ impl RuntimeBuilder {
         self
     }
 
+    /// The order in which loads that wait are read: weights, and lanes by distance.
+    pub fn schedule(mut self, schedule: ScheduleConfig) -> Self {
+        self.config.schedule = schedule;
+        self
+    }
+
+    /// What is asked for ahead of viewers.
+    pub fn spatial(mut self, spatial: SpatialConfig) -> Self {
+        self.config.spatial = spatial;
+        self
+    }
+
     /// The read engine. Default: io_uring where a probe finds it working.
     pub fn engine(mut self, engine: Engine) -> Self {
         self.config.engine = engine;
@@ -186,6 +202,12 @@ impl RuntimeBuilder {
     /// Default no.
     pub fn allow_commands(mut self, allow: bool) -> Self {
         self.config.allow_commands = allow;
+        self
+    }
+
+    /// Records what is asked for, from the start to the shutdown, in this file: as [`Runtime::record`]. Default no.
+    pub fn trace(mut self, file: impl AsRef<Path>) -> Self {
+        self.trace = Some(file.as_ref().to_owned());
         self
     }
 
@@ -250,8 +272,8 @@ impl RuntimeBuilder {
         let spawned = threads.spawn("flyloft-start", &CpuSet::any(), Box::new(open));
         spawned.map_err(|error| Error::io("start the thread", "flyloft-start", error))?;
         let gone = || Error::Failed { cause: "the start-up thread panicked".into() };
-        let (shared, core, source) = told.await.map_err(|_| gone())??;
-        Runtime::launch(shared, core, source).await
+        let (shared, core, opened) = told.await.map_err(|_| gone())??;
+        Runtime::launch(shared, core, opened).await
     }
 
     /// [`RuntimeBuilder::start`] for programs without an async runtime.
@@ -259,12 +281,12 @@ impl RuntimeBuilder {
     /// # Errors
     /// As [`RuntimeBuilder::start`].
     pub fn start_blocking(self) -> Result<Runtime> {
-        let (shared, core, source) = self.prepare()?;
+        let (shared, core, opened) = self.prepare()?;
         let handle = core.handle();
-        handle.block_on(Runtime::launch(shared, core, source))
+        handle.block_on(Runtime::launch(shared, core, opened))
     }
 
-    fn prepare(mut self) -> Result<(Arc<Shared>, Core, String)> {
+    fn prepare(mut self) -> Result<(Arc<Shared>, Core, runtime::Opened)> {
         self.config.validate()?;
         self.refused.take().map_or(Ok(()), Err)?;
         if cfg!(panic = "abort") {
@@ -311,6 +333,7 @@ impl RuntimeBuilder {
             followers: Followers::default(),
             reloads: Reloads::default(),
             handle: core.handle(),
+            surroundings: Arc::default(),
             table,
             addresses: Addresses::new(drivers.len()),
             clock: self.clock,
@@ -344,6 +367,7 @@ impl RuntimeBuilder {
             config,
         });
         shared.tables_prepared();
+        shared.take_places(shared.generations.current().bundle());
         if let Some(what) = shared.learned.refused() {
             tracing::warn!("{what}");
         }
@@ -352,7 +376,7 @@ impl RuntimeBuilder {
             // The first look at a large tree took much more than what stays of it.
             workshop.pool().submit(GIVE_BACK_LANE, Box::new(memory::give_back));
         }
-        Ok((shared, core, name))
+        Ok((shared, core, runtime::Opened { source: name, trace: self.trace }))
     }
 
     fn open_bundle(&self, file: &Path) -> Result<Bundle> {
@@ -434,6 +458,11 @@ fn connect(shared: &Arc<Shared>) {
     shared.budget.on_value_release(Box::new(move || values.room_made()));
     let weak = Arc::downgrade(shared);
     shared.budget.on_pressure(Box::new(move || actors::pressure_changed(&weak)));
+    let (dispatcher, predictor) = (shared.addresses.dispatcher.clone(), shared.addresses.predictor.clone());
+    shared.surroundings.on_moved(Box::new(move |looker| match looker {
+        Looker::Schedule => dispatcher.hint(DispatcherMessage::ViewersMoved),
+        Looker::Prediction => predictor.hint(PredictorMessage::Moved),
+    }));
     // Versions that only an ended generation could see go when it ends.
     let (table, generations) = (Arc::downgrade(&shared.table), Arc::downgrade(&shared.generations));
     shared.generations.on_end(Box::new(move || {

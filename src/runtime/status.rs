@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::RecordingReport;
 use crate::actors::{ActorReport, Shared};
 use crate::bundle::TablesReport;
 use crate::error::Result;
@@ -170,4 +171,6 @@ pub struct ShutdownReport {
     pub took: Duration,
     /// Whether the newest generation is durable.
     pub committed: Result<()>,
+    /// What was recorded, where that was asked for with the start.
+    pub recorded: Option<Result<RecordingReport>>,
 }
