@@ -247,6 +247,8 @@ impl Shared {
     /// By how much levels of detail come nearer under the pressure of now.
     pub fn nearer(&self) -> f32 {
         self.config.spatial.nearer(self.pressure() as u8)
+    }
+
     /// Has what is above the budget's target evicted in the background; while the evictor is parked, does it here.
     pub fn relieve_budget(&self) {
         if self.addresses.evictor.cast(EvictorMessage::Relieve).is_err() && self.roster.is_parked("evictor") {

