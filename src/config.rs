@@ -21,7 +21,7 @@ use crate::ids::AssetKind;
 use crate::limits;
 
 pub use bandwidth::{BANDWIDTH_MAX, BANDWIDTH_MIN, BandwidthConfig, SharesConfig};
-pub use eviction::{EvictionConfig, EvictionPolicy, EvictionWeights};
+pub use eviction::{EvictionConfig, EvictionObjective, EvictionPolicy, EvictionWeights};
 pub use place::{LEVELS_MAX, Level, METRES_MAX, PLACES_MAX, Place};
 pub use prediction::{ExpertsConfig, Observe, PredictionConfig};
 pub use schedule::{LaneDistances, ScheduleConfig, Weights};
