@@ -167,7 +167,7 @@ impl Relief {
                 if self.freed == 0 && self.waits > WAITS_IN_VAIN_MAX {
                     return Next::Done;
                 }
-                if self.waits % WAITS_MAX != 0 {
+                if !self.waits.is_multiple_of(WAITS_MAX) {
                     return Next::Wait;
                 }
                 self.step = self.step.saturating_mul(2);
