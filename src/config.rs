@@ -521,6 +521,7 @@ mod tests {
         check("prediction.distance", |config| config.prediction.distance = 0);
         check("memory_wait", |config| config.memory_wait = Duration::ZERO);
         check("deadline", |config| config.deadline = Some(Duration::ZERO));
+        check("eviction.weights.age", |config| config.eviction.weights.age = f32::NAN);
         check("spatial.reach_m", |config| config.spatial.reach_m = -1.0);
         check("eviction.weights.age", |config| config.eviction.weights.age = f32::NAN);
         check("schedule.weights.view", |config| config.schedule.weights.view = -1.0);
