@@ -13,7 +13,7 @@ use crate::actors::{self, Addresses, Faults, Learned, Roster, Shared, Told, Watc
 use crate::build::transform::{Transform, TransformRegistry};
 use crate::build::{self, ActionCacheOptions, BuildOptions, Built, NoProgress, Progress, Task, TreeBuilder, Workshop};
 use crate::bundle::Bundle;
-use crate::config::{BandwidthConfig, BudgetConfig, Engine, Integrity, PredictionConfig, RuntimeConfig};
+use crate::config::{BandwidthConfig, BudgetConfig, Engine, Integrity, PredictionConfig, RuntimeConfig, WarmConfig};
 use crate::error::{Error, Result};
 use crate::event::BuildFailure;
 use crate::ids::AssetId;
@@ -26,8 +26,9 @@ use crate::platform::random::{Random, SystemRandom};
 use crate::platform::threads::{Core, OsThreads, Pool, Threads};
 use crate::platform::topology::Topology;
 use crate::platform::watch::{OsWatch, Watch};
+use crate::policy::bandwidth::Bandwidth;
 use crate::residency::{Followers, Generations, History, Ledger, Reaper, ResidentTable, Sizes};
-use crate::runtime::{self, Runtime};
+use crate::runtime::{self, Runtime, STORE_JOURNAL};
 use crate::telemetry::{Events, Metrics, Reloads};
 
 /// The name of the bundle in a store.
@@ -166,6 +167,12 @@ impl RuntimeBuilder {
         self
     }
 
+    /// What is loaded ahead, and what is remembered for the next start. Default [`WarmConfig::default`].
+    pub fn warm(mut self, warm: WarmConfig) -> Self {
+        self.config.warm = warm;
+        self
+    }
+
     /// Adds a transform of the program's own, to be chosen by name in flyloft.toml. One whose name is taken, or is none,
     /// is refused when the runtime starts.
     pub fn transform<T: Transform>(mut self, transform: T) -> Self {
@@ -293,6 +300,7 @@ impl RuntimeBuilder {
         let drivers = machine.drivers(&self.config, &heaps, threads)?;
         let tables = bundle.prepare_tables(&self.config.tables)?;
         let store = workshop.as_ref().map(|workshop| workshop.store());
+        let journal = self.config.warm.file(store, STORE_JOURNAL)?;
         let learned = Learned::open(&self.config, Arc::clone(&self.fs), store);
         let config = self.config;
         let budget = machine.budget(&config, heaps);
@@ -350,7 +358,7 @@ impl RuntimeBuilder {
             // The first look at a large tree took much more than what stays of it.
             workshop.pool().submit(GIVE_BACK_LANE, Box::new(memory::give_back));
         }
-        Ok((shared, core, runtime::Opened { source: name, trace: self.trace }))
+        Ok((shared, core, runtime::Opened { source: name, trace: self.trace, journal, fs: self.fs }))
     }
 
     fn open_bundle(&self, file: &Path) -> Result<Bundle> {

@@ -1,5 +1,7 @@
 //! `serve`: a tree or a bundle over HTTP, reloaded as it changes.
 
+mod warming;
+
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -29,6 +31,10 @@ pub struct Call {
     /// Record what is asked for, when, and how it is answered, in this file
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+    /// Load ahead, into free memory: historical (what the last runs asked for), predicted, sequential[=PREFIX] or
+    /// dependencies=PATH; may be given several times
+    #[arg(long, value_name = "WHAT", value_parser = warming::parse)]
+    warm: Vec<warming::Warm>,
     #[command(flatten)]
     building: Building,
 }
@@ -42,6 +48,7 @@ async fn serve(call: &Call) -> Result<Answer> {
     // Before anything is built: a port that is in use is known at once.
     let listener = Listener::bind(&call.listen).await?;
     let config = RuntimeConfig { budget_bytes: call.budget, watch: call.watch, ..RuntimeConfig::default() };
+    let config = RuntimeConfig { warm: warming::config(&call.warm, &call.source), ..config };
     let runtime = live::start(&call.source, &call.building, config).await?;
     let recording = call.trace.as_ref().map(|file| runtime.record(file)).transpose()?;
     let mut events = runtime.events();
@@ -62,8 +69,11 @@ async fn serve(call: &Call) -> Result<Answer> {
             report(&event, &reported, &source, allow_commands);
         }
     });
+    // For as long as they are held.
+    let warmings = call.warm.iter().map(|warm| runtime.warm(warm.warming())).collect::<flyloft::Result<Vec<_>>>()?;
     let served = listener.serve(runtime.clone(), asked_to_stop).await;
     drop(announced);
+    drop(warmings);
     reporter.abort();
     let recorded = match recording {
         Some(recording) => Some(recording.finish().await),
