@@ -30,6 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
+pub use eviction::EvictionChoice;
 pub use learned::Learned;
 pub use pressure::{Told, pressure_changed};
 pub use roster::{ActorReport, ActorState, Roster};
@@ -52,6 +53,7 @@ use crate::platform::threads::{Pool, Threads};
 use crate::platform::watch::Watch;
 use crate::policy::bandwidth::Bandwidth;
 use crate::policy::eviction::Admitted;
+use crate::residency::surroundings::Surroundings;
 use crate::residency::{Asset, Budget, Followers, Generations, History, Ledger, Reaper, ResidentTable, Values};
 use crate::telemetry::{Accesses, Events, Level, Metrics, Moment, Noted, Reloads};
 
@@ -124,6 +126,10 @@ pub struct Shared {
     pub reloads: Reloads,
     /// The actors' thread, for tasks that are no actor's.
     pub handle: Handle,
+    /// Where assets are, and who looks at them.
+    pub surroundings: Arc<Surroundings>,
+    /// Which eviction policy is in use, and what it said of itself.
+    pub eviction: EvictionChoice,
     /// What is resident.
     pub table: Arc<ResidentTable>,
     /// The generations that somebody can still see.
@@ -225,6 +231,28 @@ impl Shared {
         if self.addresses.evictor.cast(make_room).is_err() && self.roster.is_parked("evictor") {
             // Serving goes on without the evictor: the oldest go, by the same policy, from a fresh start.
             eviction::make_room(self, bytes, kind);
+        }
+    }
+
+    /// The lane of an asset by its distance from the nearest viewer, where there is one and the asset has a place.
+    pub fn lane_of(&self, id: AssetId) -> Option<Priority> {
+        self.surroundings.distance(id).map(|distance| self.config.schedule.distances.lane(distance))
+    }
+
+    /// How scarce memory is, for who may ask for less of it.
+    pub fn pressure(&self) -> crate::policy::pressure::Level {
+        self.budget.level()
+    }
+
+    /// By how much levels of detail come nearer under the pressure of now.
+    pub fn nearer(&self) -> f32 {
+        self.config.spatial.nearer(self.pressure() as u8)
+    }
+
+    /// Has what is above the budget's target evicted in the background; while the evictor is parked, does it here.
+    pub fn relieve_budget(&self) {
+        if self.addresses.evictor.cast(EvictorMessage::Relieve).is_err() && self.roster.is_parked("evictor") {
+            eviction::make_room(self, self.budget.surplus_bytes(), None);
         }
     }
 

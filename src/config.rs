@@ -3,8 +3,11 @@
 mod bandwidth;
 mod budget;
 mod eviction;
+mod place;
 mod prediction;
 mod schedule;
+mod settings;
+mod spatial;
 mod warm;
 
 use std::collections::BTreeMap;
@@ -20,8 +23,11 @@ use crate::limits;
 
 pub use bandwidth::{BANDWIDTH_MAX, BANDWIDTH_MIN, BandwidthConfig, SharesConfig};
 pub use eviction::{EvictionConfig, EvictionPolicy, EvictionWeights};
+pub use place::{LEVELS_MAX, Level, METRES_MAX, PLACES_MAX, Place};
 pub use prediction::{ExpertsConfig, Observe, PredictionConfig};
 pub use schedule::{LaneDistances, ScheduleConfig, Weights};
+pub use settings::RuntimeSettings;
+pub use spatial::SpatialConfig;
 pub use warm::WarmConfig;
 
 /// How bytes are laid out in a bundle.
@@ -298,12 +304,15 @@ pub struct RuntimeConfig {
     pub action_cache_bytes: u64,
     /// Requests that may be open at once. Default and bound 4,194,304.
     pub open_requests_max: usize,
-    /// What makes room when the budget is full, and when.
+    /// What makes room when the budget is full.
     #[serde(default)]
     pub eviction: EvictionConfig,
     /// The order in which loads that wait are read.
     #[serde(default)]
     pub schedule: ScheduleConfig,
+    /// What is asked for ahead of viewers.
+    #[serde(default)]
+    pub spatial: SpatialConfig,
     /// How much is read per second. Default without a limit.
     #[serde(default)]
     pub bandwidth: BandwidthConfig,
@@ -348,6 +357,7 @@ impl Default for RuntimeConfig {
             open_requests_max: limits::OPEN_REQUESTS_MAX,
             eviction: EvictionConfig::default(),
             schedule: ScheduleConfig::default(),
+            spatial: SpatialConfig::default(),
             bandwidth: BandwidthConfig::default(),
         }
     }
@@ -470,8 +480,8 @@ impl RuntimeConfig {
         }
         self.eviction.validate()?;
         self.schedule.validate()?;
-        self.bandwidth.validate()?;
-        Ok(())
+        self.spatial.validate()?;
+        self.bandwidth.validate()
     }
 }
 
@@ -521,6 +531,8 @@ mod tests {
         check("memory_wait", |config| config.memory_wait = Duration::ZERO);
         check("deadline", |config| config.deadline = Some(Duration::ZERO));
         check("eviction.target_percent", |config| config.eviction.target_percent = 0);
+        check("spatial.reach_m", |config| config.spatial.reach_m = -1.0);
+        check("eviction.weights.age", |config| config.eviction.weights.age = f32::NAN);
         check("schedule.weights.view", |config| config.schedule.weights.view = -1.0);
         check("bandwidth.shares.low", |config| config.bandwidth.shares.low = 0);
     }

@@ -6,6 +6,7 @@
 mod bandwidth;
 mod budget;
 mod callback;
+mod eviction;
 pub mod explain;
 mod load;
 mod many;
@@ -15,6 +16,7 @@ mod rollback;
 mod snapshot;
 mod status;
 mod typed;
+mod viewer;
 mod warm;
 mod watched;
 
@@ -37,6 +39,7 @@ pub use record::{Recording, RecordingReport};
 pub use snapshot::Snapshot;
 pub use status::{EngineStatus, Health, ShutdownReport, Stats, Status};
 pub use typed::{Decode, DecodeContext, DecodeError, Json, LoadAs, Postcard, Typed};
+pub use viewer::{Viewer, ViewerState};
 use warm::Warmth;
 pub use warm::{STORE_JOURNAL, Warm, WarmEnd, WarmProgress, WarmReport, WarmStats, Warming};
 pub use watched::{Newest, Watched};

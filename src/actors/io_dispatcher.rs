@@ -11,6 +11,7 @@ mod memory;
 mod plan;
 mod reads;
 mod target;
+mod viewers;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::messages::work::{Credits, Room};
 use crate::messages::{CacheManagerMessage, DispatcherMessage, Finished, Prefetch};
 use crate::platform::cgroup;
 use crate::policy::schedule::{Lanes, LowRoom};
+use crate::residency::surroundings::Looker;
 use crate::residency::{Ask, Change, Key, Lease, Located, Want};
 
 /// How often deadlines are looked at while any request has one or waits for memory.
@@ -86,6 +88,8 @@ pub struct State {
     flights: [Arc<Credits>; 2],
     /// Memory that this process may use.
     memory_bytes: u64,
+    /// What it takes to put the lanes in order anew.
+    rescoring: viewers::Rescoring,
     /// Numbers the items of the lanes.
     sequence: u64,
     /// Which worker is asked next.
@@ -97,6 +101,8 @@ pub struct State {
 struct Pending {
     lease: Lease,
     located: Arc<Located>,
+    /// What it is scored by.
+    known: viewers::Known,
     /// When it was taken from the ledger.
     since: Instant,
 }
@@ -127,6 +133,8 @@ impl Actor for IoDispatcher {
         let lookups = credits(LOOKUPS_MAX * shared.drivers.len());
         let flights = [credits(FLIGHTS_MAX), credits(FLIGHTS_MAX)];
         let credits: Vec<_> = shared.drivers.iter().map(|_| credits(shared.config.queue_depth)).collect();
+        // What an earlier one was told may be lost with it.
+        shared.surroundings.looks(Looker::Schedule);
         // What an earlier dispatcher held is in the ledger's inbox again, and nobody may be left to say so.
         drop(myself.send_message(DispatcherMessage::Ready));
         Ok(State {
@@ -144,6 +152,7 @@ impl Actor for IoDispatcher {
             holding: false,
             flights,
             memory_bytes: cgroup::usable_memory_bytes(),
+            rescoring: viewers::Rescoring::default(),
             sequence: 0,
             turn: 0,
             ticking: false,
@@ -168,6 +177,7 @@ impl Actor for IoDispatcher {
             }
             DispatcherMessage::Credit => state.pump(),
             DispatcherMessage::Prefetch(wishes) => state.prefetch(wishes),
+            DispatcherMessage::ViewersMoved => state.viewers_moved(&myself),
             DispatcherMessage::Tokens => {
                 state.holding = false;
                 state.pump();
@@ -210,8 +220,9 @@ impl State {
     }
 
     fn enqueue(&mut self, lease: Lease, located: Arc<Located>, since: Instant) {
-        let (key, priority) = (lease.key(), lease.priority());
-        self.wanted.push(priority, 0.0, key, Pending { lease, located, since });
+        let key = lease.key();
+        let (pending, priority, score) = self.place_of(lease, located, since);
+        self.wanted.push(priority, score, key, pending);
     }
 
     fn finished(&self, batch: Vec<Finished>) {

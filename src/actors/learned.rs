@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use crate::config::{PredictionConfig, RuntimeConfig};
 use crate::error::{Error, Result};
 use crate::platform::fs::FileSystem;
-use crate::policy::prediction::{Ensemble, MODELS_BYTES_MAX, PredictionStats};
+use crate::policy::prediction::{Ensemble, Expert, MODELS_BYTES_MAX, PredictionStats};
 
 /// The name of the file, beside the store or in the folder that the configuration names.
 const FILE: &str = "models.bin";
@@ -68,6 +68,11 @@ impl Learned {
             let (ensemble, _) = read(&self.config, &*self.fs, self.file.as_deref());
             *inner = Inner { ensemble, working: false, saved_at: 0 };
         }
+    }
+
+    /// One more expert, in place of one of its kind.
+    pub fn add(&self, expert: Box<dyn Expert>) {
+        self.inner.lock().ensemble.add(expert);
     }
 
     /// Tells the network of what the program knows of itself.

@@ -4,6 +4,7 @@
 //! Sends: `Prefetch` to the dispatcher. On restart: kept: all that was learned; rebuilt: what is prefetched, from that, and
 //! the order of assets; lost: batches that were queued. Bounds: prefetches by their share of the budget and their number.
 
+mod viewers;
 mod world;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -18,6 +19,7 @@ use crate::error::Result;
 use crate::ids::{AssetId, AssetKind, Priority};
 use crate::messages::{DispatcherMessage, Loaded, PredictorMessage, Prefetch, Uses};
 use crate::policy::prediction::{Access, Ensemble, Outcome, Predicted};
+use crate::residency::surroundings::Looker;
 use crate::residency::{Candidate, Order, Ordering};
 
 /// Steps from an asset to what it uses, what that uses, and so on.
@@ -57,6 +59,8 @@ pub struct State {
     began: Instant,
     saved: Instant,
     looked: Instant,
+    /// When it last guessed since a viewer had moved.
+    moved: Option<Instant>,
     /// A look is on its way, after this long.
     looking: bool,
     patience: Duration,
@@ -76,6 +80,9 @@ impl Actor for Predictor {
     async fn pre_start(&self, _myself: ActorRef<Self::Msg>, args: Args) -> Result<State, ActorProcessingErr> {
         let shared = args.shared;
         shared.learned.recover();
+        shared.learned.add(Box::new(viewers::expert(&shared)));
+        // What an earlier one was told may be lost with it.
+        shared.surroundings.looks(Looker::Prediction);
         let now = shared.clock.now();
         // What the one before had asked for is watched on.
         let open = shared.learned.work(|ensemble| ensemble.under_way()).unwrap_or_default();
@@ -90,6 +97,7 @@ impl Actor for Predictor {
             began: now,
             saved: now,
             looked: now,
+            moved: None,
             looking: false,
             patience: LOOK.0,
         })
@@ -106,7 +114,7 @@ impl Actor for Predictor {
             PredictorMessage::Uses(batch) => state.take_in(batch),
             PredictorMessage::Ordered(order) => state.ordered(order),
             PredictorMessage::Published(_) => {}
-            PredictorMessage::Moved => state.moved(),
+            PredictorMessage::Moved => state.viewers_moved(&myself),
             PredictorMessage::Look => {
                 state.looking = false;
                 state.look();
@@ -176,8 +184,8 @@ impl State {
         Access { id, bytes, kind, resident, now: now.saturating_duration_since(self.began), wall_seconds }
     }
 
-    /// A viewer has moved.
-    fn moved(&mut self) {
+    /// Something that an expert knows of has moved.
+    fn guess_again(&mut self) {
         let now = self.shared.clock.now();
         let mut predicted = Vec::new();
         let world = Seen { shared: &self.shared, order: self.order.as_deref(), uses: &[] };

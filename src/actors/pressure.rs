@@ -98,9 +98,8 @@ impl Shared {
             let freed = self.table.let_go_of_all_ended(self.generations.oldest_wanted());
             tracing::debug!(freed, "what ended in kept generations was let go of");
         }
-        let surplus = self.budget.surplus_bytes();
-        if surplus > 0 {
-            self.make_room(surplus, None);
+        if self.budget.surplus_bytes() > 0 {
+            self.relieve_budget();
         }
     }
 

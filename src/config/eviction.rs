@@ -1,4 +1,4 @@
-//! What makes room when the budget is full, and when it is made.
+//! What makes room when the budget is full.
 
 use std::fmt;
 use std::str::FromStr;
@@ -120,26 +120,14 @@ impl EvictionWeights {
     }
 }
 
-/// What makes room when the budget is full, and when it is made.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// What makes room when the budget is full. When it is made is the budget's: see [`super::BudgetConfig`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvictionConfig {
     /// Which policy names the victims. Default [`EvictionPolicy::Lru`].
     pub policy: EvictionPolicy,
     /// What counts for [`EvictionPolicy::Weighted`]; the other policies do not look at it.
     pub weights: EvictionWeights,
-    /// Whether room is made in the background while the pressure is high, so that a load seldom waits for it. Default
-    /// `true`.
-    pub eager: bool,
-    /// The use of the budget, in percent, down to which room is made in the background, 1 to 99. Default 80.
-    pub target_percent: u8,
-}
-
-impl Default for EvictionConfig {
-    fn default() -> Self {
-        let (policy, weights) = (EvictionPolicy::default(), EvictionWeights::default());
-        Self { policy, weights, eager: true, target_percent: 80 }
-    }
 }
 
 impl EvictionConfig {
@@ -148,12 +136,7 @@ impl EvictionConfig {
     /// # Errors
     /// [`Error::Config`] with the name of the first field that cannot be used.
     pub fn validate(&self) -> Result<()> {
-        self.weights.validate()?;
-        if !(1..=99).contains(&self.target_percent) {
-            let why = format!("{} is not within 1 to 99", self.target_percent);
-            return Err(Error::config("eviction.target_percent", why));
-        }
-        Ok(())
+        self.weights.validate()
     }
 }
 
@@ -181,8 +164,6 @@ mod tests {
             config.weights =
                 EvictionWeights { age: none, frequency: none, size: none, priority: none, distance: none, cost: none };
         });
-        check("eviction.target_percent", |config| config.target_percent = 0);
-        check("eviction.target_percent", |config| config.target_percent = 100);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -168,6 +169,8 @@ pub struct ReadToken {
     pub permit: Permit,
     /// The room among the patient reads with the device; given back when the read has completed.
     pub room: Option<RoomPermit>,
+    /// When it was handed over.
+    pub since: Instant,
 }
 
 impl ReadToken {

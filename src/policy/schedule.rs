@@ -224,6 +224,26 @@ impl<T, K: Eq + Hash + Clone> Lanes<T, K> {
         }
     }
 
+    /// Puts every queued item into the lane and at the score that `place` gives for it, in the order of
+    /// [`Lanes::items`], as when the viewer moved: less urgent lanes included. Arrivals stay. O(n).
+    pub fn rearrange(&mut self, mut place: impl FnMut(&K, &T) -> (Priority, f32)) {
+        let mut heaps: [Vec<Queued<K>>; 4] = std::array::from_fn(|_| Vec::new());
+        for (lane, heap) in self.lanes.iter_mut().zip(&mut heaps) {
+            *heap = std::mem::take(&mut lane.heap).into_vec();
+            heap.clear();
+        }
+        for (key, slot) in &mut self.items {
+            let (priority, score) = place(key, &slot.item);
+            (slot.priority, slot.score) = (priority, ordered(score));
+            let (score, arrival, stamp, key) = (slot.score, Reverse(slot.arrival), slot.stamp, key.clone());
+            heaps[priority as usize].push(Queued { score, arrival, stamp, key });
+        }
+        for (lane, heap) in self.lanes.iter_mut().zip(heaps) {
+            lane.live = heap.len();
+            lane.heap = BinaryHeap::from(heap);
+        }
+    }
+
     /// The queued item of `key`.
     pub fn get(&self, key: &K) -> Option<&T> {
         self.items.get(key).map(|slot| &slot.item)
@@ -252,6 +272,11 @@ impl<T, K: Eq + Hash + Clone> Lanes<T, K> {
     /// What is queued, in no particular order.
     pub fn items(&self) -> impl Iterator<Item = &T> {
         self.items.values().map(|slot| &slot.item)
+    }
+
+    /// [`Lanes::items`], to be changed.
+    pub fn items_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.items.values_mut().map(|slot| &mut slot.item)
     }
 
     /// Takes out everything, in no particular order.
@@ -364,6 +389,7 @@ mod tests {
         Place(u64, usize, i8),
         Remove(u64),
         Rescore,
+        Rearrange,
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -374,6 +400,7 @@ mod tests {
             2 => (0u64..40, 0usize..4, any::<i8>()).prop_map(|(key, lane, score)| Step::Place(key, lane, score)),
             1 => (0u64..40).prop_map(Step::Remove),
             1 => Just(Step::Rescore),
+            1 => Just(Step::Rearrange),
         ]
     }
 
@@ -440,6 +467,13 @@ mod tests {
                     Step::Rescore => {
                         lanes.rescore(|key, _| (*key % 7) as f32);
                         model.all.iter_mut().for_each(|item| item.2 = (item.0 % 7) as i8);
+                    }
+                    Step::Rearrange => {
+                        lanes.rearrange(|key, _| (Priority::ALL[(*key % 4) as usize], (*key % 5) as f32));
+                        let place = |item: &mut (u64, usize, i8, usize)| {
+                            (item.1, item.2) = ((item.0 % 4) as usize, (item.0 % 5) as i8);
+                        };
+                        model.all.iter_mut().for_each(place);
                     }
                 }
                 prop_assert_eq!(lanes.len(), model.all.len());

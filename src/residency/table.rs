@@ -212,8 +212,13 @@ impl ResidentTable {
 
     /// Lets a tick pass; gives the new one. Hits are told apart in time by ticks.
     pub fn advance_tick(&self) -> u32 {
+        self.advance_ticks(1)
+    }
+
+    /// Lets so many ticks pass: as many as there were requests, so that times between uses are in requests.
+    pub fn advance_ticks(&self, ticks: u32) -> u32 {
         self.free_late();
-        self.tick.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+        self.tick.fetch_add(ticks, Ordering::Relaxed).wrapping_add(ticks)
     }
 
     /// Content with this hash that is still in memory under any name, in the table or in someone's hand.

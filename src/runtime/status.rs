@@ -13,6 +13,7 @@ use crate::ids::Generation;
 use crate::platform::io::{Driver, DriverStats};
 use crate::platform::threads::{Pool, PoolStats};
 use crate::policy::bandwidth::BandwidthReport;
+use crate::policy::eviction::PolicyReport;
 use crate::policy::prediction::PredictionStats;
 use crate::residency::{BudgetStats, LedgerStats, ValueStats};
 use crate::telemetry::MetricsReport;
@@ -138,6 +139,8 @@ pub struct Stats {
     pub warming: WarmStats,
     /// Assets that are resident.
     pub resident: usize,
+    /// The eviction policy, and what it last said of itself.
+    pub eviction: PolicyReport,
     /// What prediction is worth.
     pub prediction: PredictionStats,
 }
@@ -152,6 +155,7 @@ impl Stats {
             bandwidth: shared.bandwidth.lock().report(shared.clock.now()),
             values: shared.values.stats(),
             resident: shared.table.stats().assets,
+            eviction: shared.eviction.report(),
             prediction: shared.learned.stats(),
         }
     }

@@ -142,7 +142,7 @@ impl State {
                 self.shared.metrics.frames.add(planned.frames.len() as u64);
                 let source = Arc::clone(planned.live.bundle().storage());
                 let plan::Planned { offset, len, frames, access, live, .. } = planned;
-                let token = ReadToken { frames, live, memory, permit, room };
+                let token = ReadToken { frames, live, memory, permit, room, since: self.shared.clock.now() };
                 batch.push(ReadOp { source, offset, buffer, len, access, limit: None, token });
             }
             if batch.is_empty() {

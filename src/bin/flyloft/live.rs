@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use flyloft::config::RuntimeConfig;
+use flyloft::build::config::{FILE_NAME, TreeConfig};
+use flyloft::config::{RuntimeConfig, RuntimeSettings};
 use flyloft::event::{ChangedAsset, PressureLevel, Published};
 use flyloft::runtime::RecordingReport;
 use flyloft::{AssetPath, Event, Runtime};
@@ -13,7 +14,7 @@ use flyloft::{AssetPath, Event, Runtime};
 use crate::failure::{Failure, Result};
 use crate::output::Output;
 use crate::progress::Bar;
-use crate::size;
+use crate::{open, size};
 
 /// How long open requests may take once the program is asked to stop.
 pub const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -55,6 +56,13 @@ pub async fn start(source: &Path, building: &Building, config: RuntimeConfig) ->
         return Err(Failure::unusable(format_args!("{option}: {why}")));
     }
     Ok(Runtime::builder().config(config).bundle(source).start().await?)
+}
+
+/// What `[runtime]` of the folder's flyloft.toml sets. What is wrong with the file the build says, with its place.
+pub fn settings(source: &Path) -> RuntimeSettings {
+    let Ok(text) = std::fs::read_to_string(source.join(FILE_NAME)) else { return RuntimeSettings::default() };
+    TreeConfig::parse(&text, &open::registry(true))
+        .map_or_else(|_| RuntimeSettings::default(), |config| config.runtime().clone())
 }
 
 /// Stops the runtime in order: every open request is answered, the newest generation is durable.

@@ -25,9 +25,9 @@ pub struct Call {
     /// Where to listen; port 0 takes any that is free
     #[arg(short, long, default_value = "127.0.0.1:7070")]
     listen: String,
-    /// Memory to use at most, such as 512MiB
-    #[arg(short, long, value_parser = size::parse, default_value = "512MiB")]
-    budget: u64,
+    /// Memory to use at most, such as 512MiB [default: what the folder's flyloft.toml says, or 512MiB]
+    #[arg(short, long, value_parser = size::parse)]
+    budget: Option<u64>,
     /// Record what is asked for, when, and how it is answered, in this file
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
@@ -47,8 +47,9 @@ async fn serve(call: &Call) -> Result<Answer> {
     let asked_to_stop = live::stop_signal()?;
     // Before anything is built: a port that is in use is known at once.
     let listener = Listener::bind(&call.listen).await?;
-    let config = RuntimeConfig { budget_bytes: call.budget, watch: call.watch, ..RuntimeConfig::default() };
-    let config = RuntimeConfig { warm: warming::config(&call.warm, &call.source), ..config };
+    let mut config = live::settings(&call.source).over(RuntimeConfig { watch: call.watch, ..RuntimeConfig::default() });
+    config.budget_bytes = call.budget.unwrap_or(config.budget_bytes);
+    config.warm = warming::config(&call.warm, &call.source, config.warm);
     let runtime = live::start(&call.source, &call.building, config).await?;
     let recording = call.trace.as_ref().map(|file| runtime.record(file)).transpose()?;
     let mut events = runtime.events();

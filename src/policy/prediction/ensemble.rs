@@ -24,7 +24,7 @@ use super::{
     Strided, World,
 };
 use crate::config::PredictionConfig;
-use crate::ids::{AssetId, Hashing};
+use crate::ids::{AssetId, AssetKind, Hashing};
 use track::{Track, cost_us};
 
 pub use track::ExpertStats;
@@ -215,8 +215,9 @@ impl Ensemble {
     /// Time has passed without an access, or something has moved: as [`Ensemble::accessed`] otherwise.
     pub fn passed(&mut self, now: Duration, world: &dyn World, into: &mut Vec<Predicted>) {
         self.expire(now);
-        let Some(last) = self.last else { return };
-        let access = Access { now, ..last };
+        // Whoever is told nothing but that something moved guesses too.
+        let nothing = Access { id: AssetId(0), bytes: 0, kind: AssetKind::Other, resident: true, now, wall_seconds: 0 };
+        let access = Access { now, ..self.last.unwrap_or(nothing) };
         self.ask(&access, world, into, |expert, distance, guesses| expert.passed(now, world, distance, guesses));
     }
 

@@ -38,13 +38,15 @@ impl Warm {
     }
 }
 
-/// What has to be remembered for what is asked for: of a folder in its store, of a bundle beside it.
-pub fn config(asked: &[Warm], source: &Path) -> WarmConfig {
-    let history = asked.iter().any(|warm| matches!(warm, Warm::Historical));
+/// What has to be remembered for what is asked for: of a folder in its store, of a bundle beside it, unless the settings
+/// say where.
+pub fn config(asked: &[Warm], source: &Path, settings: WarmConfig) -> WarmConfig {
+    let history = settings.history || asked.iter().any(|warm| matches!(warm, Warm::Historical));
     let beside = || {
         let mut name = OsString::from(source);
         name.push(".accesses");
         PathBuf::from(name)
     };
-    WarmConfig { history, journal: (history && !source.is_dir()).then(beside), ..WarmConfig::default() }
+    let journal = settings.journal.or_else(|| (history && !source.is_dir()).then(beside));
+    WarmConfig { history, journal, ..settings }
 }

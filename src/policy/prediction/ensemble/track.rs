@@ -102,9 +102,9 @@ pub(super) struct Track {
 
 impl Track {
     pub(super) fn new(expert: ExpertKind, target: f32, distance_max: u8) -> Self {
-        // What an asset uses is declared, not guessed: it is believed until it proves wrong.
+        // What an asset uses is declared, not guessed, and so are places and viewers: believed until it proves wrong.
         let (level, credit) = match expert {
-            ExpertKind::Dependency => (Level { guesses: 10.0, came_true: 9.0 }, 64.0),
+            ExpertKind::Dependency | ExpertKind::Spatial => (Level { guesses: 10.0, came_true: 9.0 }, 64.0),
             _ => (Level { guesses: DOUBT, came_true: 0.0 }, 16.0),
         };
         let stats = ExpertStats {
