@@ -71,14 +71,6 @@ pub enum Error {
         /// The version or feature that is not known here.
         what: String,
     },
-    /// A file that is no trace of accesses, or a damaged one.
-    #[error("{file}: not a trace that can be used: {why}")]
-    Trace {
-        /// The file.
-        file: String,
-        /// What is wrong with it, and where.
-        why: String,
-    },
     /// Another writer holds the bundle.
     #[error("{}: another process is writing it; wait for it or stop it", path.display())]
     Locked {
@@ -172,6 +164,14 @@ pub enum Error {
         type_name: &'static str,
         /// Why: what the decoder returned, or its panic.
         cause: String,
+    },
+    /// A file that is no trace of accesses, or a damaged one.
+    #[error("{file}: not a trace that can be used: {why}")]
+    Trace {
+        /// The file.
+        file: String,
+        /// What is wrong with it, and where.
+        why: String,
     },
     /// A configuration value that cannot be used.
     #[error("{field}: {why}")]
