@@ -41,9 +41,9 @@ async fn what_stands_below_a_prefix_is_loaded_in_the_background_and_then_is_a_hi
     assert!(runtime.get(name(2)).is_none());
     let mut told = Vec::new();
     while told.len() < 2 {
-        match within(events.recv()).await.unwrap() {
-            event @ (Event::Warming { .. } | Event::Warmed { .. }) => told.push(event),
-            _ => {}
+        let event = within(events.recv()).await.unwrap();
+        if matches!(event, Event::Warming { .. } | Event::Warmed { .. }) {
+            told.push(event);
         }
     }
     assert!(matches!(&told[..], [Event::Warming { assets: 6, .. }, Event::Warmed { assets: 5, .. }]), "{told:?}");
