@@ -17,7 +17,7 @@ use crate::build::{self, ActionCacheOptions, BuildOptions, Built, NoProgress, Pr
 use crate::bundle::Bundle;
 use crate::config::{
     BandwidthConfig, BudgetConfig, Engine, EvictionConfig, Integrity, PredictionConfig, RuntimeConfig, ScheduleConfig,
-    SpatialConfig,
+    SpatialConfig, WarmConfig,
 };
 use crate::error::{Error, Result};
 use crate::event::BuildFailure;
@@ -35,7 +35,7 @@ use crate::platform::watch::{OsWatch, Watch};
 use crate::policy::bandwidth::Bandwidth;
 use crate::residency::surroundings::Looker;
 use crate::residency::{Followers, Generations, History, Ledger, Locks, Reaper, ResidentTable, Sizes};
-use crate::runtime::{self, Runtime};
+use crate::runtime::{self, Runtime, STORE_JOURNAL};
 use crate::telemetry::{Events, Metrics, Reloads};
 
 /// The name of the bundle in a store.
@@ -194,6 +194,12 @@ impl RuntimeBuilder {
         self
     }
 
+    /// What is loaded ahead, and what is remembered for the next start. Default [`WarmConfig::default`].
+    pub fn warm(mut self, warm: WarmConfig) -> Self {
+        self.config.warm = warm;
+        self
+    }
+
     /// Adds a transform of the program's own, to be chosen by name in flyloft.toml. One whose name is taken, or is none,
     /// is refused when the runtime starts.
     pub fn transform<T: Transform>(mut self, transform: T) -> Self {
@@ -327,6 +333,7 @@ impl RuntimeBuilder {
         let drivers = machine.drivers(&self.config, &heaps, threads)?;
         let tables = bundle.prepare_tables(&self.config.tables)?;
         let store = workshop.as_ref().map(|workshop| workshop.store());
+        let journal = self.config.warm.file(store, STORE_JOURNAL)?;
         let learned = Learned::open(&self.config, Arc::clone(&self.fs), store);
         let config = self.config;
         let budget = machine.budget(&config, heaps);
@@ -389,7 +396,7 @@ impl RuntimeBuilder {
             // The first look at a large tree took much more than what stays of it.
             workshop.pool().submit(GIVE_BACK_LANE, Box::new(memory::give_back));
         }
-        Ok((shared, core, runtime::Opened { source: name, trace: self.trace }))
+        Ok((shared, core, runtime::Opened { source: name, trace: self.trace, journal, fs: self.fs }))
     }
 
     fn open_bundle(&self, file: &Path) -> Result<Bundle> {

@@ -8,6 +8,7 @@ mod prediction;
 mod schedule;
 mod settings;
 mod spatial;
+mod warm;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,6 +28,7 @@ pub use prediction::{ExpertsConfig, Observe, PredictionConfig};
 pub use schedule::{LaneDistances, ScheduleConfig, Weights};
 pub use settings::RuntimeSettings;
 pub use spatial::SpatialConfig;
+pub use warm::WarmConfig;
 
 /// How bytes are laid out in a bundle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -269,6 +271,9 @@ pub struct RuntimeConfig {
     /// How assets are predicted.
     #[serde(default)]
     pub prediction: PredictionConfig,
+    /// What is loaded ahead, and what is remembered for the next start.
+    #[serde(default)]
+    pub warm: WarmConfig,
     /// Whether a source directory is watched and reloaded. Default `false`.
     pub watch: bool,
     /// When a change set is complete.
@@ -338,6 +343,7 @@ impl Default for RuntimeConfig {
             deadline: None,
             prefetch_dependencies: true,
             prediction: PredictionConfig::default(),
+            warm: WarmConfig::default(),
             watch: false,
             settle: SettleConfig::default(),
             allow_commands: false,
@@ -465,6 +471,7 @@ impl RuntimeConfig {
             return Err(Error::config("poll.always", "poll.period is none: say how often"));
         }
         self.prediction.validate()?;
+        self.warm.validate()?;
         if self.memory_wait.is_zero() {
             return Err(Error::config("memory_wait", "it is zero: no load could ever wait for an eviction"));
         }
@@ -518,6 +525,8 @@ mod tests {
         check("action_cache_bytes", |config| config.action_cache_bytes = 1);
         check("retain_generations", |config| config.retain_generations = 257);
         check("watched_wait", |config| config.watched_wait = Duration::from_secs(11));
+        check("warm.percent", |config| config.warm.percent = 0);
+        check("warm.at_once", |config| config.warm.at_once = 257);
         check("prediction.distance", |config| config.prediction.distance = 0);
         check("memory_wait", |config| config.memory_wait = Duration::ZERO);
         check("deadline", |config| config.deadline = Some(Duration::ZERO));

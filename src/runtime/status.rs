@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::RecordingReport;
+use super::{RecordingReport, WarmStats};
 use crate::actors::{ActorReport, OutsideReport, Shared};
 use crate::bundle::TablesReport;
 use crate::error::Result;
@@ -138,6 +138,8 @@ pub struct Stats {
     pub bandwidth: BandwidthReport,
     /// Decoded values.
     pub values: ValueStats,
+    /// What was loaded ahead, and what became of it.
+    pub warming: WarmStats,
     /// What is locked in memory.
     pub locks: LockStats,
     /// Assets that are resident.
@@ -149,8 +151,9 @@ pub struct Stats {
 }
 
 impl Stats {
-    pub(super) fn of(shared: &Shared) -> Self {
+    pub(super) fn of(shared: &Shared, warming: WarmStats) -> Self {
         Self {
+            warming,
             metrics: shared.metrics.report(),
             budget: shared.budget.snapshot(),
             ledger: shared.ledger.stats(),
