@@ -26,7 +26,7 @@ impl RuntimeSettings {
             config.budget_bytes = budget_bytes;
         }
         if let Some(eviction) = &self.eviction {
-            config.eviction = eviction.clone();
+            config.eviction = *eviction;
         }
         config
     }
