@@ -288,7 +288,8 @@ impl State {
             moved = true;
             match self.board(pending, permit, home, &mut frames) {
                 Ok(done) => empty.extend(done),
-                Err((pending, shortfall)) => {
+                Err(back) => {
+                    let (pending, shortfall) = *back;
                     self.wait_for_memory(pending, &shortfall);
                     open = self.may_plan();
                 }

@@ -435,7 +435,7 @@ mod tests {
     fn everything_is_popped_within_a_bound() {
         let mut lanes: Lanes<(), u64> = Lanes::new();
         let before = 5;
-        (0..before).for_each(|key| drop(lanes.push(Priority::Low, 9.0, key, ())));
+        (0..before).for_each(|key| _ = lanes.push(Priority::Low, 9.0, key, ()));
         lanes.push(Priority::Low, f32::NEG_INFINITY, before, ());
         let bound = u64::from((Lanes::<(), u64>::SHARE + 2) * Lanes::<(), u64>::PATIENT) * (before + 1);
         let popped = (before + 1..).step_by(4).take(bound as usize).take_while(|key| {

@@ -14,7 +14,7 @@ use crate::platform::io::{Driver, DriverStats};
 use crate::platform::threads::{Pool, PoolStats};
 use crate::policy::bandwidth::BandwidthReport;
 use crate::policy::eviction::PolicyReport;
-use crate::policy::prediction::PredictionStats;
+pub use crate::policy::prediction::{ExpertStats, PredictionStats};
 use crate::residency::{BudgetStats, LedgerStats, LockStats, ValueStats};
 use crate::telemetry::MetricsReport;
 
