@@ -27,6 +27,8 @@ pub struct Figures {
     pub evictions: u64,
     /// Requests for objects larger than the budget.
     pub bypassed: u64,
+    /// Requests for what the policy would not keep at the cost of its victims; none unless [`Replay::refusing`].
+    pub refused: u64,
     /// The most that was charged at once.
     pub peak_bytes: u64,
     /// Nanoseconds per request, policy and table together.
@@ -50,12 +52,20 @@ impl Figures {
 pub struct Replay<'a> {
     trace: &'a Trace,
     budget_bytes: u64,
+    refusing: bool,
 }
 
 impl<'a> Replay<'a> {
     /// Of `trace` under `budget_bytes`.
     pub fn new(trace: &'a Trace, budget_bytes: u64) -> Self {
-        Self { trace, budget_bytes }
+        Self { trace, budget_bytes, refusing: false }
+    }
+
+    /// The same where the policy may let an object pass by that is not worth its victims, as caches do which hand values
+    /// out of memory that is not theirs. Only the adaptive policy does.
+    #[must_use]
+    pub fn refusing(self) -> Self {
+        Self { refusing: true, ..self }
     }
 
     /// What comes of it under `policy`.
@@ -94,6 +104,10 @@ impl<'a> Replay<'a> {
             while table.charged_bytes + size > self.budget_bytes {
                 victims.clear();
                 policy.choose(table.charged_bytes + size - self.budget_bytes, None, &table, &mut victims);
+                if self.refusing && !policy.keeps(&table.arriving(*place, self.trace), &victims, &table) {
+                    figures.refused += 1;
+                    break;
+                }
                 if !table.evict(policy, &victims, &mut figures) {
                     break;
                 }
@@ -133,10 +147,14 @@ impl<'a> Table<'a> {
     }
 
     fn admit(&mut self, policy: &mut dyn Eviction, place: u32, trace: &Trace) {
-        let object = trace.objects()[place as usize];
         self.slots[place as usize].usage = Usage::new(self.tick).to_bits();
-        self.charged_bytes += object.size;
-        policy.admitted(&Admitted {
+        self.charged_bytes += trace.objects()[place as usize].size;
+        policy.admitted(&self.arriving(place, trace));
+    }
+
+    fn arriving(&self, place: u32, trace: &Trace) -> Admitted {
+        let object = trace.objects()[place as usize];
+        Admitted {
             id: id_of(place),
             weight: object.size,
             kind: object.kind,
@@ -144,7 +162,7 @@ impl<'a> Table<'a> {
             cost_us: if object.cost_us > 0.0 { object.cost_us } else { 1.0 },
             priority: Priority::Medium,
             speculative: false,
-        });
+        }
     }
 
     /// Whether something was evicted.
@@ -245,6 +263,20 @@ mod tests {
         let figures = Replay::new(&trace(&[(1, 5), (2, 5), (1, 5), (2, 5), (3, 90)]), 100).run(Policy::Lru);
         assert_eq!((figures.hits, figures.requests, figures.evictions, figures.peak_bytes), (2, 5, 0, 100));
         assert!((figures.hit_ratio() - 0.4).abs() < 1e-9 && (figures.byte_hit_ratio() - 10.0 / 110.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_is_not_worth_its_victims_passes_by_where_it_may() {
+        let small = (0..8u64).cycle().take(4000).enumerate();
+        let requests: Vec<(u64, u64)> = small
+            .flat_map(|(at, id)| [(id, 10), if at % 20 == 19 { (1000 + at as u64, 80) } else { (id, 10) }])
+            .collect();
+        let trace = trace(&requests);
+        let replay = Replay::new(&trace, 80);
+        let (kept, passed) = (replay.run(Policy::Adaptive), replay.refusing().run(Policy::Adaptive));
+        assert_eq!((kept.refused, kept.requests), (0, passed.requests));
+        assert!(passed.refused > 100 && passed.hits > kept.hits, "{passed:?} {kept:?}");
+        assert_eq!(replay.refusing().run(Policy::Lru).refused, 0);
     }
 
     #[test]
