@@ -14,7 +14,9 @@ pub mod evictor;
 pub mod file_watcher;
 pub mod io_dispatcher;
 pub mod io_worker;
+mod learned;
 pub mod predictor;
+mod pressure;
 mod publishing;
 pub mod rebuilder;
 pub mod roster;
@@ -28,6 +30,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
+pub use learned::Learned;
+pub use pressure::{Told, pressure_changed};
 pub use roster::{ActorReport, ActorState, Roster};
 pub use watch_ahead::WatchAhead;
 
@@ -46,6 +50,7 @@ use crate::platform::numa::Nodes;
 use crate::platform::random::Random;
 use crate::platform::threads::{Pool, Threads};
 use crate::platform::watch::Watch;
+use crate::policy::bandwidth::Bandwidth;
 use crate::policy::eviction::Admitted;
 use crate::residency::{Asset, Budget, Followers, Generations, History, Ledger, Reaper, ResidentTable, Values};
 use crate::telemetry::{Accesses, Events, Level, Metrics, Moment, Noted, Reloads};
@@ -107,6 +112,10 @@ pub struct Shared {
     pub random: Arc<dyn Random>,
     /// What memory may be charged.
     pub budget: Arc<Budget>,
+    /// What was told of how full that is.
+    pub pressure: Told,
+    /// How much may be read per second.
+    pub bandwidth: Mutex<Bandwidth>,
     /// What was decoded from what is resident, by type.
     pub values: Arc<Values>,
     /// Who follows an asset through reloads.
@@ -121,6 +130,8 @@ pub struct Shared {
     pub generations: Arc<Generations>,
     /// Every open request.
     pub ledger: Arc<Ledger>,
+    /// What the predictor has learned.
+    pub learned: Learned,
     /// What was evicted and what changed lately, for people.
     pub history: History,
     /// Frees large memory.

@@ -9,11 +9,11 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 
 use self::workers::Machine;
-use crate::actors::{Addresses, Faults, Roster, Shared, WatchAhead};
+use crate::actors::{self, Addresses, Faults, Learned, Roster, Shared, Told, WatchAhead};
 use crate::build::transform::{Transform, TransformRegistry};
 use crate::build::{self, ActionCacheOptions, BuildOptions, Built, NoProgress, Progress, Task, TreeBuilder, Workshop};
 use crate::bundle::Bundle;
-use crate::config::{Engine, Integrity, RuntimeConfig};
+use crate::config::{BandwidthConfig, BudgetConfig, Engine, Integrity, PredictionConfig, RuntimeConfig};
 use crate::error::{Error, Result};
 use crate::event::BuildFailure;
 use crate::ids::AssetId;
@@ -26,7 +26,8 @@ use crate::platform::random::{Random, SystemRandom};
 use crate::platform::threads::{Core, OsThreads, Pool, Threads};
 use crate::platform::topology::Topology;
 use crate::platform::watch::{OsWatch, Watch};
-use crate::residency::{Followers, Generations, History, Ledger, Reaper, ResidentTable};
+use crate::policy::bandwidth::Bandwidth;
+use crate::residency::{Followers, Generations, History, Ledger, Reaper, ResidentTable, Sizes};
 use crate::runtime::{self, Runtime};
 use crate::telemetry::{Events, Metrics, Reloads};
 
@@ -111,6 +112,12 @@ impl RuntimeBuilder {
         self
     }
 
+    /// How the budget is shared, and what happens as it fills. Default [`BudgetConfig::default`].
+    pub fn budget(mut self, budget: BudgetConfig) -> Self {
+        self.config.budget = budget;
+        self
+    }
+
     /// Whether a directory is watched and reloaded. Default no.
     pub fn watch(mut self, watch: bool) -> Self {
         self.config.watch = watch;
@@ -142,9 +149,21 @@ impl RuntimeBuilder {
         self
     }
 
+    /// How much is read per second. Default: as fast as the disk goes.
+    pub fn bandwidth(mut self, bandwidth: BandwidthConfig) -> Self {
+        self.config.bandwidth = bandwidth;
+        self
+    }
+
     /// What is checked on a load. Default: the stored bytes of every frame.
     pub fn integrity(mut self, integrity: Integrity) -> Self {
         self.config.integrity = integrity;
+        self
+    }
+
+    /// How assets are predicted. Default [`PredictionConfig::default`].
+    pub fn prediction(mut self, prediction: PredictionConfig) -> Self {
+        self.config.prediction = prediction;
         self
     }
 
@@ -274,6 +293,8 @@ impl RuntimeBuilder {
         let heaps = machine.heaps(&self.config);
         let drivers = machine.drivers(&self.config, &heaps, threads)?;
         let tables = bundle.prepare_tables(&self.config.tables)?;
+        let store = workshop.as_ref().map(|workshop| workshop.store());
+        let learned = Learned::open(&self.config, Arc::clone(&self.fs), store);
         let config = self.config;
         let budget = machine.budget(&config, heaps);
         let generations = Generations::new(bundle);
@@ -284,7 +305,9 @@ impl RuntimeBuilder {
                 Reaper::start(threads, &budget).map_err(|error| Error::io("start the thread", "reaper", error))?,
             ),
             ledger: Ledger::new(Arc::clone(&table), config.open_requests_max),
+            bandwidth: Mutex::new(Bandwidth::new(config.bandwidth)),
             values: Arc::default(),
+            pressure: Told::new(Sizes::of(&config)),
             followers: Followers::default(),
             reloads: Reloads::default(),
             handle: core.handle(),
@@ -312,6 +335,7 @@ impl RuntimeBuilder {
             building: Mutex::default(),
             tables: Mutex::new(tables),
             residents: Mutex::default(),
+            learned,
             history: History::default(),
             incomplete: AtomicBool::new(false),
             faults: self.faults,
@@ -319,6 +343,9 @@ impl RuntimeBuilder {
             config,
         });
         shared.tables_prepared();
+        if let Some(what) = shared.learned.refused() {
+            tracing::warn!("{what}");
+        }
         connect(&shared);
         if let Some(workshop) = &shared.workshop {
             // The first look at a large tree took much more than what stays of it.
@@ -404,6 +431,8 @@ fn connect(shared: &Arc<Shared>) {
     shared.budget.on_io_release(Box::new(move || dispatcher.hint(DispatcherMessage::Credit)));
     let values = Arc::clone(&shared.values);
     shared.budget.on_value_release(Box::new(move || values.room_made()));
+    let weak = Arc::downgrade(shared);
+    shared.budget.on_pressure(Box::new(move || actors::pressure_changed(&weak)));
     // Versions that only an ended generation could see go when it ends.
     let (table, generations) = (Arc::downgrade(&shared.table), Arc::downgrade(&shared.generations));
     shared.generations.on_end(Box::new(move || {

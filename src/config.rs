@@ -1,6 +1,9 @@
 //! Every value that a program may set, its default, and what makes it unusable.
 
+mod bandwidth;
+mod budget;
 mod eviction;
+mod prediction;
 mod schedule;
 mod settings;
 
@@ -10,11 +13,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::budget::BudgetConfig;
 use crate::error::{Error, Result};
 use crate::ids::AssetKind;
 use crate::limits;
 
+pub use bandwidth::{BANDWIDTH_MAX, BANDWIDTH_MIN, BandwidthConfig, SharesConfig};
 pub use eviction::{EvictionConfig, EvictionPolicy, EvictionWeights};
+pub use prediction::{ExpertsConfig, Observe, PredictionConfig};
 pub use schedule::{LaneDistances, ScheduleConfig, Weights};
 pub use settings::RuntimeSettings;
 
@@ -223,6 +229,9 @@ pub struct RuntimeConfig {
     pub budget_bytes: u64,
     /// Bytes charged at most per kind; a kind that is not named is bounded by the total alone. Default none.
     pub kind_budget_bytes: BTreeMap<AssetKind, u64>,
+    /// How the budget is shared, and what happens as it fills.
+    #[serde(default)]
+    pub budget: BudgetConfig,
     /// The read engine. Default [`Engine::Auto`].
     pub engine: Engine,
     /// How I/O workers are pinned. Default [`Pinning::Auto`].
@@ -253,6 +262,9 @@ pub struct RuntimeConfig {
     pub deadline: Option<Duration>,
     /// Whether the dependencies of a loaded asset are prefetched at low priority. Default `true`.
     pub prefetch_dependencies: bool,
+    /// How assets are predicted.
+    #[serde(default)]
+    pub prediction: PredictionConfig,
     /// Whether a source directory is watched and reloaded. Default `false`.
     pub watch: bool,
     /// When a change set is complete.
@@ -289,6 +301,9 @@ pub struct RuntimeConfig {
     /// The order in which loads that wait are read.
     #[serde(default)]
     pub schedule: ScheduleConfig,
+    /// How much is read per second. Default without a limit.
+    #[serde(default)]
+    pub bandwidth: BandwidthConfig,
 }
 
 fn watched_wait() -> Duration {
@@ -300,6 +315,7 @@ impl Default for RuntimeConfig {
         Self {
             budget_bytes: 512 << 20,
             kind_budget_bytes: BTreeMap::new(),
+            budget: BudgetConfig::default(),
             engine: Engine::default(),
             pinning: Pinning::default(),
             io_cpus: Vec::new(),
@@ -314,6 +330,7 @@ impl Default for RuntimeConfig {
             memory_wait: Duration::from_secs(5),
             deadline: None,
             prefetch_dependencies: true,
+            prediction: PredictionConfig::default(),
             watch: false,
             settle: SettleConfig::default(),
             allow_commands: false,
@@ -327,15 +344,21 @@ impl Default for RuntimeConfig {
             open_requests_max: limits::OPEN_REQUESTS_MAX,
             eviction: EvictionConfig::default(),
             schedule: ScheduleConfig::default(),
+            bandwidth: BandwidthConfig::default(),
         }
     }
 }
 
+/// The part of a budget that is for compressed buffers in flight and decoding scratch: an eighth of it, at least 4 MiB
+/// and at most 32 MiB. The rest may be resident.
+pub fn io_reserve_bytes(budget_bytes: u64) -> u64 {
+    (budget_bytes / 8).clamp(limits::IO_RESERVE_BYTES_MIN, limits::IO_RESERVE_BYTES_MAX)
+}
+
 impl RuntimeConfig {
-    /// The fixed part of the budget for compressed buffers in flight and decoding scratch:
-    /// an eighth of it, at least 4 MiB and at most 32 MiB. The rest may be resident.
+    /// The part of the budget for what is on its way: see [`io_reserve_bytes`].
     pub fn io_reserve_bytes(&self) -> u64 {
-        (self.budget_bytes / 8).clamp(limits::IO_RESERVE_BYTES_MIN, limits::IO_RESERVE_BYTES_MAX)
+        io_reserve_bytes(self.budget_bytes)
     }
 
     /// Bytes of each I/O worker's pool: what is asked for, as far as the reserve of a small budget allows.
@@ -366,7 +389,12 @@ impl RuntimeConfig {
                     format!("{bytes} is above budget_bytes, {}", self.budget_bytes),
                 ));
             }
+            if *bytes == 0 {
+                let why = "it is zero: nothing of this kind could be loaded";
+                return Err(Error::config(format!("kind_budget_bytes.{kind}"), why));
+            }
         }
+        self.budget.validate(self.resident_bytes_max())?;
         let within = |field: &str, value: usize, least: usize, most: usize| {
             if (least..=most).contains(&value) {
                 Ok(())
@@ -428,6 +456,7 @@ impl RuntimeConfig {
         if self.poll.always && self.poll.period.is_none() {
             return Err(Error::config("poll.always", "poll.period is none: say how often"));
         }
+        self.prediction.validate()?;
         if self.memory_wait.is_zero() {
             return Err(Error::config("memory_wait", "it is zero: no load could ever wait for an eviction"));
         }
@@ -436,6 +465,7 @@ impl RuntimeConfig {
         }
         self.eviction.validate()?;
         self.schedule.validate()?;
+        self.bandwidth.validate()?;
         Ok(())
     }
 }
@@ -457,6 +487,10 @@ mod tests {
         check("kind_budget_bytes.texture", |config| {
             config.kind_budget_bytes.insert(AssetKind::Texture, u64::MAX);
         });
+        check("kind_budget_bytes.mesh", |config| {
+            config.kind_budget_bytes.insert(AssetKind::Mesh, 0);
+        });
+        check("budget.critical_reserve_bytes", |config| config.budget.critical_reserve_bytes = config.budget_bytes);
         check("queue_depth", |config| config.queue_depth = 0);
         check("io.pool_bytes", |config| config.io.pool_bytes = 0);
         check("io.sqpoll", |config| config.io.sqpoll = Some(Duration::ZERO));
@@ -476,10 +510,12 @@ mod tests {
         check("action_cache_bytes", |config| config.action_cache_bytes = 1);
         check("retain_generations", |config| config.retain_generations = 257);
         check("watched_wait", |config| config.watched_wait = Duration::from_secs(11));
+        check("prediction.distance", |config| config.prediction.distance = 0);
         check("memory_wait", |config| config.memory_wait = Duration::ZERO);
         check("deadline", |config| config.deadline = Some(Duration::ZERO));
         check("eviction.target_percent", |config| config.eviction.target_percent = 0);
         check("schedule.weights.view", |config| config.schedule.weights.view = -1.0);
+        check("bandwidth.shares.low", |config| config.bandwidth.shares.low = 0);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::event::PressureLevel;
 use crate::ids::{AssetPath, Generation};
 
 /// What can go wrong. Cheap to clone, since one failure may answer many waiters.
@@ -70,14 +71,6 @@ pub enum Error {
         /// The version or feature that is not known here.
         what: String,
     },
-    /// A file that is no trace of accesses, or a damaged one.
-    #[error("{file}: not a trace that can be used: {why}")]
-    Trace {
-        /// The file.
-        file: String,
-        /// What is wrong with it, and where.
-        why: String,
-    },
     /// Another writer holds the bundle.
     #[error("{}: another process is writing it; wait for it or stop it", path.display())]
     Locked {
@@ -112,6 +105,23 @@ pub enum Error {
         waited: Duration,
         /// The largest pinned assets and their bytes.
         pinned: Vec<(AssetPath, u64)>,
+    },
+    /// Memory is so short that what is least urgent is refused where it does not fit.
+    #[error(
+        "'{what}' needs {needed_bytes} bytes and memory pressure is {level} ({used_bytes} of {budget_bytes} bytes are \
+         charged): low priority is refused; ask again later, at a higher priority, or raise the budget"
+    )]
+    Pressure {
+        /// The asset.
+        what: String,
+        /// How short it is.
+        level: PressureLevel,
+        /// Bytes needed.
+        needed_bytes: u64,
+        /// Bytes that are charged.
+        used_bytes: u64,
+        /// Bytes that may be.
+        budget_bytes: u64,
     },
     /// The caller's deadline passed.
     #[error("'{what}' was not loaded within {after:?}")]
@@ -154,6 +164,16 @@ pub enum Error {
         type_name: &'static str,
         /// Why: what the decoder returned, or its panic.
         cause: String,
+    },
+    /// A trace of accesses that cannot be read.
+    #[error("{file}{}{place}: {why}", if place.is_empty() { "" } else { ": " })]
+    Trace {
+        /// The file.
+        file: String,
+        /// Where in it: "line 7", "byte 4800"; empty for the whole.
+        place: String,
+        /// What is wrong and what was expected.
+        why: String,
     },
     /// A configuration value that cannot be used.
     #[error("{field}: {why}")]
@@ -214,10 +234,9 @@ impl Error {
         Self::Config { field: field.into(), why: why.into() }
     }
 
-    /// A trace that cannot be used; `place` says where in it, and is empty for the whole.
-    pub fn trace(file: impl Into<String>, place: &str, why: impl fmt::Display) -> Self {
-        let why = if place.is_empty() { why.to_string() } else { format!("{place}: {why}") };
-        Self::Trace { file: file.into(), why }
+    /// A trace that cannot be read.
+    pub fn trace(file: impl Into<String>, place: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Trace { file: file.into(), place: place.into(), why: why.into() }
     }
 
     /// A corruption error.

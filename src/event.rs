@@ -1,9 +1,12 @@
 //! What happened: reloads, failures, restarts. Values only; who sends them to whom is the runtime's business.
 
+mod pressure;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::pressure::{PressureCause, PressureLevel};
 use crate::ids::{AssetId, AssetPath, ContentHash, Generation};
 
 /// Something that happened in a runtime. Serializes as JSON with a `type` field.
@@ -59,6 +62,28 @@ pub enum Event {
     Revived {
         /// Which part.
         part: String,
+    },
+    /// Memory is shorter than it was, or less short: what that changes stands at [`PressureLevel`].
+    Pressure {
+        /// The level before.
+        from: PressureLevel,
+        /// The level now.
+        to: PressureLevel,
+        /// Bytes charged for what is resident, or will be.
+        used_bytes: u64,
+        /// The bytes that this is measured by: what may be resident now.
+        total_bytes: u64,
+        /// Why.
+        cause: PressureCause,
+    },
+    /// The budget is another one: a program, or pressure from outside, changed it.
+    Budget {
+        /// All of it, in bytes, before.
+        from_bytes: u64,
+        /// All of it, in bytes, now.
+        to_bytes: u64,
+        /// Why.
+        cause: PressureCause,
     },
     /// The runtime gave up; every open request was answered with an error.
     Failed {

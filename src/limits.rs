@@ -10,6 +10,9 @@ pub const READ_BATCH_MAX: usize = 64;
 pub const READS_IN_FLIGHT_MAX: usize = 1024;
 /// Most bytes of one read: neighbouring frames are merged up to here.
 pub const READ_BYTES_MAX: usize = 1 << 20;
+/// Most bytes of one read at low priority, but for a single frame that is larger: an urgent read never waits behind more
+/// than a few of these.
+pub const READ_BYTES_LOW_MAX: usize = 128 << 10;
 /// Largest decoded frame of the `access` layout.
 pub const FRAME_ACCESS_BYTES_MAX: usize = 64 << 10;
 /// Largest decoded frame of any layout.
@@ -63,6 +66,7 @@ pub const GENERATIONS_RESERVED: u64 = 1024;
 const _: () = {
     assert!(FRAME_ACCESS_BYTES_MAX <= FRAME_BYTES_MAX);
     assert!(FRAME_BYTES_MAX <= READ_BYTES_MAX);
+    assert!(FRAME_ACCESS_BYTES_MAX <= READ_BYTES_LOW_MAX && READ_BYTES_LOW_MAX <= READ_BYTES_MAX);
     assert!(FRAME_BYTES_MAX <= u32::MAX as usize);
     assert!(
         STREAM_BYTES_MAX.is_multiple_of(FRAME_BYTES_MAX) && STREAM_BYTES_MAX.is_multiple_of(FRAME_ACCESS_BYTES_MAX)

@@ -17,6 +17,7 @@ pub mod fs;
 pub mod io;
 pub mod memory;
 pub mod numa;
+pub mod pressure;
 pub mod process;
 pub mod random;
 pub mod threads;

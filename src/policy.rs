@@ -3,6 +3,7 @@
 //! A policy looks at values and returns a decision; an actor carries it out. Nothing here knows a clock, a thread,
 //! a file or an actor, so each policy is tested against a plain model of what it promises.
 
+pub mod bandwidth;
 pub mod eviction;
 pub mod prediction;
 pub mod pressure;

@@ -16,12 +16,13 @@ pub mod followers;
 pub mod generations;
 pub mod history;
 pub mod ledger;
+pub mod order;
 pub mod reaper;
 pub mod table;
 pub mod typed;
 
 pub use asset::{Asset, Name};
-pub use budget::{Budget, BudgetStats, Charge, IoCharge, Shortfall};
+pub use budget::{Budget, BudgetStats, Charge, IoCharge, Shortfall, Sizes};
 pub use content::{Chunk, Content, ContentBuilder};
 pub use followers::Followers;
 pub use generations::{Generations, Live};
@@ -29,6 +30,7 @@ pub use history::History;
 pub use ledger::{
     Answer, Ask, Change, Joined, Key, Lease, Ledger, LedgerStats, Located, Merge, Ticket, Wakers, Want, Working,
 };
+pub use order::{Order, Ordering};
 pub use reaper::Reaper;
 pub use table::{Candidate, ResidentTable, TableStats};
 pub use typed::{Flight, Value, ValueStats, Values, Waiting, Wanted};

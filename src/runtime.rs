@@ -3,6 +3,8 @@
 //! Everything here is a thin face over the resident table (hits) and the ledger (misses). Its futures are not tied to
 //! an executor: they wake by the waker they were polled with.
 
+mod bandwidth;
+mod budget;
 mod callback;
 pub mod explain;
 mod load;
@@ -23,6 +25,7 @@ use parking_lot::Mutex;
 use ractor::{Actor, ActorRef};
 
 pub use crate::actors::{ActorReport, ActorState};
+pub use budget::BudgetChange;
 pub use callback::ReloadCallback;
 pub use explain::Explanation;
 pub use load::{Load, Request};
@@ -432,6 +435,9 @@ impl Inner {
         }
         self.shared.decoders.iter().for_each(Pool::stop);
         let mut committed = Ok(());
+        if let Err(error) = self.shared.learned.save() {
+            tracing::warn!(%error, "what was learned is not saved");
+        }
         if let Some(workshop) = &self.shared.workshop {
             workshop.pool().stop();
             if let Some((newest, _)) = workshop.newest() {

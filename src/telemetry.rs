@@ -6,6 +6,7 @@
 pub mod accesses;
 pub mod events;
 pub mod histogram;
+pub mod lanes;
 pub mod metrics;
 pub mod reloads;
 mod shards;
@@ -13,5 +14,6 @@ mod shards;
 pub use accesses::{Access, Accesses, Level, Moment, Noted, Tap};
 pub use events::{Events, Subscription};
 pub use histogram::{Histogram, Quantiles};
+pub use lanes::{LaneReport, PriorityMetrics, RateReport};
 pub use metrics::{Counter, Metrics, MetricsReport};
 pub use reloads::{ReloadQueue, Reloads};

@@ -95,6 +95,7 @@ impl Args {
         let content = match filled {
             Filled::Content(content) => content,
             Filled::Piece(chunk) => {
+                self.shared.metrics.priorities.of(lease.priority()).completions.one();
                 lease.answer_with(Ok(Answer::Piece(chunk)), wakers);
                 return;
             }
@@ -110,19 +111,27 @@ impl Args {
             tick: self.shared.table.tick(),
             cost_us: eviction::reload_cost_us(weight),
             priority: lease.priority(),
-            speculative: false,
+            speculative: lease.is_speculative(),
         };
         residents.push((record.id, Some(admitted)));
-        if located.has_dependencies && self.has_time_to_predict() {
-            loaded.push(Loaded { live: Arc::clone(lease.live()), id: key.id });
+        if self.has_time_to_predict() {
+            loaded.push(Loaded {
+                live: Arc::clone(lease.live()),
+                id: record.id,
+                bytes: weight,
+                kind: record.kind,
+                has_dependencies: located.has_dependencies,
+                speculative: lease.is_speculative(),
+            });
         }
         tracing::trace!(path = %record.path, weight, "resident");
+        self.shared.metrics.priorities.of(lease.priority()).completions.one();
         lease.answer_with(Ok(Answer::Asset(asset)), wakers);
     }
 
     /// What may be wanted later is looked for while the engines have places left: never while requests queue for them.
     fn has_time_to_predict(&self) -> bool {
         let config = &self.shared.config;
-        config.prefetch_dependencies && self.shared.ledger.open() <= config.queue_depth / PREDICT_BELOW
+        config.prediction.enabled && self.shared.ledger.open() <= config.queue_depth / PREDICT_BELOW
     }
 }

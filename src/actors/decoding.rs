@@ -34,7 +34,7 @@ impl Landed {
     /// Takes a read apart.
     pub fn new(read: ReadDone<ReadToken>) -> (Landed, Vec<FrameJob>) {
         let ReadDone { buffer, within, len, token, .. } = read;
-        let ReadToken { frames, live, memory, permit } = token;
+        let ReadToken { frames, live, memory, permit, .. } = token;
         (Landed { buffer, within, len, live, _memory: memory, _permit: permit }, frames)
     }
 }

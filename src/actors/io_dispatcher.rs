@@ -21,16 +21,19 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use super::Shared;
 use crate::error::Result;
 use crate::ids::{AssetKind, Origin, Priority};
-use crate::messages::work::Credits;
+use crate::limits;
+use crate::messages::work::{Credits, Room};
 use crate::messages::{CacheManagerMessage, DispatcherMessage, Finished, Prefetch};
 use crate::platform::cgroup;
-use crate::policy::schedule::Lanes;
+use crate::policy::schedule::{Lanes, LowRoom};
 use crate::residency::{Ask, Change, Key, Lease, Located, Want};
 
 /// How often deadlines are looked at while any request has one or waits for memory.
 const TICK: Duration = Duration::from_millis(5);
 /// Leases that are taken from the ledger, and looked up, at once.
 const LOOKUP_BATCH: usize = 128;
+/// The same of low priority while somebody more urgent asks: what is being looked up stands before what comes next.
+const LOOKUP_BATCH_LOW: usize = 16;
 /// Batches that are being looked up at once, per I/O worker: few, so that an urgent request waits for few of them.
 const LOOKUPS_MAX: usize = 2;
 /// Located loads that wait in each lane, and those that are being looked up come on top. The others wait in the ledger,
@@ -71,6 +74,14 @@ pub struct State {
     credits: Vec<Arc<Credits>>,
     /// Batches of look-ups that are under way.
     lookups: Arc<Credits>,
+    /// Room with each device for reads of low priority.
+    rooms: Vec<Arc<Room>>,
+    /// How much of it there is now.
+    low_room: LowRoom,
+    /// Reads are held back by the bandwidth: until it is worth trying again.
+    held: Option<Duration>,
+    /// A message about that is on its way.
+    holding: bool,
     /// Places for flights, of urgent loads and of others.
     flights: [Arc<Credits>; 2],
     /// Memory that this process may use.
@@ -86,6 +97,8 @@ pub struct State {
 struct Pending {
     lease: Lease,
     located: Arc<Located>,
+    /// When it was taken from the ledger.
+    since: Instant,
 }
 
 struct Waiting {
@@ -105,6 +118,12 @@ impl Actor for IoDispatcher {
             let address = address.clone();
             Credits::new(limit, Box::new(move || address.hint(DispatcherMessage::Credit)))
         };
+        let room = || {
+            let address = address.clone();
+            Room::new(Box::new(move || address.hint(DispatcherMessage::Credit)))
+        };
+        let rooms = shared.drivers.iter().map(|_| room()).collect();
+        let low_room = LowRoom::new(shared.config.queue_depth, limits::READ_BYTES_LOW_MAX as u64);
         let lookups = credits(LOOKUPS_MAX * shared.drivers.len());
         let flights = [credits(FLIGHTS_MAX), credits(FLIGHTS_MAX)];
         let credits: Vec<_> = shared.drivers.iter().map(|_| credits(shared.config.queue_depth)).collect();
@@ -119,6 +138,10 @@ impl Actor for IoDispatcher {
             under_way: plan::UnderWay::default(),
             credits,
             lookups,
+            rooms,
+            low_room,
+            held: None,
+            holding: false,
             flights,
             memory_bytes: cgroup::usable_memory_bytes(),
             sequence: 0,
@@ -145,9 +168,14 @@ impl Actor for IoDispatcher {
             }
             DispatcherMessage::Credit => state.pump(),
             DispatcherMessage::Prefetch(wishes) => state.prefetch(wishes),
+            DispatcherMessage::Tokens => {
+                state.holding = false;
+                state.pump();
+            }
             DispatcherMessage::Tick => state.tick(),
         }
         state.keep_ticking(&myself);
+        state.tell_queues();
         Ok(())
     }
 }
@@ -181,9 +209,9 @@ impl State {
         }
     }
 
-    fn enqueue(&mut self, lease: Lease, located: Arc<Located>) {
+    fn enqueue(&mut self, lease: Lease, located: Arc<Located>, since: Instant) {
         let (key, priority) = (lease.key(), lease.priority());
-        self.wanted.push(priority, 0.0, key, Pending { lease, located });
+        self.wanted.push(priority, 0.0, key, Pending { lease, located, since });
     }
 
     fn finished(&self, batch: Vec<Finished>) {
@@ -201,7 +229,7 @@ impl State {
         loop {
             self.take_leases();
             let sent = self.send_reads();
-            let planned = self.planned() < self.plan_ahead() && self.plan_reads();
+            let planned = self.plan_reads();
             if !sent && !planned {
                 return;
             }
@@ -214,9 +242,16 @@ impl State {
         2 * self.credits.iter().map(|credits| credits.limit()).sum::<usize>()
     }
 
-    /// Reads that wait for a permit.
-    fn planned(&self) -> usize {
-        self.reads.iter().map(Lanes::len).sum()
+    /// Which lanes may plan reads: those before which not enough is planned, and, while a load waits for the total
+    /// budget, those that are more urgent than it: nothing behind it may take the memory that comes free.
+    fn may_plan(&self) -> [bool; 4] {
+        let waiting = self.waiting.iter().filter(|waiting| waiting.kind.is_none());
+        let waiting = waiting.map(|waiting| waiting.pending.lease.priority()).min();
+        let (planned, ahead) = (self.planned_by_lane(), self.plan_ahead());
+        Priority::ALL.map(|priority| {
+            let before: usize = planned[..=priority as usize].iter().sum();
+            before < ahead && waiting.is_none_or(|waiting| priority < waiting)
+        })
     }
 
     /// The place of the node whose worker has the least to do: neighbours are planned together, and go there together.
@@ -234,10 +269,9 @@ impl State {
         let mut empty = Vec::new();
         let mut moved = false;
         let home = self.least_busy();
-        // While a load waits for the total budget, nothing behind it may take the memory that comes free.
-        let blocked = |waiting: &VecDeque<Waiting>| waiting.iter().any(|waiting| waiting.kind.is_none());
-        while frames.len() < self.plan_ahead() && !blocked(&self.waiting) {
-            let Some((key, pending)) = self.wanted.pop() else { break };
+        let mut open = self.may_plan();
+        while frames.len() < self.plan_ahead() {
+            let Some((key, pending)) = self.wanted.pop_of(open) else { break };
             if !pending.lease.is_wanted() {
                 moved = true;
                 continue;
@@ -250,7 +284,10 @@ impl State {
             moved = true;
             match self.board(pending, permit, home, &mut frames) {
                 Ok(done) => empty.extend(done),
-                Err((pending, shortfall)) => self.wait_for_memory(pending, &shortfall),
+                Err((pending, shortfall)) => {
+                    self.wait_for_memory(pending, &shortfall);
+                    open = self.may_plan();
+                }
             }
         }
         self.finished(empty);
@@ -298,7 +335,19 @@ impl State {
         self.pump();
     }
 
+    fn tell_queues(&self) {
+        let planned = self.planned_by_lane();
+        let waiting = Priority::ALL.map(|priority| self.wanted.lane_len(priority) + planned[priority as usize]);
+        self.shared.metrics.priorities.queued(waiting);
+    }
+
     fn keep_ticking(&mut self, myself: &ActorRef<DispatcherMessage>) {
+        if let Some(wait) = self.held.take()
+            && !self.holding
+        {
+            self.holding = true;
+            myself.send_after(wait, || DispatcherMessage::Tokens);
+        }
         if !self.ticking && (!self.waiting.is_empty() || self.shared.ledger.next_deadline().is_some()) {
             self.ticking = true;
             myself.send_after(TICK, || DispatcherMessage::Tick);

@@ -8,13 +8,14 @@
 //! Bounds: reads by the dispatcher's permits, look-ups by the ledger's batches.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use super::{Shared, decoding};
 use crate::bundle::{AssetRecord, Found, Placement};
 use crate::error::{Error, Result};
-use crate::ids::Generation;
+use crate::ids::{Generation, Priority};
 use crate::limits;
 use crate::messages::work::{ReadToken, caught, fail_all};
 use crate::messages::{CacheManagerMessage, DecompressorMessage, DispatcherMessage, Finished, IoWorkerMessage, Lookup};
@@ -75,8 +76,8 @@ impl Actor for IoWorker {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            IoWorkerMessage::LookUp(leases, permit) => {
-                state.look_up(leases);
+            IoWorkerMessage::LookUp(leases, permit, since) => {
+                state.look_up(leases, since);
                 drop(permit);
             }
             IoWorkerMessage::Read(reads) => state.read(reads),
@@ -87,7 +88,7 @@ impl Actor for IoWorker {
 }
 
 impl State {
-    fn look_up(&self, leases: Vec<Lease>) {
+    fn look_up(&self, leases: Vec<Lease>, since: Instant) {
         let mut found = Vec::with_capacity(leases.len());
         for lease in leases {
             let span = lease.span();
@@ -106,7 +107,7 @@ impl State {
                 Ok(Ok(located)) if key.want == Want::Record => {
                     lease.answer(Ok(Answer::Record(located)));
                 }
-                Ok(located) => found.push(Lookup { lease, located }),
+                Ok(located) => found.push(Lookup { lease, located, since }),
             }
         }
         if !found.is_empty() {
@@ -127,10 +128,17 @@ impl State {
 
     fn completed(&self, done: Vec<ReadDone<ReadToken>>) {
         let mut good = Vec::with_capacity(done.len());
-        for read in done {
+        let mut bytes = 0;
+        for mut read in done {
+            // Whether it is decoded yet does not matter to the device.
+            drop(read.token.room.take());
             match &read.result {
                 Ok(()) => {
                     self.shared.metrics.read_bytes.add(read.len as u64);
+                    bytes += read.len as u64;
+                    let lane = self.shared.metrics.priorities.of(read.token.priority());
+                    lane.reads.one();
+                    lane.read_bytes.add(read.len as u64);
                     good.push(read);
                 }
                 Err(source) => {
@@ -144,6 +152,7 @@ impl State {
                 }
             }
         }
+        self.shared.metrics.priorities.read(good.len() as u64, bytes, self.shared.clock.now());
         let mut finished = Vec::new();
         let rest = self.finish_here(good, &mut finished);
         if !finished.is_empty() {
@@ -158,19 +167,28 @@ impl State {
     }
 
     /// Finishes what costs less than it costs to wake a thread for it: a small read when nothing else is under way,
-    /// and small reads that only have to be checked. Gives the others back.
-    fn finish_here(&self, reads: Vec<ReadDone<ReadToken>>, finished: &mut Vec<Finished>) -> Vec<ReadDone<ReadToken>> {
+    /// small reads that only have to be checked, and critical ones, the first of all. Gives the others back.
+    fn finish_here(
+        &self,
+        mut reads: Vec<ReadDone<ReadToken>>,
+        finished: &mut Vec<Finished>,
+    ) -> Vec<ReadDone<ReadToken>> {
         let is_alone = reads.len() == 1 && self.driver.in_flight() == 0;
         let mut left = if is_alone { ALONE_COST_MAX } else { BATCH_COST_MAX };
         let each = if is_alone { ALONE_COST_MAX } else { CHECK_COST_MAX };
         let mut rest = Vec::new();
+        if reads.len() > 1 {
+            reads.sort_by_key(|read| read.token.priority());
+        }
         for read in reads {
             let cost = decoding::cost(&read);
-            if cost > each.min(left) {
+            // A critical one does not wait for a thread that works on something else.
+            let is_critical = read.token.priority() == Priority::Critical;
+            if cost > if is_critical { ALONE_COST_MAX } else { each.min(left) } {
                 rest.push(read);
                 continue;
             }
-            left -= cost;
+            left = left.saturating_sub(cost);
             self.shared.metrics.finished_inline.one();
             decoding::finish(&self.shared, read, finished);
         }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::config::{Pinning, RuntimeConfig};
+use crate::config::{BudgetConfig, Pinning, RuntimeConfig};
 use crate::error::{Error, Result};
 use crate::messages::work::ReadToken;
 use crate::platform::affinity::{self, CpuSet};
@@ -13,7 +13,8 @@ use crate::platform::memory::{BufferPool, Heap};
 use crate::platform::numa::{self, Nodes};
 use crate::platform::threads::{Pool, Threads};
 use crate::platform::topology::{Node, Topology};
-use crate::residency::Budget;
+use crate::policy::pressure::Thresholds;
+use crate::residency::{Budget, Sizes};
 
 /// What the machine gives to this process.
 pub(super) struct Machine {
@@ -63,7 +64,10 @@ impl Machine {
 
     /// The budget, which takes resident memory from these heaps.
     pub(super) fn budget(&self, config: &RuntimeConfig, heaps: Vec<Arc<Heap>>) -> Arc<Budget> {
-        Budget::with_heaps(config.budget_bytes, config.io_reserve_bytes(), &config.kind_budget_bytes, heaps)
+        let budget = Budget::of(Sizes::of(config), heaps);
+        let BudgetConfig { thresholds_percent: percent, hysteresis_percent: hysteresis, .. } = config.budget;
+        budget.measure(Thresholds { percent, hysteresis }, config.budget.target_percent);
+        budget
     }
 
     /// Threads for work that computes: what is asked for, or one for each processor that may be kept busy.

@@ -1,11 +1,12 @@
 //! What the I/O dispatcher is told.
 //!
 //! Senders: the ledger's wake-up (`Ready`), I/O workers (`LookedUp`), the budget (`RoomMade`), the evictor (`Evicted`), permits
-//! (`Credit`), the predictor (`Prefetch`), a timer (`Tick`). Order does not matter between senders. Every message
+//! (`Credit`), the predictor (`Prefetch`), timers (`Tokens`, `Tick`). Order does not matter between senders. Every message
 //! but `LookedUp` and `Prefetch` is a wake-up that a restart repeats by itself; a lost `LookedUp` gives its
 //! leases back; a lost `Prefetch` was only a wish.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::error::Result;
 use crate::ids::AssetId;
@@ -25,6 +26,8 @@ pub enum DispatcherMessage {
     Credit,
     /// Load these at low priority, if nothing speaks against it.
     Prefetch(Vec<Prefetch>),
+    /// The bandwidth has tokens again for what it held back.
+    Tokens,
     /// Look at deadlines: of requests, and of loads that wait for memory. Every 5 ms while any waits.
     Tick,
 }
@@ -35,6 +38,8 @@ pub struct Lookup {
     pub lease: Lease,
     /// Its place, or why there is none.
     pub located: Result<Arc<Located>>,
+    /// When it was taken from the ledger.
+    pub since: Instant,
 }
 
 /// One wish of the predictor.

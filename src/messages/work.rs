@@ -4,7 +4,7 @@
 //! before the content is complete, the flight's lease is dropped with it and the ledger asks again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -126,6 +126,11 @@ impl Waits {
     pub fn priority(&self) -> Priority {
         Priority::ALL[usize::from(self.priority.load(Ordering::Relaxed))]
     }
+
+    /// Whether anybody who waits still wants it.
+    pub fn is_wanted(&self) -> bool {
+        self.parts.lock().iter().flatten().any(|part| part.flight.is_wanted())
+    }
 }
 
 /// One frame of a read.
@@ -161,6 +166,8 @@ pub struct ReadToken {
     pub memory: IoCharge,
     /// The place in the worker's queue.
     pub permit: Permit,
+    /// The room among the patient reads with the device; given back when the read has completed.
+    pub room: Option<RoomPermit>,
 }
 
 impl ReadToken {
@@ -231,6 +238,56 @@ impl Drop for Permit {
     }
 }
 
+/// Room with a device for reads that let others go first. How much there is changes with who else reads.
+pub struct Room {
+    used: AtomicU64,
+    wanted: AtomicBool,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Room {
+    /// None of it taken; `wake` is called when some comes back while somebody waits.
+    pub fn new(wake: Box<dyn Fn() + Send + Sync>) -> Arc<Self> {
+        Arc::new(Self { used: AtomicU64::new(0), wanted: AtomicBool::new(false), wake })
+    }
+
+    /// Room for `units`, if with them no more than `limit` is taken, or nothing is taken yet. Otherwise `wake` is called as
+    /// soon as some comes back.
+    pub fn take(self: &Arc<Self>, units: u64, limit: u64) -> Option<RoomPermit> {
+        self.try_take(units, limit).or_else(|| {
+            // What came back between the first look and this store would wake nobody: look again after it.
+            self.wanted.store(true, Ordering::SeqCst);
+            self.try_take(units, limit)
+        })
+    }
+
+    fn try_take(self: &Arc<Self>, units: u64, limit: u64) -> Option<RoomPermit> {
+        let take = |used| (used == 0 || used + units <= limit).then_some(used + units);
+        self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).ok()?;
+        Some(RoomPermit { room: Arc::clone(self), units })
+    }
+
+    /// What is taken.
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::SeqCst)
+    }
+}
+
+/// A part of a [`Room`]. Dropping it gives it back.
+pub struct RoomPermit {
+    room: Arc<Room>,
+    units: u64,
+}
+
+impl Drop for RoomPermit {
+    fn drop(&mut self) {
+        self.room.used.fetch_sub(self.units, Ordering::SeqCst);
+        if self.room.wanted.swap(false, Ordering::SeqCst) {
+            (self.room.wake)();
+        }
+    }
+}
+
 /// Runs `work` on one item and turns a panic into its cause, so that it counts against the item alone.
 ///
 /// # Errors
@@ -260,6 +317,22 @@ mod tests {
         drop(second);
         drop(third);
         assert_eq!((woken.load(Ordering::SeqCst), credits.used()), (1, 0));
+    }
+
+    #[test]
+    fn room_is_for_one_read_at_least_and_for_no_more_than_the_limit() {
+        let woken = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&woken);
+        let room = Room::new(Box::new(move || _ = seen.fetch_add(1, Ordering::SeqCst)));
+        let large = room.take(100, 10).unwrap();
+        assert!(room.take(1, 10).is_none());
+        drop(large);
+        assert_eq!((woken.load(Ordering::SeqCst), room.used()), (1, 0));
+        let (first, second) = (room.take(5, 10).unwrap(), room.take(5, 10).unwrap());
+        assert!(room.take(1, 10).is_none(), "it is full");
+        assert!(room.take(1, 11).is_some(), "there is more of it now");
+        drop((first, second));
+        assert_eq!(room.used(), 0);
     }
 
     #[test]

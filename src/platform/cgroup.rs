@@ -27,15 +27,8 @@ impl Limits {
 
     /// Reads the files that Linux shows under `root`. What is missing or malformed there limits nothing.
     pub fn read(root: &Path) -> Self {
-        let text = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
-        let (groups, mounts) = (text("proc/self/cgroup"), text("proc/self/mountinfo"));
-        let mounts: Vec<Mount> = mounts.lines().filter_map(parse_mount).collect();
         let mut limits = Self::default();
-        for (controllers, path) in groups.lines().filter_map(parse_group) {
-            for mount in mounts.iter().filter(|mount| mount.has(controllers)) {
-                limits.lower(root, mount, path, controllers);
-            }
-        }
+        for_each_group(root, |group, unified, controllers| limits.lower(group, unified, controllers));
         limits
     }
 
@@ -51,20 +44,81 @@ impl Limits {
         self.memory_bytes.map_or(memory_bytes, |limit| limit.min(memory_bytes))
     }
 
-    /// Takes in the limits of the group at `path` of `mount`, and of every group above it.
-    fn lower(&mut self, root: &Path, mount: &Mount<'_>, path: &str, controllers: &str) {
-        // Within a container the mount may show a part of the tree alone: then its root is what we are in.
-        let within = path.strip_prefix(mount.root).unwrap_or("").trim_start_matches('/');
-        let top = root.join(mount.point.trim_start_matches('/'));
-        let mut group = if within.split('/').any(|part| part == "..") { top.clone() } else { top.join(within) };
-        loop {
-            let (cpu, memory) = if mount.unified { unified(&group) } else { split(&group, controllers) };
-            self.cpu_milli = self.cpu_milli.into_iter().chain(cpu).min();
-            self.memory_bytes = self.memory_bytes.into_iter().chain(memory).min();
-            if group == top || !group.pop() {
-                return;
+    /// Takes in the limits of one group.
+    fn lower(&mut self, group: &Path, is_unified: bool, controllers: &str) {
+        let (cpu, memory) = if is_unified { unified(group) } else { split(group, controllers) };
+        self.cpu_milli = self.cpu_milli.into_iter().chain(cpu).min();
+        self.memory_bytes = self.memory_bytes.into_iter().chain(memory).min();
+    }
+}
+
+/// Calls `visit` with the folder of each group that this process is in, and of every group above it, whether it is of
+/// version 2, and with its controllers where it is not.
+fn for_each_group(root: &Path, mut visit: impl FnMut(&Path, bool, &str)) {
+    let text = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
+    let (groups, mounts) = (text("proc/self/cgroup"), text("proc/self/mountinfo"));
+    let mounts: Vec<Mount> = mounts.lines().filter_map(parse_mount).collect();
+    for (controllers, path) in groups.lines().filter_map(parse_group) {
+        for mount in mounts.iter().filter(|mount| mount.has(controllers)) {
+            // Within a container the mount may show a part of the tree alone: then its root is what we are in.
+            let within = path.strip_prefix(mount.root).unwrap_or("").trim_start_matches('/');
+            let top = root.join(mount.point.trim_start_matches('/'));
+            let mut group = if within.split('/').any(|part| part == "..") { top.clone() } else { top.join(within) };
+            loop {
+                visit(&group, mount.unified, controllers);
+                if group == top || !group.pop() {
+                    break;
+                }
             }
         }
+    }
+}
+
+/// A group that has a limit on memory, or may get one.
+pub(super) struct MemoryGroup {
+    path: PathBuf,
+    unified: bool,
+}
+
+/// The groups that this process is in, the innermost first, that count memory.
+pub(super) fn memory_groups(root: &Path) -> Vec<MemoryGroup> {
+    let mut groups = Vec::new();
+    for_each_group(root, |path, unified, controllers| {
+        if unified || controllers.split(',').any(|one| one == "memory") {
+            groups.push(MemoryGroup { path: path.to_owned(), unified });
+        }
+    });
+    groups
+}
+
+impl MemoryGroup {
+    /// Its folder.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes in use in it, without the files that are only kept in memory, and its limit; `None` where it has none.
+    pub(super) fn look(&self) -> Option<(u64, u64)> {
+        let number = |name: &str| number(&self.path, name);
+        let (limit, used, prefix) = if self.unified {
+            // From `high` on the kernel makes the processes wait.
+            let limit = number("memory.max").into_iter().chain(number("memory.high")).min()?;
+            (limit, number("memory.current")?, "")
+        } else {
+            let limit = number("memory.limit_in_bytes").filter(|bytes| *bytes < MEMORY_BYTES_MAX)?;
+            (limit, number("memory.usage_in_bytes")?, "total_")
+        };
+        let stat = text(&self.path, "memory.stat").unwrap_or_default();
+        let kept = |name: &str| -> u64 {
+            let fields = |line: &str| line.strip_prefix(prefix)?.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
+            stat.lines().find_map(fields).unwrap_or(0)
+        };
+        Some((used.saturating_sub(kept("inactive_file") + kept("active_file")), limit.max(1)))
+    }
+
+    /// What it says of how long anything in it waited for memory.
+    pub(super) fn stalls(&self) -> Option<String> {
+        text(&self.path, "memory.pressure")
     }
 }
 

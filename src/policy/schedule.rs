@@ -3,6 +3,7 @@
 //! A more urgent lane goes first, but a lane that has something to do gets at least one pop in about
 //! [`Lanes::SHARE`], so that prefetches are slow under load and never stuck.
 
+mod room;
 mod score;
 mod simd;
 
@@ -14,6 +15,7 @@ use std::hash::Hash;
 use crate::ids::{Hashing, Priority};
 
 pub use crate::config::{LaneDistances, Weights};
+pub use room::LowRoom;
 pub use score::{Hints, score};
 pub use simd::{Batch, Eye, Features, Scored, score_all, score_all_plain};
 
@@ -135,19 +137,24 @@ impl<T, K: Eq + Hash + Clone> Lanes<T, K> {
     /// Takes the most urgent item: of the most urgent lane, unless a lower one is due its share; of a lane the
     /// highest score; of equals the first that came.
     pub fn pop(&mut self) -> Option<(K, T)> {
-        let chosen = self.choose()?;
-        for (index, lane) in self.lanes.iter_mut().enumerate() {
+        self.pop_of([true; 4])
+    }
+
+    /// [`Lanes::pop`] of the lanes that are `open`, by priority. Those that are not are not passed over by it: they are
+    /// held back for a reason of their own.
+    pub fn pop_of(&mut self, open: [bool; 4]) -> Option<(K, T)> {
+        let chosen = self.choose(open)?;
+        for (index, lane) in self.lanes.iter_mut().enumerate().filter(|(index, _)| open[*index]) {
             let waits = index != chosen && lane.live > 0;
             lane.passed = if waits { lane.passed + 1 } else { 0 };
         }
         self.pop_lane(chosen)
     }
 
-    fn choose(&self) -> Option<usize> {
-        let due = |lane: &&(usize, &Lane<K>)| lane.1.passed >= Self::SHARE - 1;
-        let waiting: Vec<(usize, &Lane<K>)> = self.lanes.iter().enumerate().filter(|(_, lane)| lane.live > 0).collect();
-        let longest = waiting.iter().filter(due).max_by_key(|(index, lane)| (lane.passed, Reverse(*index)));
-        longest.or(waiting.first()).map(|(index, _)| *index)
+    fn choose(&self, open: [bool; 4]) -> Option<usize> {
+        let waiting = || (0..4).filter(|index| open[*index] && self.lanes[*index].live > 0);
+        let due = waiting().filter(|index| self.lanes[*index].passed >= Self::SHARE - 1);
+        due.max_by_key(|index| (self.lanes[*index].passed, Reverse(*index))).or_else(|| waiting().next())
     }
 
     fn pop_lane(&mut self, index: usize) -> Option<(K, T)> {

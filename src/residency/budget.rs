@@ -1,8 +1,11 @@
 //! The memory budget: who may have how many bytes, decided without a lock and never exceeded.
 //!
 //! Invariant (7 of the design): at no moment is more charged than the limit, in all or for one kind, under any
-//! interleaving. Every charge is one compare-and-swap against its limit, so there is no moment at which a sum stands
-//! above it, not even for a charge that is taken back at once.
+//! interleaving. Every charge is one compare-and-swap on what is free, so there is no moment at which a sum stands
+//! above the limit, not even for a charge that is taken back at once. A limit may be set at any time; one that is below
+//! what is charged admits nothing until enough came back.
+//!
+//! A part of the larger purse may be kept for critical requests: others leave it alone.
 //!
 //! The budget has two purses. What is resident, or will be, is charged to the larger one; compressed bytes in flight
 //! and decoding scratch are charged to the I/O reserve. Neither lends to the other: a cache that is full can still read.
@@ -10,19 +13,31 @@
 //! Whoever finds a purse empty says so with [`Budget::set_waiting`] **and then tries again** before it waits; whoever
 //! gives back looks at that flag after giving back. One of the two sees the other, so no wake-up is lost.
 
+mod charge;
+mod gauge;
+mod purse;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+pub use self::charge::{Charge, IoCharge};
+use self::gauge::Gauge;
+use self::purse::Purse;
 use super::reaper::Bin;
-use crate::ids::AssetKind;
+use crate::config::{RuntimeConfig, io_reserve_bytes};
+use crate::event::PressureCause;
+use crate::ids::{AssetKind, Priority};
+use crate::limits;
 use crate::platform::memory::{AlignedBuffer, Heap, HeapStats};
+use crate::policy::pressure::{Level, Thresholds};
 
-/// Called when memory came free while someone waits for it. It runs on whatever thread gave back: it must be quick
+/// Called when memory came free while someone waits for it, or when the pressure changed. It runs on whatever thread gave back: it must be quick
 /// (cast a message, set a flag) and must not take a lock that is held while charges are dropped.
 pub type OnRelease = Box<dyn Fn() + Send + Sync>;
 
@@ -42,6 +57,12 @@ pub struct BudgetStats {
     pub total: u64,
     /// The part of it that only I/O may use.
     pub reserve: u64,
+    /// The part of the rest that only critical requests may use.
+    #[serde(default)]
+    pub critical_reserve: u64,
+    /// How full what is not the reserve is.
+    #[serde(default)]
+    pub level: Level,
     /// Bytes charged for what is resident, or will be.
     pub charged: u64,
     /// Bytes charged to the reserve.
@@ -56,47 +77,6 @@ pub struct BudgetStats {
     /// The heap of each NUMA node, where there are several.
     #[serde(default)]
     pub node_heaps: Vec<HeapStats>,
-}
-
-/// One amount with a limit that it never passes.
-#[derive(Debug)]
-struct Purse {
-    charged: AtomicU64,
-    limit: u64,
-}
-
-impl Purse {
-    fn new(limit: u64) -> Self {
-        Self { charged: AtomicU64::new(0), limit }
-    }
-
-    /// Adds `bytes` if the limit allows; else says how many bytes are too many.
-    fn take(&self, bytes: u64) -> Result<(), u64> {
-        let mut charged = self.charged.load(Ordering::SeqCst);
-        loop {
-            if let Some(missing) = self.missing(charged, bytes) {
-                return Err(missing);
-            }
-            match self.charged.compare_exchange_weak(charged, charged + bytes, Ordering::SeqCst, Ordering::SeqCst) {
-                Ok(_) => return Ok(()),
-                Err(now) => charged = now,
-            }
-        }
-    }
-
-    fn missing(&self, charged: u64, bytes: u64) -> Option<u64> {
-        let after = charged.saturating_add(bytes);
-        (after > self.limit).then(|| after - self.limit)
-    }
-
-    fn give(&self, bytes: u64) {
-        let before = self.charged.fetch_sub(bytes, Ordering::SeqCst);
-        debug_assert!(before >= bytes, "more was given back than was taken");
-    }
-
-    fn now(&self) -> u64 {
-        self.charged.load(Ordering::SeqCst)
-    }
 }
 
 /// Who is told when a purse is given back to.
@@ -118,12 +98,60 @@ impl Gate {
     }
 }
 
+/// How much there is for whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// All of it, in bytes.
+    pub total: u64,
+    /// The part of it that only I/O may use.
+    pub io_reserve: u64,
+    /// The part of the rest that only critical requests may use.
+    pub critical_reserve: u64,
+    /// The most per kind; a kind that is not named is bounded by the total alone.
+    pub kinds: BTreeMap<AssetKind, u64>,
+}
+
+impl Sizes {
+    /// Those that are asked for.
+    pub fn of(config: &RuntimeConfig) -> Self {
+        Self {
+            total: config.budget_bytes,
+            io_reserve: config.io_reserve_bytes(),
+            critical_reserve: config.budget.critical_reserve_bytes,
+            kinds: config.kind_budget_bytes.clone(),
+        }
+    }
+
+    /// These, but not more than `bytes` in all, nor less than a budget can be.
+    pub fn within(&self, bytes: u64) -> Self {
+        let total = self.total.min(bytes.max(limits::BUDGET_BYTES_MIN));
+        let sizes = Self { total, io_reserve: io_reserve_bytes(total), ..self.clone() };
+        // Kept for critical requests is the same part of less.
+        let part =
+            u128::from(self.critical_reserve) * u128::from(sizes.resident()) / u128::from(self.resident().max(1));
+        Self { critical_reserve: u64::try_from(part).unwrap_or(u64::MAX).min(self.critical_reserve), ..sizes }
+    }
+
+    /// What may be resident in all.
+    pub fn resident(&self) -> u64 {
+        self.total.saturating_sub(self.io_reserve)
+    }
+
+    fn of_kind(&self, kind: AssetKind) -> u64 {
+        self.kinds.get(&kind).copied().unwrap_or(u64::MAX)
+    }
+}
+
 /// The memory that a runtime may use. See the module's words.
 pub struct Budget {
-    total: u64,
+    /// What is to be had now.
+    sizes: Mutex<Sizes>,
     resident: Purse,
     io: Purse,
     kinds: [Purse; AssetKind::ALL.len()],
+    /// Bytes of `resident` that only critical requests may have.
+    kept: AtomicU64,
+    gauge: Gauge,
     peak: AtomicU64,
     resident_gate: Gate,
     io_gate: Gate,
@@ -140,21 +168,28 @@ impl Budget {
         Self::with_heaps(total, io_reserve, kinds, Vec::new())
     }
 
-    /// As [`Budget::new`], with a heap for each node that resident memory is taken from as long as it has room. What
-    /// does not fit there, and everything without a heap, is from the allocator. What is charged is the same either way,
-    /// and the budget is one for all nodes.
+    /// As [`Budget::of`], without a part for critical requests.
     pub fn with_heaps(
         total: u64,
         io_reserve: u64,
         kinds: &BTreeMap<AssetKind, u64>,
         heaps: Vec<Arc<Heap>>,
     ) -> Arc<Budget> {
-        let reserve = io_reserve.min(total);
+        let kinds = kinds.clone();
+        Self::of(Sizes { total, io_reserve: io_reserve.min(total), critical_reserve: 0, kinds }, heaps)
+    }
+
+    /// A budget of these sizes, with a heap for each node that resident memory is taken from as long as it has room. What
+    /// does not fit there, and everything without a heap, is from the allocator. What is charged is the same either way,
+    /// and the budget is one for all nodes.
+    pub fn of(sizes: Sizes, heaps: Vec<Arc<Heap>>) -> Arc<Budget> {
         Arc::new(Budget {
-            total,
-            resident: Purse::new(total - reserve),
-            io: Purse::new(reserve),
-            kinds: AssetKind::ALL.map(|kind| Purse::new(kinds.get(&kind).copied().unwrap_or(u64::MAX))),
+            resident: Purse::new(sizes.resident()),
+            io: Purse::new(sizes.io_reserve),
+            kinds: AssetKind::ALL.map(|kind| Purse::new(sizes.of_kind(kind))),
+            kept: AtomicU64::new(sizes.critical_reserve),
+            sizes: Mutex::new(sizes),
+            gauge: Gauge::default(),
             peak: AtomicU64::new(0),
             resident_gate: Gate::default(),
             io_gate: Gate::default(),
@@ -162,6 +197,68 @@ impl Budget {
             bin: Bin::default(),
             heaps,
         })
+    }
+
+    /// Where levels of pressure begin and end, and what eviction ahead of need aims at.
+    pub fn measure(&self, thresholds: Thresholds, target_percent: u8) {
+        self.gauge.set(thresholds, target_percent, &self.resident);
+    }
+
+    /// From here on there is as much as `sizes` says, for this reason. Nothing that is charged is taken from anybody:
+    /// where less is left than is charged, nothing more is, until enough came back. Whoever waits is told.
+    pub fn resize(&self, sizes: Sizes, cause: PressureCause) {
+        let mut now = self.sizes.lock();
+        self.kept.store(sizes.critical_reserve, Ordering::SeqCst);
+        self.resident.set_limit(sizes.resident());
+        self.io.set_limit(sizes.io_reserve.min(sizes.total));
+        for kind in AssetKind::ALL {
+            self.kind(kind).set_limit(sizes.of_kind(kind));
+        }
+        *now = sizes;
+        drop(now);
+        self.gauge.resized(&self.resident, cause);
+        self.resident_released();
+        self.io_gate.released();
+    }
+
+    /// How much there is for whom now.
+    pub fn sizes(&self) -> Sizes {
+        self.sizes.lock().clone()
+    }
+
+    /// How full it is. One load.
+    pub fn level(&self) -> Level {
+        self.gauge.level()
+    }
+
+    /// Bytes that are charged above what eviction ahead of need aims at; none below High.
+    pub fn surplus_bytes(&self) -> u64 {
+        self.gauge.surplus_bytes(&self.resident)
+    }
+
+    /// Bytes that are charged for what is resident, or will be, and the most that may be.
+    pub fn used(&self) -> (u64, u64) {
+        (self.resident.now(), self.resident.limit())
+    }
+
+    /// Bytes that are charged beyond what may be, since there is less than there was: in all, or of a kind.
+    pub fn over(&self) -> impl Iterator<Item = (Option<AssetKind>, u64)> {
+        let kinds = AssetKind::ALL.into_iter().map(|kind| (Some(kind), self.kind(kind)));
+        let over = |(kind, purse): (_, &Purse)| (kind, purse.now().saturating_sub(purse.limit()));
+        [(None, &self.resident)].into_iter().chain(kinds).map(over).filter(|(_, bytes)| *bytes > 0)
+    }
+
+    /// Why there is more or less than before, if that was not told yet.
+    pub fn take_cause(&self) -> Option<PressureCause> {
+        self.gauge.take_cause()
+    }
+
+    /// Sets who is told when the level is another one, or when there is a surplus to be evicted. It replaces the one
+    /// before, and is called once for what is so already.
+    pub fn on_pressure(&self, tell: OnRelease) {
+        let tell = Arc::new(tell);
+        self.gauge.on_change.store(Some(Arc::clone(&tell)));
+        tell();
     }
 
     /// `len` bytes of the node at `place`, at a multiple of `align`, unspecified ones, for what is charged here.
@@ -181,31 +278,51 @@ impl Budget {
         lent
     }
 
-    /// Charges `bytes` of `kind`, if they fit now.
+    /// Charges `bytes` of `kind`, if they fit now beside what is kept for critical requests.
     ///
     /// # Errors
     /// What is missing, and in which budget. Nothing is charged then.
     pub fn try_charge(self: &Arc<Self>, kind: AssetKind, bytes: u64) -> Result<Charge, Shortfall> {
+        self.try_charge_for(Priority::default(), kind, bytes)
+    }
+
+    /// As [`Budget::try_charge`], for a request of this priority.
+    ///
+    /// # Errors
+    /// As [`Budget::try_charge`].
+    pub fn try_charge_for(
+        self: &Arc<Self>,
+        priority: Priority,
+        kind: AssetKind,
+        bytes: u64,
+    ) -> Result<Charge, Shortfall> {
+        let keep = self.kept_from(priority);
         // A look at the total first: a waiter that charged its kind and took that back would wake itself for ever.
         let total_short = |missing_bytes| Shortfall { missing_bytes, kind: None };
-        if let Some(missing) = self.resident.missing(self.resident.now(), bytes) {
+        if let Some(missing) = self.resident.missing(bytes, keep) {
             return Err(total_short(missing));
         }
         let purse = self.kind(kind);
-        purse.take(bytes).map_err(|missing_bytes| Shortfall { missing_bytes, kind: Some(kind) })?;
-        if let Err(missing) = self.resident.take(bytes) {
+        purse.take(bytes, 0).map_err(|missing_bytes| Shortfall { missing_bytes, kind: Some(kind) })?;
+        if let Err(missing) = self.resident.take(bytes, keep) {
             // Someone may have found the kind full because of us.
             purse.give(bytes);
             self.resident_released();
             return Err(total_short(missing));
         }
         self.note_peak();
+        self.gauge.noticed(&self.resident);
         Ok(Charge { budget: Arc::clone(self), kind, place: 0, bytes })
+    }
+
+    /// What a request of this priority leaves alone.
+    fn kept_from(&self, priority: Priority) -> u64 {
+        if priority == Priority::Critical { 0 } else { self.kept.load(Ordering::SeqCst) }
     }
 
     /// Charges `bytes` of the I/O reserve, if they fit now.
     pub fn try_charge_io(self: &Arc<Self>, bytes: u64) -> Option<IoCharge> {
-        self.io.take(bytes).ok()?;
+        self.io.take(bytes, 0).ok()?;
         self.note_peak();
         Some(IoCharge { budget: Arc::clone(self), bytes })
     }
@@ -216,9 +333,22 @@ impl Budget {
     /// # Errors
     /// As [`Budget::try_charge`].
     pub fn charge_or_wait(self: &Arc<Self>, kind: AssetKind, bytes: u64) -> Result<Charge, Shortfall> {
-        self.try_charge(kind, bytes).or_else(|_| {
+        self.charge_or_wait_for(Priority::default(), kind, bytes)
+    }
+
+    /// As [`Budget::charge_or_wait`], for a request of this priority.
+    ///
+    /// # Errors
+    /// As [`Budget::try_charge`].
+    pub fn charge_or_wait_for(
+        self: &Arc<Self>,
+        priority: Priority,
+        kind: AssetKind,
+        bytes: u64,
+    ) -> Result<Charge, Shortfall> {
+        self.try_charge_for(priority, kind, bytes).or_else(|_| {
             self.set_waiting(true);
-            self.try_charge(kind, bytes)
+            self.try_charge_for(priority, kind, bytes)
         })
     }
 
@@ -241,9 +371,14 @@ impl Budget {
         })
     }
 
-    /// The most that one charge of `kind` can ever be, in bytes.
+    /// The most that one charge of `kind` can be as the budget is now, in bytes.
     pub fn admissible_bytes(&self, kind: AssetKind) -> u64 {
-        self.resident.limit.min(self.kind(kind).limit)
+        self.admissible_bytes_for(Priority::default(), kind)
+    }
+
+    /// As [`Budget::admissible_bytes`], for a request of this priority.
+    pub fn admissible_bytes_for(&self, priority: Priority, kind: AssetKind) -> u64 {
+        self.resident.limit().saturating_sub(self.kept_from(priority)).min(self.kind(kind).limit())
     }
 
     /// Sets who is told when resident memory came free while someone waits. It replaces the one before.
@@ -277,8 +412,10 @@ impl Budget {
         let by_kind = AssetKind::ALL.into_iter().map(|kind| (kind, self.kind(kind).now())).filter(|(_, now)| *now > 0);
         let heaps: Vec<HeapStats> = self.heaps.iter().map(|heap| heap.stats()).collect();
         BudgetStats {
-            total: self.total,
-            reserve: self.io.limit,
+            total: self.sizes.lock().total,
+            reserve: self.io.limit(),
+            critical_reserve: self.kept.load(Ordering::SeqCst),
+            level: self.level(),
             charged: self.resident.now(),
             charged_io: self.io.now(),
             peak: self.peak.load(Ordering::SeqCst),
@@ -292,7 +429,7 @@ impl Budget {
         &self.kinds[kind as usize]
     }
 
-    /// Each purse is read below its limit, so the sum is below the total even when the two reads are apart.
+    /// Each purse is read at what is taken at most, so the sum is below the total even when the two reads are apart.
     fn note_peak(&self) {
         self.peak.fetch_max(self.resident.now() + self.io.now(), Ordering::SeqCst);
     }
@@ -300,6 +437,7 @@ impl Budget {
     fn give_resident(&self, kind: AssetKind, bytes: u64) {
         self.kind(kind).give(bytes);
         self.resident.give(bytes);
+        self.gauge.noticed(&self.resident);
         self.resident_released();
     }
 
@@ -312,109 +450,6 @@ impl Budget {
 impl fmt::Debug for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.snapshot().fmt(f)
-    }
-}
-
-/// Bytes charged for what is resident, or will be. Dropping it gives them back.
-#[must_use = "dropping a charge gives it back"]
-pub struct Charge {
-    budget: Arc<Budget>,
-    kind: AssetKind,
-    /// Of which node the memory is to be.
-    place: u8,
-    bytes: u64,
-}
-
-impl Charge {
-    /// The kind it is charged to.
-    pub fn kind(&self) -> AssetKind {
-        self.kind
-    }
-
-    /// How many bytes.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// The same charge, for memory of the NUMA node at `place` in [`crate::platform::numa::Nodes`]. Without that it is of
-    /// the first.
-    pub fn at(mut self, place: u8) -> Charge {
-        self.place = place;
-        self
-    }
-
-    /// Of which node the memory is to be, by its place.
-    pub fn place(&self) -> u8 {
-        self.place
-    }
-
-    /// The budget it belongs to.
-    pub fn budget(&self) -> &Arc<Budget> {
-        &self.budget
-    }
-
-    /// Gives back all but `bytes`; does nothing when it is not larger.
-    pub fn shrink_to(&mut self, bytes: u64) {
-        let surplus = self.bytes.saturating_sub(bytes);
-        self.bytes -= surplus;
-        if surplus > 0 {
-            self.budget.give_resident(self.kind, surplus);
-        }
-    }
-
-    /// Takes what `other` is charged over, which is of the same kind and budget.
-    pub fn absorb(&mut self, mut other: Charge) {
-        debug_assert!(self.kind == other.kind && Arc::ptr_eq(&self.budget, &other.budget), "two purses in one charge");
-        self.bytes += std::mem::take(&mut other.bytes);
-    }
-
-    /// Moves all of it into a charge of its own; this one is empty then.
-    pub fn take(&mut self) -> Charge {
-        let bytes = std::mem::take(&mut self.bytes);
-        Charge { budget: Arc::clone(&self.budget), kind: self.kind, place: self.place, bytes }
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        if self.bytes > 0 {
-            self.budget.give_resident(self.kind, self.bytes);
-        }
-    }
-}
-
-impl fmt::Debug for Charge {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Charge({} bytes of {})", self.bytes, self.kind)
-    }
-}
-
-/// Bytes charged to the I/O reserve. Dropping it gives them back.
-#[must_use = "dropping a charge gives it back"]
-pub struct IoCharge {
-    budget: Arc<Budget>,
-    bytes: u64,
-}
-
-impl IoCharge {
-    /// How many bytes.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-}
-
-impl Drop for IoCharge {
-    fn drop(&mut self) {
-        if self.bytes > 0 {
-            self.budget.io.give(self.bytes);
-            self.budget.io_gate.released();
-        }
-    }
-}
-
-impl fmt::Debug for IoCharge {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "IoCharge({} bytes)", self.bytes)
     }
 }
 

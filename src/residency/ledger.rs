@@ -224,6 +224,7 @@ impl Ledger {
                 // Counted before anyone can answer it, so that its end is never counted first.
                 self.counts.joined(priority, origin, Joined::Merged);
                 let slot = state.wait(waiter);
+                entry.asked_by(origin);
                 self.deadlines.add(&entry, slot, deadline, sequence, after);
                 drop(state);
                 drop(place);

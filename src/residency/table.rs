@@ -266,13 +266,22 @@ impl ResidentTable {
     /// Takes out what ended up to `wanted` and nobody has a handle to: of generations that are kept and that nobody reads.
     /// It is loaded again when somebody does. Gives the bytes that come free.
     pub fn let_go_of_ended(&self, wanted: Generation) -> u64 {
+        self.let_go_of_those_ended(wanted, false)
+    }
+
+    /// As [`ResidentTable::let_go_of_ended`], of what somebody had a handle to when it was tried before as well.
+    pub fn let_go_of_all_ended(&self, wanted: Generation) -> u64 {
+        self.let_go_of_those_ended(wanted, true)
+    }
+
+    fn let_go_of_those_ended(&self, wanted: Generation, again: bool) -> u64 {
         let mut gone = Gone::default();
         self.writing(|writing, writer| {
-            let from = writer.let_go.next();
+            let from = if again { Generation(0) } else { writer.let_go.next() };
             if wanted < from {
                 return;
             }
-            writer.let_go = wanted;
+            writer.let_go = writer.let_go.max(wanted);
             let ids: Vec<AssetId> = writer.changed.range(from..=wanted).flat_map(|(_, ids)| ids).copied().collect();
             for id in ids {
                 for id in [id, id.stored()] {

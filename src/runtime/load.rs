@@ -164,10 +164,14 @@ struct Started {
 }
 
 impl Started {
-    fn answered(self, answer: &Result<Asset>) {
+    /// `lane` is the one that it waited in last, if it waited.
+    fn answered(self, answer: &Result<Asset>, lane: Option<Priority>) {
         let shared = &self.shared;
         let took = shared.clock.now().saturating_duration_since(self.at);
         shared.metrics.load_latency.record(took);
+        if let Some(lane) = lane {
+            shared.metrics.priorities.of(lane).load_latency.record(took);
+        }
         if shared.accesses.is_on() {
             let (level, weight) = match answer {
                 Ok(asset) => (self.level, asset.len() as u64),
@@ -212,16 +216,21 @@ impl Future for Load {
     type Output = Result<Asset>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Asset>> {
+        let mut priority = None;
         let answer = match &mut self.state {
             State::Ready(ready) => ready.answer.take().unwrap_or(Err(Error::ShutDown)),
-            State::Waiting(ticket) => match ready!(Pin::new(ticket).poll(context)) {
-                Ok(Answer::Asset(asset)) => Ok(asset),
-                Ok(_) => Err(Error::Failed { cause: "a load was answered with something else".into() }),
-                Err(error) => Err(error),
-            },
+            State::Waiting(ticket) => {
+                let answer = ready!(Pin::new(&mut *ticket).poll(context));
+                priority = Some(ticket.priority());
+                match answer {
+                    Ok(Answer::Asset(asset)) => Ok(asset),
+                    Ok(_) => Err(Error::Failed { cause: "a load was answered with something else".into() }),
+                    Err(error) => Err(error),
+                }
+            }
         };
         if let Some(started) = self.started.take() {
-            started.answered(&answer);
+            started.answered(&answer, priority);
         }
         Poll::Ready(answer)
     }

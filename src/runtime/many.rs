@@ -140,7 +140,7 @@ impl LoadMany {
             let located = located?;
             count(located.record.content, located.record.len);
         }
-        let limit_bytes = self.snapshot.shared.config.resident_bytes_max();
+        let limit_bytes = self.snapshot.shared.budget.used().1;
         if bytes > limit_bytes {
             let what = format!("{} assets together", self.paths.len());
             return Err(Error::TooLarge { what, needed_bytes: bytes, limit_bytes });

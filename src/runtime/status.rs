@@ -12,6 +12,8 @@ use crate::event::BuildFailure;
 use crate::ids::Generation;
 use crate::platform::io::{Driver, DriverStats};
 use crate::platform::threads::{Pool, PoolStats};
+use crate::policy::bandwidth::BandwidthReport;
+use crate::policy::prediction::PredictionStats;
 use crate::residency::{BudgetStats, LedgerStats, ValueStats};
 use crate::telemetry::MetricsReport;
 
@@ -128,10 +130,14 @@ pub struct Stats {
     pub budget: BudgetStats,
     /// Open requests, and how earlier ones ended.
     pub ledger: LedgerStats,
+    /// What was read by priority, and how fast it may be.
+    pub bandwidth: BandwidthReport,
     /// Decoded values.
     pub values: ValueStats,
     /// Assets that are resident.
     pub resident: usize,
+    /// What prediction is worth.
+    pub prediction: PredictionStats,
 }
 
 impl Stats {
@@ -140,8 +146,10 @@ impl Stats {
             metrics: shared.metrics.report(),
             budget: shared.budget.snapshot(),
             ledger: shared.ledger.stats(),
+            bandwidth: shared.bandwidth.lock().report(shared.clock.now()),
             values: shared.values.stats(),
             resident: shared.table.stats().assets,
+            prediction: shared.learned.stats(),
         }
     }
 }

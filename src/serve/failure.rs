@@ -29,6 +29,7 @@ fn status(error: &Error) -> StatusCode {
         // What may work a moment later.
         Error::TooLarge { .. }
         | Error::Pinned { .. }
+        | Error::Pressure { .. }
         | Error::Deadline { .. }
         | Error::QueueFull { .. }
         | Error::Failed { .. }

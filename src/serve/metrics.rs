@@ -12,7 +12,7 @@ use super::traffic::Traffic;
 use crate::bundle::TablesReport;
 use crate::runtime::ActorState;
 use crate::runtime::{EngineStatus, Health, Stats, Status};
-use crate::telemetry::Quantiles;
+use crate::telemetry::{LaneReport, Quantiles};
 
 pub(super) async fn text(State(face): State<Arc<Face>>) -> Response {
     let body = render(&face.runtime.status(), &face.runtime.stats(), &face.traffic);
@@ -23,8 +23,10 @@ fn render(status: &Status, stats: &Stats, served: &Traffic) -> String {
     let mut page = Page(String::with_capacity(8 << 10));
     runtime(&mut page, status);
     loads(&mut page, stats);
+    priorities(&mut page, stats);
     memory(&mut page, stats);
     requests(&mut page, stats);
+    bandwidth(&mut page, stats);
     engines(&mut page, status);
     tables(&mut page, &status.tables);
     traffic(&mut page, served);
@@ -68,10 +70,47 @@ fn loads(page: &mut Page, stats: &Stats) {
     page.summary("reload_latency_seconds", "From the first event to the publication", metrics.reload_latency);
 }
 
+fn priorities(page: &mut Page, stats: &Stats) {
+    let by_priority = &stats.metrics.by_priority;
+    let mut family = |name: &str, help: &str, kind: &str, value: fn(&LaneReport) -> u64| {
+        page.family(name, help, kind);
+        for (priority, lane) in by_priority {
+            page.sample(name, &[("priority", priority.name())], value(lane));
+        }
+    };
+    family("completions_total", "Loads answered, by priority", "counter", |lane| lane.completions);
+    family("priority_reads_total", "Reads that completed, by priority", "counter", |lane| lane.reads);
+    family("priority_read_bytes_total", "Bytes of those reads", "counter", |lane| lane.read_bytes);
+    family("queued", "Loads and planned reads that wait, by priority", "gauge", |lane| lane.queued);
+    let name = "priority_queue_latency_seconds";
+    by_lane(page, stats, name, "From a load's way out of the ledger to its read", |lane| lane.queue_latency);
+    by_lane(page, stats, "priority_load_latency_seconds", "From request to answer, by priority", |lane| {
+        lane.load_latency
+    });
+    let rate = &stats.metrics.rate;
+    page.gauge("read_bytes_per_second", "Bytes read in the last whole second", rate.bytes_per_second);
+    page.gauge("read_bytes_per_second_peak", "The most of any second", rate.bytes_per_second_peak);
+    page.gauge("reads_per_second", "Reads in the last whole second", rate.reads_per_second);
+    page.gauge("reads_per_second_peak", "The most of any second", rate.reads_per_second_peak);
+}
+
+fn by_lane(page: &mut Page, stats: &Stats, name: &str, help: &str, of: fn(&LaneReport) -> Quantiles) {
+    page.family(name, help, "summary");
+    for (priority, lane) in &stats.metrics.by_priority {
+        let (quantiles, label) = (of(lane), ("priority", priority.name()));
+        for (quantile, us) in [("0.5", quantiles.p50_us), ("0.95", quantiles.p95_us), ("0.99", quantiles.p99_us)] {
+            page.sample(name, &[label, ("quantile", quantile)], us as f64 / 1e6);
+        }
+        page.sample(&format!("{name}_sum"), &[label], quantiles.sum_us as f64 / 1e6);
+        page.sample(&format!("{name}_count"), &[label], quantiles.count);
+    }
+}
+
 fn memory(page: &mut Page, stats: &Stats) {
     let budget = &stats.budget;
     page.gauge("budget_bytes", "Bytes that may be charged", budget.total);
     page.gauge("budget_reserve_bytes", "The part of them for reads in flight", budget.reserve);
+    page.gauge("pressure_level", "How short memory is: 0 normal, 1 elevated, 2 high, 3 critical", budget.level as u8);
     page.gauge("charged_bytes", "Bytes charged for contents", budget.charged);
     page.gauge("charged_io_bytes", "Bytes charged for reads in flight", budget.charged_io);
     page.gauge("charged_peak_bytes", "The most that was ever charged", budget.peak);
@@ -113,6 +152,20 @@ fn requests(page: &mut Page, stats: &Stats) {
     page.counter("requests_given_back_total", "Times that work on a request began again", ledger.given_back);
     page.counter("requests_refused_total", "Requests refused at the limit", ledger.refused);
     page.gauge("quarantined", "Assets in quarantine", ledger.in_quarantine);
+}
+
+fn bandwidth(page: &mut Page, stats: &Stats) {
+    let bandwidth = &stats.bandwidth;
+    page.family("sent_bytes_total", "Bytes sent to be read, by priority", "counter");
+    for (priority, bytes) in &bandwidth.sent_bytes {
+        page.sample("sent_bytes_total", &[("priority", priority.name())], bytes);
+    }
+    let limit = bandwidth.bytes_per_second.map_or(f64::INFINITY, |bytes| bytes as f64);
+    let limit = if limit.is_finite() { limit.to_string() } else { "+Inf".to_owned() };
+    page.gauge("bandwidth_limit_bytes_per_second", "Bytes that may be read in a second", limit);
+    let held = bandwidth.throttled_us as f64 / 1e6;
+    page.family("bandwidth_held_seconds_total", "How long reads were held back by that", "counter");
+    page.sample("bandwidth_held_seconds_total", &[], held);
 }
 
 fn engines(page: &mut Page, status: &Status) {

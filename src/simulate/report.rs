@@ -1,6 +1,7 @@
 //! Findings as one page of HTML that needs nothing beside it: curves, limits, tables, and what to set.
 
 mod chart;
+mod prefetch;
 
 use std::fmt::{self, Write};
 
@@ -76,6 +77,9 @@ fn section(page: &mut String, at: usize, found: &Findings) -> fmt::Result {
     }
     writeln!(page, "</div>")?;
     table(page, at, found)?;
+    if !found.prefetch.is_empty() {
+        prefetch::write(page, found)?;
+    }
     writeln!(page, "</section>")
 }
 

@@ -1,12 +1,15 @@
 //! Counters of the whole runtime. What is already counted by its owner (ledger, budget, drivers) is not counted here
 //! again; `Runtime::stats` puts all of it together.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
 use super::histogram::{Histogram, Quantiles};
+use super::lanes::{LaneReport, PriorityMetrics, RateReport};
 use super::shards::{self, COMMON, SHARDS};
+use crate::ids::Priority;
 
 /// A counter.
 #[derive(Default)]
@@ -103,6 +106,8 @@ pub struct Metrics {
     pub copied_bytes: Counter,
     /// Reads that the I/O thread finished itself.
     pub finished_inline: Counter,
+    /// Planned reads that were dropped before they were sent, since nobody waited for them any more.
+    pub reads_dropped: Counter,
     /// Loads that waited for memory.
     pub memory_waits: Counter,
     /// Prefetches that were asked for.
@@ -115,6 +120,8 @@ pub struct Metrics {
     pub load_latency: Histogram,
     /// From the first event of a change set to its publication.
     pub reload_latency: Histogram,
+    /// What each priority gets, and how fast the disk is read.
+    pub priorities: PriorityMetrics,
 }
 
 /// [`Metrics`] at one moment.
@@ -136,11 +143,14 @@ pub struct MetricsReport {
     pub copies: u64,
     pub copied_bytes: u64,
     pub finished_inline: u64,
+    pub reads_dropped: u64,
     pub memory_waits: u64,
     pub prefetches: u64,
     pub reloads: u64,
     pub load_latency: Quantiles,
     pub reload_latency: Quantiles,
+    pub by_priority: BTreeMap<Priority, LaneReport>,
+    pub rate: RateReport,
 }
 
 impl Metrics {
@@ -162,11 +172,14 @@ impl Metrics {
             copies: self.copies.get(),
             copied_bytes: self.copied_bytes.get(),
             finished_inline: self.finished_inline.get(),
+            reads_dropped: self.reads_dropped.get(),
             memory_waits: self.memory_waits.get(),
             prefetches: self.prefetches.get(),
             reloads: self.reloads.get(),
             load_latency: self.load_latency.quantiles(),
             reload_latency: self.reload_latency.quantiles(),
+            by_priority: self.priorities.report(),
+            rate: self.priorities.rate(),
         }
     }
 }

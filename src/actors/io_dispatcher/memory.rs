@@ -15,7 +15,10 @@ impl State {
         }
         self.ask_for_room(shortfall);
         self.starved.get_or_insert(self.shared.clock.now());
-        self.waiting.push_back(Waiting { pending, kind: shortfall.kind });
+        // Behind those that are as urgent.
+        let priority = pending.lease.priority();
+        let at = self.waiting.iter().take_while(|waiting| waiting.pending.lease.priority() <= priority).count();
+        self.waiting.insert(at, Waiting { pending, kind: shortfall.kind });
     }
 
     pub(super) fn ask_for_room(&self, shortfall: &Shortfall) {

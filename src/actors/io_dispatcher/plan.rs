@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use crate::bundle::{Codec, FrameRef};
 use crate::error::Error;
@@ -36,6 +37,8 @@ pub struct Wanted {
     pub frame: FrameRef,
     /// What of it, and where to.
     pub part: Part,
+    /// Since when its flight has waited.
+    pub since: Instant,
 }
 
 impl Wanted {
@@ -60,6 +63,8 @@ pub struct Planned {
     pub place: u8,
     /// How urgent it was when it was planned.
     pub priority: Priority,
+    /// Since when the first of its flights has waited.
+    pub since: Instant,
     /// Whose file.
     pub live: Arc<Live>,
 }
@@ -77,6 +82,11 @@ impl Planned {
             return 0;
         }
         self.len as u64 + self.frames.iter().map(FrameJob::scratch_bytes).max().unwrap_or(0)
+    }
+
+    /// Whether somebody still waits for any of it.
+    pub fn is_wanted(&self) -> bool {
+        self.frames.iter().any(|job| job.waits.is_wanted())
     }
 
     /// Ends every flight that waits for it with the same error.
@@ -116,8 +126,9 @@ impl UnderWay {
         if wanted.priority < waits.priority() && !raise(known.read, wanted.priority) {
             return Err(Box::new(wanted));
         }
-        let Wanted { live, priority, access, place, frame, part } = wanted;
-        waits.join(part, priority).map_err(|part| Box::new(Wanted { live, priority, access, place, frame, part }))
+        let Wanted { live, priority, access, place, frame, part, since } = wanted;
+        let again = |part| Box::new(Wanted { live, priority, access, place, frame, part, since });
+        waits.join(part, priority).map_err(again)
     }
 
     /// Notes the frames of a read that was planned as number `read`.
@@ -134,8 +145,13 @@ impl UnderWay {
     }
 }
 
-/// Joins equal frames and merges neighbours of the same urgency, up to [`limits::READ_BYTES_MAX`] a read. A frame that
-/// is wanted decoded and as it is stored is two, which differ in codec and length.
+/// Bytes of one read.
+fn bytes_max(priority: Priority) -> u64 {
+    let bytes = if priority == Priority::Low { limits::READ_BYTES_LOW_MAX } else { limits::READ_BYTES_MAX };
+    bytes as u64
+}
+
+/// Joins equal frames and merges neighbours of the same urgency, as large as a read of it may be. A frame that is wanted decoded and as it is stored is two, which differ in codec and length.
 pub fn merge(mut wanted: Vec<Wanted>) -> Vec<Planned> {
     if wanted.len() > 1 {
         wanted.sort_by_key(|wanted| (wanted.file(), wanted.frame.offset, wanted.frame.codec as u8, wanted.priority));
@@ -144,7 +160,7 @@ pub fn merge(mut wanted: Vec<Wanted>) -> Vec<Planned> {
     let mut last_file = 0;
     for next in wanted {
         let file = next.file();
-        let Wanted { live, priority, access, place, frame, part } = next;
+        let Wanted { live, priority, access, place, frame, part, since } = next;
         let (start, end) = (frame.offset, frame.offset + u64::from(frame.stored_len));
         let mut part = Some(part);
         let mut joins = None;
@@ -162,7 +178,7 @@ pub fn merge(mut wanted: Vec<Wanted>) -> Vec<Planned> {
             let in_place = frame.codec == Codec::Store && part.as_ref().is_some_and(|part| part.is_whole(&frame));
             let read_end = read.offset + read.len as u64;
             let is_neighbour = start >= read_end && start - read_end <= GAP_BYTES_MAX;
-            let fits = end - read.offset <= limits::READ_BYTES_MAX as u64 && read.frames.len() < FRAMES_MAX;
+            let fits = end - read.offset <= bytes_max(priority) && read.frames.len() < FRAMES_MAX;
             let is_alike =
                 (read.priority, read.in_place, read.access, read.place) == (priority, in_place, access, place);
             if is_neighbour && fits && is_alike {
@@ -176,12 +192,13 @@ pub fn merge(mut wanted: Vec<Wanted>) -> Vec<Planned> {
         let job = |at| FrameJob { frame, at, waits: Waits::new(part, priority), in_place: target };
         match joins {
             Some(read) => {
+                read.since = read.since.min(since);
                 read.frames.push(job((start - read.offset) as usize));
                 read.len = (end - read.offset) as usize;
             }
             None => {
                 let (frames, len) = (vec![job(0)], frame.stored_len as usize);
-                reads.push(Planned { offset: start, len, frames, in_place, access, place, priority, live });
+                reads.push(Planned { offset: start, len, frames, in_place, access, place, priority, since, live });
             }
         }
     }

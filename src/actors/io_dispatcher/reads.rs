@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::{Pending, State, plan, target};
 use crate::bundle::{Codec, Placement};
-use crate::ids::AssetKind;
+use crate::ids::{AssetKind, Priority};
 use crate::limits;
 use crate::messages::work::{Flight, Part, Permit, ReadToken};
 use crate::messages::{Finished, IoWorkerMessage};
 use crate::platform::io::{Access, ReadOp};
+use crate::policy::schedule::LowRoom;
 use crate::residency::{Content, Live, Shortfall};
 
 impl State {
@@ -39,6 +40,7 @@ impl State {
         if bytes > 0 {
             self.starved = None;
         }
+        let since = pending.since;
         let (live, priority) = (Arc::clone(pending.lease.live()), pending.lease.priority());
         let access = self.access(&live, kind);
         let flight = Flight::new(pending.lease, pending.located, target, permit);
@@ -50,7 +52,7 @@ impl State {
             let (from, len) = (piece.from as usize, piece.len as usize);
             let part = Part { flight: Arc::clone(&flight), from, len, to };
             let frame = piece.frame;
-            let wanted = plan::Wanted { live: Arc::clone(&live), priority, access, place, frame, part };
+            let wanted = plan::Wanted { live: Arc::clone(&live), priority, access, place, frame, part, since };
             let raise = |read, priority| self.reads.iter_mut().any(|reads| reads.raise(&read, priority, 0.0));
             match self.under_way.join(wanted, raise) {
                 Ok(()) => self.shared.metrics.frames_joined.one(),
@@ -76,31 +78,58 @@ impl State {
         }
     }
 
-    /// The next read for a node's worker: its own, else one whose own worker has no room for it.
-    fn next_read(&mut self, node: usize) -> Option<(u64, plan::Planned)> {
-        let own = self.reads[node].pop();
+    /// The next read for a node's worker, of the open lanes: its own, else one whose own worker has no room for it.
+    fn next_read(&mut self, node: usize, open: [bool; 4]) -> Option<(u64, plan::Planned)> {
+        let own = self.reads[node].pop_of(open);
         if own.is_some() || self.reads.len() == 1 {
             return own;
         }
         let full = |place: &usize| self.credits[*place].used() >= self.credits[*place].limit();
-        (0..self.reads.len()).filter(full).find_map(|place| self.reads[place].pop())
+        (0..self.reads.len()).filter(full).find_map(|place| self.reads[place].pop_of(open))
     }
 
-    /// Sends planned reads as far as permits and the I/O reserve go, in batches. Returns whether any was sent.
+    /// Sends planned reads as far as permits, the I/O reserve and the bandwidth go, in batches. Returns whether any was
+    /// sent.
     pub(super) fn send_reads(&mut self) -> bool {
         let mut any = false;
+        let now = self.shared.clock.now();
         for node in 0..self.credits.len() {
             let mut batch = Vec::new();
+            // Lanes that are held back, by the bandwidth or by the room of low reads, are left for the next time.
+            let mut open = [true; 4];
             while batch.len() < limits::READ_BATCH_MAX {
                 let Some(permit) = self.credits[node].take() else { break };
-                let Some((number, planned)) = self.next_read(node) else { break };
+                let Some((number, planned)) = self.next_read(node, open) else { break };
+                if !planned.is_wanted() {
+                    self.shared.metrics.reads_dropped.one();
+                    continue;
+                }
+                let (priority, bytes) = (planned.priority_now(), planned.len as u64);
+                let lane = priority as usize;
+                let room = if priority == Priority::Low {
+                    let room = self.rooms[node].take(LowRoom::units(bytes), self.low_room.limit(now));
+                    if room.is_none() {
+                        self.put_back(number, planned);
+                        open[lane] = false;
+                        continue;
+                    }
+                    room
+                } else {
+                    None
+                };
                 // When the reserve is used up, its next release is announced by `Credit` as well.
                 let Some(memory) = self.shared.budget.charge_io_or_wait(planned.memory_bytes()) else {
-                    // First in its lane, under the number by which its frames are known.
-                    let reads = &mut self.reads[usize::from(planned.place)];
-                    reads.push(planned.priority_now(), f32::MAX, number, planned);
+                    self.put_back(number, planned);
                     break;
                 };
+                let waits = self.planned_by_lane().map(|planned| planned > 0);
+                let charged = self.shared.bandwidth.lock().charge(priority, bytes, waits, now);
+                if let Err(wait) = charged {
+                    self.put_back(number, planned);
+                    self.held = Some(self.held.map_or(wait, |held| held.min(wait)));
+                    open[lane] = false;
+                    continue;
+                }
                 let buffer = match target::target(&planned, self.shared.drivers[node].pool()) {
                     Ok(buffer) => buffer,
                     Err(error) => {
@@ -108,10 +137,12 @@ impl State {
                         continue;
                     }
                 };
+                let waited = now.saturating_duration_since(planned.since);
+                self.shared.metrics.priorities.of(priority).queue_latency.record(waited);
                 self.shared.metrics.frames.add(planned.frames.len() as u64);
                 let source = Arc::clone(planned.live.bundle().storage());
                 let plan::Planned { offset, len, frames, access, live, .. } = planned;
-                let token = ReadToken { frames, live, memory, permit };
+                let token = ReadToken { frames, live, memory, permit, room };
                 batch.push(ReadOp { source, offset, buffer, len, access, limit: None, token });
             }
             if batch.is_empty() {
@@ -123,7 +154,23 @@ impl State {
                 return false;
             }
         }
+        let waits = self.planned_by_lane()[Priority::Low as usize] > 0;
+        self.low_room.note(self.shared.metrics.read_bytes.get(), waits, now);
+        if self.held.is_none() {
+            self.shared.bandwidth.lock().resumed(now);
+        }
         any
+    }
+
+    /// A read that cannot go yet is the first of its lane again, under the number by which its frames are known.
+    fn put_back(&mut self, number: u64, planned: plan::Planned) {
+        let reads = &mut self.reads[usize::from(planned.place)];
+        reads.push(planned.priority_now(), f32::MAX, number, planned);
+    }
+
+    /// Reads that wait to be sent, by priority.
+    pub(super) fn planned_by_lane(&self) -> [usize; 4] {
+        Priority::ALL.map(|priority| self.reads.iter().map(|reads| reads.lane_len(priority)).sum())
     }
 }
 

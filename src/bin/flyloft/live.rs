@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use flyloft::build::config::{FILE_NAME, TreeConfig};
 use flyloft::config::{RuntimeConfig, RuntimeSettings};
-use flyloft::event::{ChangedAsset, Published};
+use flyloft::event::{ChangedAsset, PressureLevel, Published};
 use flyloft::runtime::RecordingReport;
 use flyloft::{AssetPath, Event, Runtime};
 
@@ -61,7 +61,8 @@ pub async fn start(source: &Path, building: &Building, config: RuntimeConfig) ->
 /// What `[runtime]` of the folder's flyloft.toml sets. What is wrong with the file the build says, with its place.
 pub fn settings(source: &Path) -> RuntimeSettings {
     let Ok(text) = std::fs::read_to_string(source.join(FILE_NAME)) else { return RuntimeSettings::default() };
-    TreeConfig::parse(&text, &open::registry(true)).map_or_else(|_| RuntimeSettings::default(), |config| config.runtime().clone())
+    TreeConfig::parse(&text, &open::registry(true))
+        .map_or_else(|_| RuntimeSettings::default(), |config| config.runtime().clone())
 }
 
 /// Stops the runtime in order: every open request is answered, the newest generation is durable.
@@ -142,6 +143,16 @@ pub fn line(event: &Event, runtime: &Runtime, timings: bool) -> Option<String> {
         Event::ActorRestarted { actor, cause, restarts } => format!("restarted {actor} (restart {restarts}): {cause}"),
         Event::Degraded { part, cause } => format!("degraded: {part} is parked: {cause}"),
         Event::Revived { part } => format!("revived {part}"),
+        Event::Pressure { to: to @ PressureLevel::Critical, used_bytes, total_bytes, cause, .. } => {
+            format!(
+                "memory pressure is {to}: {} of {}, by {cause}",
+                size::bytes(*used_bytes),
+                size::bytes(*total_bytes)
+            )
+        }
+        Event::Budget { from_bytes, to_bytes, cause } => {
+            format!("the budget is {} instead of {}: {cause}", size::bytes(*to_bytes), size::bytes(*from_bytes))
+        }
         Event::Failed { cause } => format!("failed: {cause}"),
         Event::Lagged { missed } => format!("{missed} events came too fast to be shown"),
         _ => return None,

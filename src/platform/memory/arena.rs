@@ -93,6 +93,28 @@ impl Arena {
         let _ = start;
     }
 
+    /// Gives the memory under `len` bytes from `offset` on back to the system, as far as it is whole pages; those bytes are
+    /// zero then. Gives how many. Whoever calls is the only one who uses them, and no ring has registered them.
+    pub(super) fn discard(&self, offset: usize, len: usize) -> usize {
+        let page = super::page_size();
+        let from = offset.next_multiple_of(page);
+        let len = (offset + len).saturating_sub(from) / page * page;
+        if len == 0 {
+            return 0;
+        }
+        #[cfg(target_os = "linux")]
+        {
+            let start = self.at(from, len);
+            #[allow(unsafe_code)]
+            // SAFETY: the range is within our private anonymous mapping (`at` asserts it), of which no byte is used by
+            // anybody but our caller: reading zeroes from it afterwards is what our caller is told.
+            let status = unsafe { libc::madvise(start.as_ptr().cast(), len, libc::MADV_DONTNEED) };
+            if status == 0 { len } else { 0 }
+        }
+        #[cfg(not(target_os = "linux"))]
+        0
+    }
+
     /// The first byte.
     pub(super) fn start(&self) -> NonNull<u8> {
         self.start

@@ -30,6 +30,8 @@ use super::pool::Bind;
 const RANGE_ALIGN: usize = super::HUGE_PAGE_BYTES;
 /// Beside the bytes asked for there is one in so many, for the allocator's records, alignment and gaps.
 const SLACK_DIVISOR: usize = 16;
+/// Of the blocks that are taken to give their memory back.
+const BLOCK_ALIGN: usize = 64;
 /// Memory is made ready ahead of use by as much as was ever used, at most by this many bytes.
 const AHEAD_BYTES_MAX: usize = 64 << 20;
 
@@ -90,6 +92,8 @@ pub struct Heap {
     warming: AtomicBool,
     /// Slabs, from the first on, that a ring has registered.
     registered: AtomicUsize,
+    /// Held while a slab is registered, and while memory is given back to the system: what is registered stays.
+    settled: Mutex<()>,
     range: Arena,
 }
 
@@ -132,6 +136,7 @@ impl Heap {
             warm_to: 0.into(),
             warming: false.into(),
             registered: 0.into(),
+            settled: Mutex::new(()),
             range,
         }))
     }
@@ -153,16 +158,26 @@ impl Heap {
             return AlignedBuffer::new_zeroed(0, align);
         }
         let layout = Layout::from_size_align(capacity, align).ok()?;
-        let Some(start) = self.free.lock().allocate(layout) else {
+        let Some(start) = self.allocate(layout) else {
             self.misses.fetch_add(1, Ordering::Relaxed);
             return None;
         };
-        self.lent_bytes.fetch_add(capacity as u64, Ordering::Relaxed);
-        let end = start.as_ptr().addr() - self.range.start().as_ptr().addr() + capacity;
+        let end = self.offset(start) + capacity;
         if end > self.used_to.load(Ordering::Relaxed) {
             self.used_to.fetch_max(end, Ordering::Relaxed);
         }
         Some(AlignedBuffer::lent(start, len, capacity, align, Arc::clone(self)))
+    }
+
+    /// A block, which is to be given back.
+    fn allocate(&self, layout: Layout) -> Option<NonNull<u8>> {
+        let start = self.free.lock().allocate(layout)?;
+        self.lent_bytes.fetch_add(layout.size() as u64, Ordering::Relaxed);
+        Some(start)
+    }
+
+    fn offset(&self, start: NonNull<u8>) -> usize {
+        start.as_ptr().addr() - self.range.start().as_ptr().addr()
     }
 
     /// Takes back the block of `capacity` bytes at `start`.
@@ -200,6 +215,32 @@ impl Heap {
             self.warm_to.fetch_max(from + RANGE_ALIGN, Ordering::Relaxed);
         }
         self.warming.store(false, Ordering::Relaxed);
+    }
+
+    /// Gives memory that is under free blocks back to the system, but for what a ring has registered; it comes back as it
+    /// is touched. Gives how many bytes that is. It takes milliseconds, in which large blocks may be hard to have.
+    pub fn give_unused_back(self: &Arc<Self>) -> usize {
+        let _settled = self.settled.lock();
+        let used_to = self.used_to.load(Ordering::Relaxed);
+        let registered = self.registered.load(Ordering::Relaxed) * RANGE_ALIGN;
+        let mut taken = Vec::new();
+        let mut given = 0;
+        // Large blocks first: what is left over is in small ones, between blocks that are lent.
+        for len in [RANGE_ALIGN, RANGE_ALIGN / 8, RANGE_ALIGN / 32] {
+            // The smallest block that fits is lent, so that the range's untouched end comes last.
+            let Ok(layout) = Layout::from_size_align(len, BLOCK_ALIGN) else { continue };
+            while let Some(start) = self.allocate(layout) {
+                taken.push(AlignedBuffer::lent(start, len, len, BLOCK_ALIGN, Arc::clone(self)));
+                let offset = self.offset(start);
+                if offset >= used_to {
+                    break;
+                }
+                if offset >= registered {
+                    given += self.range.discard(offset, len);
+                }
+            }
+        }
+        given
     }
 
     /// What it is and lends.
@@ -240,9 +281,14 @@ impl Heap {
         (len > 0 && slab < self.slabs() && (from + len - 1) / RANGE_ALIGN == slab).then_some(slab)
     }
 
-    /// Notes how many slabs a ring has registered.
-    pub(crate) fn set_registered(&self, slabs: usize) {
-        self.registered.store(slabs, Ordering::Relaxed);
+    /// Has `register` register one more slab than `slabs`; whether it did. Not while memory is given back.
+    pub(crate) fn register(&self, slabs: usize, register: impl FnOnce() -> bool) -> Option<bool> {
+        let _settled = self.settled.try_lock()?;
+        let registered = register();
+        if registered {
+            self.registered.store(slabs + 1, Ordering::Relaxed);
+        }
+        Some(registered)
     }
 }
 

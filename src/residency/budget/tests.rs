@@ -167,3 +167,134 @@ fn no_wake_up_is_lost() {
         stop.store(true, Ordering::Relaxed);
     });
 }
+
+#[test]
+fn the_last_of_it_is_for_critical_requests_alone() {
+    let sizes = Sizes { total: 100, io_reserve: 10, critical_reserve: 30, kinds: BTreeMap::from([(TEXT, 80)]) };
+    let budget = Budget::of(sizes, Vec::new());
+    let short = |missing_bytes| Shortfall { missing_bytes, kind: None };
+    assert_eq!(budget.try_charge_for(Priority::High, MESH, 61).unwrap_err(), short(1));
+    let _most = budget.try_charge_for(Priority::Medium, MESH, 60).unwrap();
+    assert_eq!(budget.try_charge(MESH, 1).unwrap_err(), short(1));
+    let _urgent = budget.try_charge_for(Priority::Critical, MESH, 30).unwrap();
+    assert_eq!(budget.try_charge_for(Priority::Critical, MESH, 1).unwrap_err(), short(1));
+    assert_eq!(budget.admissible_bytes(TEXT), 60);
+    assert_eq!(budget.admissible_bytes_for(Priority::Critical, TEXT), 80);
+}
+
+#[test]
+fn a_budget_that_is_made_smaller_admits_nothing_until_enough_came_back_and_whoever_waits_is_told_when_it_grows() {
+    let budget = budget(100, 20, 100);
+    let calls = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&calls);
+    budget.on_release(Box::new(move || _ = seen.fetch_add(1, Ordering::SeqCst)));
+    let (first, second) = (budget.try_charge(TEXT, 40).unwrap(), budget.try_charge(MESH, 40).unwrap());
+    let resize = |total, text| {
+        let kinds = BTreeMap::from([(TEXT, text)]);
+        budget.resize(Sizes { total, io_reserve: 20, critical_reserve: 0, kinds }, PressureCause::Budget);
+    };
+    resize(70, 30);
+    assert_eq!(budget.over().collect::<Vec<_>>(), [(None, 30), (Some(TEXT), 10)]);
+    assert_eq!(budget.try_charge(MESH, 1).unwrap_err(), Shortfall { missing_bytes: 31, kind: None });
+    drop(second);
+    assert_eq!(budget.try_charge(TEXT, 1).unwrap_err(), Shortfall { missing_bytes: 11, kind: Some(TEXT) });
+    assert_eq!(budget.charge_or_wait(MESH, 11).unwrap_err(), Shortfall { missing_bytes: 1, kind: None });
+    calls.store(0, Ordering::SeqCst);
+    resize(71, 60);
+    assert_eq!((calls.load(Ordering::SeqCst), budget.over().count()), (1, 0));
+    let _third = budget.try_charge(MESH, 11).unwrap();
+    assert_eq!((budget.used(), budget.snapshot().total), ((51, 51), 71));
+    drop(first);
+}
+
+#[test]
+fn smaller_sizes_keep_their_proportions_and_are_never_nothing() {
+    let sizes = Sizes { total: 512 << 20, io_reserve: 32 << 20, critical_reserve: 48 << 20, kinds: BTreeMap::new() };
+    assert_eq!(sizes.within(u64::MAX), sizes);
+    let less = sizes.within(128 << 20);
+    assert_eq!(
+        (less.total, less.io_reserve, less.critical_reserve),
+        (128 << 20, 16 << 20, 11_744_051),
+        "a tenth of what may be resident"
+    );
+    assert_eq!(sizes.within(0).total, limits::BUDGET_BYTES_MIN);
+}
+
+#[test]
+fn the_level_is_known_at_once_and_told_when_it_changes_or_room_is_to_be_made() {
+    let budget = budget(1000, 0, 1000);
+    let calls = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&calls);
+    budget.measure(Thresholds { percent: [70, 80, 96], hysteresis: 5 }, 88);
+    budget.on_pressure(Box::new(move || _ = seen.fetch_add(1, Ordering::SeqCst)));
+    let told = || calls.swap(0, Ordering::SeqCst);
+    assert_eq!(told(), 1, "of what is so already");
+    let mut held = Vec::new();
+    let mut steps = Vec::new();
+    for used in [699, 700, 799, 800, 891, 892, 895, 896, 950, 960, 911, 909, 750, 640] {
+        let now: u64 = held.iter().map(Charge::bytes).sum();
+        if used > now {
+            held.push(budget.try_charge(TEXT, used - now).unwrap());
+        } else {
+            held.clear();
+            held.push(budget.try_charge(TEXT, used).unwrap());
+            // Everything was given back and charged again: told more often than once.
+            calls.fetch_min(1, Ordering::SeqCst);
+        }
+        steps.push((used, budget.level(), budget.surplus_bytes(), told()));
+    }
+    use Level::{Critical, Elevated, High, Normal};
+    assert_eq!(
+        steps,
+        [
+            (699, Normal, 0, 0),
+            (700, Elevated, 0, 1),
+            (799, Elevated, 0, 0),
+            (800, High, 0, 1),
+            (891, High, 11, 0),
+            // Half way from the target to the critical level is 920.
+            (892, High, 12, 0),
+            (895, High, 15, 0),
+            (896, High, 16, 0),
+            (950, High, 70, 1),
+            (960, Critical, 80, 1),
+            // Given back as a whole, so the level it was at before does not count.
+            (911, High, 31, 1),
+            (909, High, 29, 1),
+            (750, Elevated, 0, 1),
+            (640, Normal, 0, 1),
+        ]
+    );
+}
+
+#[test]
+fn no_change_of_level_is_missed_under_any_interleaving() {
+    // Threads fill and empty the budget; whenever all stand still, the level is what it must be.
+    let budget = budget(1000, 0, 1000);
+    budget.measure(Thresholds::default(), 90);
+    let barrier = std::sync::Barrier::new(4);
+    std::thread::scope(|scope| {
+        for thread in 0..4u64 {
+            let (budget, barrier) = (&budget, &barrier);
+            scope.spawn(move || {
+                let mut random = thread + 1;
+                let mut held = Vec::new();
+                for _ in 0..300 {
+                    for _ in 0..20 {
+                        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                        if random >> 62 == 0 {
+                            held.clear();
+                        }
+                        held.extend(budget.try_charge(MESH, (random >> 33) % 120));
+                    }
+                    barrier.wait();
+                    let (used, level) = (budget.used().0, budget.level() as usize);
+                    let strict = [700, 850, 950].iter().filter(|from| used >= **from).count();
+                    let loose = [650, 800, 900].iter().filter(|from| used >= **from).count();
+                    assert!(strict <= level && level <= loose, "{used} of 1000 is level {level}");
+                    barrier.wait();
+                }
+            });
+        }
+    });
+}

@@ -1,7 +1,7 @@
 //! One piece of work and those who wait for it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,8 @@ pub(super) struct Entry {
     pub(super) place: Option<u8>,
     /// The most urgent priority asked for so far; only ever raised.
     priority: AtomicU8,
+    /// Set once anyone but the predictor has asked for it.
+    is_asked: AtomicBool,
     /// When it was opened, by [`super::Ledger`]'s stamp: it fills what alignment leaves of the line before.
     pub(super) since_ms: u32,
     pub(super) state: Mutex<State>,
@@ -113,14 +115,27 @@ pub(super) enum Found {
 
 impl Entry {
     pub(super) fn new(key: Key, ask: Ask, since_ms: u32, state: State) -> Entry {
-        let Ask { priority, span, path, place, .. } = ask;
+        let Ask { priority, origin, span, path, place, .. } = ask;
         let span = (!span.is_disabled()).then(|| Box::new(span));
-        Entry { key, span, path, place, priority: AtomicU8::new(priority as u8), since_ms, state: Mutex::new(state) }
+        let (priority, is_asked) = (AtomicU8::new(priority as u8), AtomicBool::new(origin != Origin::Predictor));
+        Entry { key, span, path, place, priority, is_asked, since_ms, state: Mutex::new(state) }
     }
 
     /// The most urgent priority asked for.
     pub(super) fn priority(&self) -> Priority {
         Priority::ALL[usize::from(self.priority.load(Ordering::Relaxed))]
+    }
+
+    /// Whether nobody but the predictor has asked for it.
+    pub(super) fn is_speculative(&self) -> bool {
+        !self.is_asked.load(Ordering::Relaxed)
+    }
+
+    /// Somebody of this origin has asked for it too.
+    pub(super) fn asked_by(&self, origin: Origin) {
+        if origin != Origin::Predictor {
+            self.is_asked.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Whether `priority` is more urgent than all before; notes it.

@@ -47,6 +47,11 @@ impl Lease {
         self.entry.priority()
     }
 
+    /// Whether nobody but the predictor has asked for it.
+    pub fn is_speculative(&self) -> bool {
+        self.entry.is_speculative()
+    }
+
     /// Which attempt this is, from 1. An attempt that was given back before a stage had it in hand does not count.
     pub fn attempt(&self) -> u32 {
         self.attempt

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::entry::{Entry, Found};
 use super::{Answer, Key, Ledger};
 use crate::error::{Error, Result};
-use crate::ids::AssetPath;
+use crate::ids::{AssetPath, Priority};
 
 /// An open request: a future of its answer that runs on any executor. Dropping it cancels the request; the work stops
 /// when nobody else waits for it. Polled again after it is ready, it gives the same answer again.
@@ -36,6 +36,11 @@ impl Ticket {
     /// The path, if the first request for it named it.
     pub fn path(&self) -> Option<&AssetPath> {
         self.entry.path.as_ref()
+    }
+
+    /// How urgent the work is by now.
+    pub fn priority(&self) -> Priority {
+        self.entry.priority()
     }
 
     /// The answer, if it is there.

@@ -49,7 +49,7 @@ impl<R: Read> TraceReader<R> {
     /// # Errors
     /// [`Error::Trace`] when it is none, or of a version that is not known here.
     pub fn new(mut inner: R, name: &str) -> Result<TraceReader<R>> {
-        let refuse = |why: &str| Err(Error::Trace { file: name.to_owned(), why: why.to_owned() });
+        let refuse = |why: &str| Err(Error::trace(name, "", why));
         let mut header = [0; format::FILE_HEADER_BYTES];
         let got = read_full(&mut inner, &mut header, name)?;
         let is_trace = got >= format::MAGIC.len() && header.starts_with(format::MAGIC);
@@ -101,7 +101,7 @@ impl<R: Read> TraceReader<R> {
 
     fn corrupt(&self, what: &str) -> Error {
         let why = format!("{what}, in the block at byte {}; what stands before is sound", self.at);
-        Error::Trace { file: self.name.clone(), why }
+        Error::trace(self.name.clone(), "", why)
     }
 
     /// Reads blocks until one has accesses, or there is none any more.

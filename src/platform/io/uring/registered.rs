@@ -49,11 +49,11 @@ impl Registered {
         let Some(heap) = self.heap.as_ref().filter(|heap| !self.is_full && self.slabs < heap.ready_slabs()) else {
             return;
         };
-        if register(uring, self.base + self.slabs, heap.slab(self.slabs)) {
-            self.slabs += 1;
-            heap.set_registered(self.slabs);
-        } else {
-            self.is_full = true;
+        match heap.register(self.slabs, || register(uring, self.base + self.slabs, heap.slab(self.slabs))) {
+            Some(true) => self.slabs += 1,
+            Some(false) => self.is_full = true,
+            // Another time.
+            None => {}
         }
     }
 

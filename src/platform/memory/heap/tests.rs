@@ -135,3 +135,31 @@ fn threads_take_and_give_back_each_others_blocks() {
     assert_eq!(heap.stats().lent_bytes, 0);
     assert!(heap.take(NEARLY_ALL, 64).is_some());
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn memory_under_free_blocks_goes_back_and_what_is_lent_or_registered_stays() {
+    let heap = Heap::new(64 << 20).unwrap();
+    let mut blocks: Vec<_> = (0..48).map(|_| heap.take(1 << 20, 4096).unwrap()).collect();
+    for (number, block) in blocks.iter_mut().enumerate() {
+        block.as_mut_slice().fill(number as u8 + 1);
+    }
+    let before = crate::platform::memory::resident_set_bytes().unwrap().now_bytes;
+    // Every sixth one stays, and so do the first two slabs.
+    assert_eq!(heap.register(0, || true), Some(true));
+    assert_eq!(heap.register(1, || true), Some(true));
+    assert_eq!(heap.register(2, || false), Some(false));
+    let kept: Vec<_> = blocks.into_iter().enumerate().filter(|(number, _)| number % 6 == 0).collect();
+    let given = heap.give_unused_back();
+    assert!(given > 30 << 20, "{given}");
+    let after = crate::platform::memory::resident_set_bytes().unwrap().now_bytes;
+    assert!(before.saturating_sub(after) > 16 << 20, "{before} {after}");
+    for (number, block) in &kept {
+        assert!(block.as_slice().iter().all(|byte| usize::from(*byte) == number + 1));
+    }
+    assert_eq!((heap.stats().lent_bytes, heap.stats().registered_bytes), (8 << 20, 4 << 20));
+    // All of it can be had again.
+    drop(kept);
+    let mut whole = heap.take(60 << 20, 4096).unwrap();
+    whole.as_mut_slice().fill(9);
+}
