@@ -22,7 +22,7 @@ pub struct Call {
     #[arg(required = true, value_name = "TRACE")]
     traces: Vec<PathBuf>,
     /// Budgets: parts of the footprint (or of --budget) such as 1%, or bytes such as 64MiB
-    #[arg(long, value_delimiter = ',', value_name = "SIZES")]
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true, value_name = "SIZES")]
     sizes: Vec<String>,
     /// The budget of today: sizes in percent are parts of it [default sizes then: 10% to 200%]
     #[arg(short, long, value_parser = size::parse)]

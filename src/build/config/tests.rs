@@ -289,9 +289,9 @@ proptest! {
 
 #[test]
 fn a_runtime_is_set_up_and_what_it_cannot_be_set_to_is_reported_with_its_place() {
-    let config = parse("[runtime]\nbudget_bytes = 1048576\n[runtime.eviction]\npolicy = 'sieve'").unwrap();
+    let config = parse("[runtime]\nbudget_bytes = 16777216\n[runtime.eviction]\npolicy = 'sieve'").unwrap();
     let set = config.runtime().over(RuntimeConfig { watch: true, ..RuntimeConfig::default() });
-    assert_eq!((set.budget_bytes, set.eviction.policy, set.watch), (1 << 20, EvictionPolicy::Sieve, true));
+    assert_eq!((set.budget_bytes, set.eviction.policy, set.watch), (16 << 20, EvictionPolicy::Sieve, true));
     assert_eq!(parse("").unwrap().runtime().over(RuntimeConfig::default()), RuntimeConfig::default());
     let check = |text: &str, said: &[&str]| {
         let error = parse(text).unwrap_err().to_string();
