@@ -15,6 +15,7 @@ pub mod file_watcher;
 pub mod io_dispatcher;
 pub mod io_worker;
 mod learned;
+mod outside;
 pub mod predictor;
 mod pressure;
 mod publishing;
@@ -30,7 +31,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
+pub use eviction::EvictionChoice;
 pub use learned::Learned;
+pub use outside::{OutsideMemory, OutsideReport, watch_outside};
 pub use pressure::{Told, pressure_changed};
 pub use roster::{ActorReport, ActorState, Roster};
 pub use watch_ahead::WatchAhead;
@@ -52,7 +55,8 @@ use crate::platform::threads::{Pool, Threads};
 use crate::platform::watch::Watch;
 use crate::policy::bandwidth::Bandwidth;
 use crate::policy::eviction::Admitted;
-use crate::residency::{Asset, Budget, Followers, Generations, History, Ledger, Reaper, ResidentTable, Values};
+use crate::residency::surroundings::Surroundings;
+use crate::residency::{Asset, Budget, Followers, Generations, History, Ledger, Locks, Reaper, ResidentTable, Values};
 use crate::telemetry::{Accesses, Events, Level, Metrics, Moment, Noted, Reloads};
 
 /// Where each actor can be reached. Published by the supervisors.
@@ -114,16 +118,24 @@ pub struct Shared {
     pub budget: Arc<Budget>,
     /// What was told of how full that is.
     pub pressure: Told,
+    /// What is known of memory outside of that.
+    pub outside: OutsideMemory,
     /// How much may be read per second.
     pub bandwidth: Mutex<Bandwidth>,
     /// What was decoded from what is resident, by type.
     pub values: Arc<Values>,
+    /// What is to stay in memory.
+    pub locks: Locks,
     /// Who follows an asset through reloads.
     pub followers: Followers,
     /// Publications on their way to callbacks.
     pub reloads: Reloads,
     /// The actors' thread, for tasks that are no actor's.
     pub handle: Handle,
+    /// Where assets are, and who looks at them.
+    pub surroundings: Arc<Surroundings>,
+    /// Which eviction policy is in use, and what it said of itself.
+    pub eviction: EvictionChoice,
     /// What is resident.
     pub table: Arc<ResidentTable>,
     /// The generations that somebody can still see.
@@ -225,6 +237,28 @@ impl Shared {
         if self.addresses.evictor.cast(make_room).is_err() && self.roster.is_parked("evictor") {
             // Serving goes on without the evictor: the oldest go, by the same policy, from a fresh start.
             eviction::make_room(self, bytes, kind);
+        }
+    }
+
+    /// The lane of an asset by its distance from the nearest viewer, where there is one and the asset has a place.
+    pub fn lane_of(&self, id: AssetId) -> Option<Priority> {
+        self.surroundings.distance(id).map(|distance| self.config.schedule.distances.lane(distance))
+    }
+
+    /// How scarce memory is, for who may ask for less of it.
+    pub fn pressure(&self) -> crate::policy::pressure::Level {
+        self.budget.level()
+    }
+
+    /// By how much levels of detail come nearer under the pressure of now.
+    pub fn nearer(&self) -> f32 {
+        self.config.spatial.nearer(self.pressure() as u8)
+    }
+
+    /// Has what is above the budget's target evicted in the background; while the evictor is parked, does it here.
+    pub fn relieve_budget(&self) {
+        if self.addresses.evictor.cast(EvictorMessage::Relieve).is_err() && self.roster.is_parked("evictor") {
+            eviction::make_room(self, self.budget.surplus_bytes(), None);
         }
     }
 

@@ -9,25 +9,32 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 
 use self::workers::Machine;
-use crate::actors::{self, Addresses, Faults, Learned, Roster, Shared, Told, WatchAhead};
+use crate::actors::{
+    self, Addresses, EvictionChoice, Faults, Learned, OutsideMemory, Roster, Shared, Told, WatchAhead,
+};
 use crate::build::transform::{Transform, TransformRegistry};
 use crate::build::{self, ActionCacheOptions, BuildOptions, Built, NoProgress, Progress, Task, TreeBuilder, Workshop};
 use crate::bundle::Bundle;
-use crate::config::{BandwidthConfig, BudgetConfig, Engine, Integrity, PredictionConfig, RuntimeConfig};
+use crate::config::{
+    BandwidthConfig, BudgetConfig, Engine, EvictionConfig, Integrity, PredictionConfig, RuntimeConfig, ScheduleConfig,
+    SpatialConfig,
+};
 use crate::error::{Error, Result};
 use crate::event::BuildFailure;
 use crate::ids::AssetId;
-use crate::messages::DispatcherMessage;
+use crate::messages::{DispatcherMessage, PredictorMessage};
 use crate::platform::affinity::CpuSet;
 use crate::platform::clock::{Clock, SystemClock};
 use crate::platform::fs::{FileSystem, OsFileSystem};
 use crate::platform::memory;
+use crate::platform::pressure::{MemorySource, SystemMemory};
 use crate::platform::random::{Random, SystemRandom};
 use crate::platform::threads::{Core, OsThreads, Pool, Threads};
 use crate::platform::topology::Topology;
 use crate::platform::watch::{OsWatch, Watch};
 use crate::policy::bandwidth::Bandwidth;
-use crate::residency::{Followers, Generations, History, Ledger, Reaper, ResidentTable, Sizes};
+use crate::residency::surroundings::Looker;
+use crate::residency::{Followers, Generations, History, Ledger, Locks, Reaper, ResidentTable, Sizes};
 use crate::runtime::{self, Runtime};
 use crate::telemetry::{Events, Metrics, Reloads};
 
@@ -65,6 +72,7 @@ pub struct RuntimeBuilder {
     watch: Arc<dyn Watch>,
     topology: Option<Topology>,
     trace: Option<PathBuf>,
+    memory: Arc<dyn MemorySource>,
 }
 
 impl Default for RuntimeBuilder {
@@ -83,6 +91,7 @@ impl Default for RuntimeBuilder {
             watch: Arc::<OsWatch>::default(),
             topology: None,
             trace: None,
+            memory: Arc::<SystemMemory>::default(),
         }
     }
 }
@@ -143,9 +152,27 @@ impl RuntimeBuilder {
         self
     }
 
+    /// The order in which loads that wait are read: weights, and lanes by distance.
+    pub fn schedule(mut self, schedule: ScheduleConfig) -> Self {
+        self.config.schedule = schedule;
+        self
+    }
+
+    /// What is asked for ahead of viewers.
+    pub fn spatial(mut self, spatial: SpatialConfig) -> Self {
+        self.config.spatial = spatial;
+        self
+    }
+
     /// The read engine. Default: io_uring where a probe finds it working.
     pub fn engine(mut self, engine: Engine) -> Self {
         self.config.engine = engine;
+        self
+    }
+
+    /// Which assets make room when the budget is full.
+    pub fn eviction(mut self, eviction: EvictionConfig) -> Self {
+        self.config.eviction = eviction;
         self
     }
 
@@ -238,6 +265,12 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Another source of how much memory there is outside of the budget, for simulation.
+    pub fn memory_source(mut self, memory: Arc<dyn MemorySource>) -> Self {
+        self.memory = memory;
+        self
+    }
+
     /// Starts the runtime. The first build of a directory, and everything else that blocks, runs on a thread of its own.
     ///
     /// # Errors
@@ -307,10 +340,13 @@ impl RuntimeBuilder {
             ledger: Ledger::new(Arc::clone(&table), config.open_requests_max),
             bandwidth: Mutex::new(Bandwidth::new(config.bandwidth)),
             values: Arc::default(),
-            pressure: Told::new(Sizes::of(&config)),
+            outside: OutsideMemory::new(self.memory),
+            pressure: Told::new(Sizes::of(&config), self.clock.now()),
+            locks: Locks::default(),
             followers: Followers::default(),
             reloads: Reloads::default(),
             handle: core.handle(),
+            surroundings: Arc::default(),
             table,
             addresses: Addresses::new(drivers.len()),
             clock: self.clock,
@@ -337,12 +373,14 @@ impl RuntimeBuilder {
             residents: Mutex::default(),
             learned,
             history: History::default(),
+            eviction: EvictionChoice::new(config.eviction),
             incomplete: AtomicBool::new(false),
             faults: self.faults,
             stopping: AtomicBool::new(false),
             config,
         });
         shared.tables_prepared();
+        shared.take_places(shared.generations.current().bundle());
         if let Some(what) = shared.learned.refused() {
             tracing::warn!("{what}");
         }
@@ -433,6 +471,18 @@ fn connect(shared: &Arc<Shared>) {
     shared.budget.on_value_release(Box::new(move || values.room_made()));
     let weak = Arc::downgrade(shared);
     shared.budget.on_pressure(Box::new(move || actors::pressure_changed(&weak)));
+    let (dispatcher, predictor) = (shared.addresses.dispatcher.clone(), shared.addresses.predictor.clone());
+    shared.surroundings.on_moved(Box::new(move |looker| match looker {
+        Looker::Schedule => dispatcher.hint(DispatcherMessage::ViewersMoved),
+        Looker::Prediction => predictor.hint(PredictorMessage::Moved),
+    }));
+    let weak = Arc::downgrade(shared);
+    shared.budget.on_surplus(Box::new(move || {
+        if let Some(shared) = weak.upgrade() {
+            shared.relieve_budget();
+        }
+    }));
+    actors::watch_outside(shared);
     // Versions that only an ended generation could see go when it ends.
     let (table, generations) = (Arc::downgrade(&shared.table), Arc::downgrade(&shared.generations));
     shared.generations.on_end(Box::new(move || {

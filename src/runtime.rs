@@ -6,15 +6,20 @@
 mod bandwidth;
 mod budget;
 mod callback;
+mod eviction;
 pub mod explain;
 mod load;
+mod lock;
 mod many;
+mod prediction;
+mod profile;
 mod reader;
 mod record;
 mod rollback;
 mod snapshot;
 mod status;
 mod typed;
+mod viewer;
 mod watched;
 
 use std::sync::Arc;
@@ -29,12 +34,15 @@ pub use budget::BudgetChange;
 pub use callback::ReloadCallback;
 pub use explain::Explanation;
 pub use load::{Load, Request};
+pub use lock::Lock;
 pub use many::{Completions, LoadMany};
+pub use profile::{MemoryProfile, Stages};
 pub use reader::{AssetReader, Chunks};
 pub use record::{Recording, RecordingReport};
 pub use snapshot::Snapshot;
-pub use status::{EngineStatus, Health, ShutdownReport, Stats, Status};
+pub use status::{EngineStatus, ExpertStats, Health, PredictionStats, ShutdownReport, Stats, Status};
 pub use typed::{Decode, DecodeContext, DecodeError, Json, LoadAs, Postcard, Typed};
+pub use viewer::{Viewer, ViewerState};
 pub use watched::{Newest, Watched};
 
 use crate::actors::Shared;

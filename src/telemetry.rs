@@ -4,6 +4,7 @@
 //! (one per restart). They are plain `tracing` spans: a console or OpenTelemetry layer attaches with no change here.
 
 pub mod accesses;
+pub mod costs;
 pub mod events;
 pub mod histogram;
 pub mod lanes;
@@ -12,6 +13,7 @@ pub mod reloads;
 mod shards;
 
 pub use accesses::{Access, Accesses, Level, Moment, Noted, Tap};
+pub use costs::{Costs, Rates};
 pub use events::{Events, Subscription};
 pub use histogram::{Histogram, Quantiles};
 pub use lanes::{LaneReport, PriorityMetrics, RateReport};

@@ -150,7 +150,10 @@ fn decode_frame(shared: &Shared, bundle: &Bundle, job: &FrameJob, stored: &[u8],
     if wanted.is_empty() {
         return;
     }
+    let began = shared.clock.now();
     let decoded = caught(|| decode_parts(shared, bundle, &job.frame, stored, lent.as_ref(), &wanted));
+    let took = shared.clock.now().saturating_duration_since(began);
+    shared.metrics.costs.decoded(job.frame.codec as usize, u64::from(job.frame.decoded_len), took);
     if settle(shared, &wanted, &job.frame, decoded) {
         finished.extend(wanted.iter().filter_map(|part| complete(shared, bundle, &part.flight)));
     }

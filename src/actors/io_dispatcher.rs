@@ -6,11 +6,13 @@
 //! the leases that their drop gave back; lost: the order of arrival among equals.
 //! Bounds: leases by the lanes' bound, the rest stays in the ledger; reads by one permit each and the I/O reserve; planned reads by a multiple of those.
 
+mod changes;
 mod lookups;
 mod memory;
 mod plan;
 mod reads;
 mod target;
+mod viewers;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,8 +27,10 @@ use crate::limits;
 use crate::messages::work::{Credits, Room};
 use crate::messages::{CacheManagerMessage, DispatcherMessage, Finished, Prefetch};
 use crate::platform::cgroup;
+use crate::policy::pressure::admits_speculation;
 use crate::policy::schedule::{Lanes, LowRoom};
-use crate::residency::{Ask, Change, Key, Lease, Located, Want};
+use crate::residency::surroundings::Looker;
+use crate::residency::{Ask, Key, Lease, Located, Want};
 
 /// How often deadlines are looked at while any request has one or waits for memory.
 const TICK: Duration = Duration::from_millis(5);
@@ -44,8 +48,6 @@ const LANE_MAX: usize = 1024;
 const FLIGHTS_MAX: usize = 8192;
 /// At most this part of the resident budget is evicted for loads that are queued behind the one that lacks memory.
 const EVICT_AHEAD_PART: u64 = 16;
-/// Of the resident budget, in percent: above it nothing is prefetched.
-const PREFETCH_BELOW_PERCENT: u64 = 85;
 
 /// The actor.
 pub struct IoDispatcher;
@@ -86,6 +88,8 @@ pub struct State {
     flights: [Arc<Credits>; 2],
     /// Memory that this process may use.
     memory_bytes: u64,
+    /// What it takes to put the lanes in order anew.
+    rescoring: viewers::Rescoring,
     /// Numbers the items of the lanes.
     sequence: u64,
     /// Which worker is asked next.
@@ -97,8 +101,12 @@ pub struct State {
 struct Pending {
     lease: Lease,
     located: Arc<Located>,
+    /// What it is scored by.
+    known: viewers::Known,
     /// When it was taken from the ledger.
     since: Instant,
+    /// The earliest deadline of those who wait for it.
+    deadline: Option<Instant>,
 }
 
 struct Waiting {
@@ -127,6 +135,8 @@ impl Actor for IoDispatcher {
         let lookups = credits(LOOKUPS_MAX * shared.drivers.len());
         let flights = [credits(FLIGHTS_MAX), credits(FLIGHTS_MAX)];
         let credits: Vec<_> = shared.drivers.iter().map(|_| credits(shared.config.queue_depth)).collect();
+        // What an earlier one was told may be lost with it.
+        shared.surroundings.looks(Looker::Schedule);
         // What an earlier dispatcher held is in the ledger's inbox again, and nobody may be left to say so.
         drop(myself.send_message(DispatcherMessage::Ready));
         Ok(State {
@@ -144,6 +154,7 @@ impl Actor for IoDispatcher {
             holding: false,
             flights,
             memory_bytes: cgroup::usable_memory_bytes(),
+            rescoring: viewers::Rescoring::default(),
             sequence: 0,
             turn: 0,
             ticking: false,
@@ -168,6 +179,7 @@ impl Actor for IoDispatcher {
             }
             DispatcherMessage::Credit => state.pump(),
             DispatcherMessage::Prefetch(wishes) => state.prefetch(wishes),
+            DispatcherMessage::ViewersMoved => state.viewers_moved(&myself),
             DispatcherMessage::Tokens => {
                 state.holding = false;
                 state.pump();
@@ -195,23 +207,15 @@ impl State {
         if !self.is_path_up() {
             return;
         }
-        for change in self.shared.ledger.changes() {
-            self.change(change);
-        }
+        self.take_changes();
         self.pump();
     }
 
-    /// A later, more urgent joiner lifts the load that is queued for it; one that nobody waits for leaves the queue.
-    fn change(&mut self, change: Change) {
-        match change {
-            Change::Raised { key, priority } => drop(self.wanted.raise(&key, priority, 0.0)),
-            Change::Cancelled { key } => drop(self.wanted.remove(&key)),
-        }
-    }
-
     fn enqueue(&mut self, lease: Lease, located: Arc<Located>, since: Instant) {
-        let (key, priority) = (lease.key(), lease.priority());
-        self.wanted.push(priority, 0.0, key, Pending { lease, located, since });
+        let key = lease.key();
+        let (pending, priority, score) = self.place_of(lease, located, since);
+        let near = Self::deadline_score(pending.deadline, since);
+        self.wanted.push(priority, near.map_or(score, |near| near.max(score)), key, pending);
     }
 
     fn finished(&self, batch: Vec<Finished>) {
@@ -284,7 +288,8 @@ impl State {
             moved = true;
             match self.board(pending, permit, home, &mut frames) {
                 Ok(done) => empty.extend(done),
-                Err((pending, shortfall)) => {
+                Err(back) => {
+                    let (pending, shortfall) = *back;
                     self.wait_for_memory(pending, &shortfall);
                     open = self.may_plan();
                 }
@@ -296,10 +301,7 @@ impl State {
     }
 
     fn prefetch(&mut self, wishes: Vec<Prefetch>) {
-        let stats = self.shared.budget.snapshot();
-        if !self.waiting.is_empty()
-            || stats.charged > self.shared.config.resident_bytes_max() / 100 * PREFETCH_BELOW_PERCENT
-        {
+        if !self.waiting.is_empty() || !admits_speculation(self.shared.budget.level(), true) {
             return;
         }
         let now = self.shared.clock.now();
@@ -320,6 +322,9 @@ impl State {
         self.ticking = false;
         let now = self.shared.clock.now();
         self.shared.ledger.expire(now);
+        if self.shared.ledger.next_deadline().is_some() {
+            self.near_deadlines(now);
+        }
         self.waiting.retain(|waiting| waiting.pending.lease.is_wanted());
         let retried = self.retry_waiting();
         let stuck = self.starved.map(|since| now.saturating_duration_since(since)).unwrap_or_default();
@@ -328,7 +333,13 @@ impl State {
             for waiting in std::mem::take(&mut self.waiting) {
                 self.give_up_waiting(waiting, stuck);
             }
-        } else if let Some(shortfall) = retried {
+            return self.pump();
+        }
+        if stuck >= TICK {
+            // An eviction had its turn.
+            self.refuse_least_urgent();
+        }
+        if let Some(shortfall) = retried.filter(|_| !self.waiting.is_empty()) {
             // Less came free than was hoped for, or the wish was lost with an evictor.
             self.ask_for_room(&shortfall);
         }

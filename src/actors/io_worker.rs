@@ -129,6 +129,7 @@ impl State {
     fn completed(&self, done: Vec<ReadDone<ReadToken>>) {
         let mut good = Vec::with_capacity(done.len());
         let mut bytes = 0;
+        let now = self.shared.clock.now();
         for mut read in done {
             // Whether it is decoded yet does not matter to the device.
             drop(read.token.room.take());
@@ -136,6 +137,12 @@ impl State {
                 Ok(()) => {
                     self.shared.metrics.read_bytes.add(read.len as u64);
                     bytes += read.len as u64;
+                    let took = now.saturating_duration_since(read.token.since);
+                    self.shared.metrics.costs.read(read.len as u64, took);
+                    // Somebody more urgent may have come for it while it was read.
+                    for job in &read.token.frames {
+                        job.waits.urgency();
+                    }
                     let lane = self.shared.metrics.priorities.of(read.token.priority());
                     lane.reads.one();
                     lane.read_bytes.add(read.len as u64);

@@ -1,4 +1,4 @@
-//! What makes room when the budget is full, and when it is made.
+//! What makes room when the budget is full.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,8 +11,10 @@ use crate::error::{Error, Result};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EvictionPolicy {
-    /// The least recently used first. The default.
+    /// What is least likely to be asked for again soon, learned while it runs. The default.
     #[default]
+    Adaptive,
+    /// The least recently used first.
     Lru,
     /// S3-FIFO: a small first queue sees through what is asked for once.
     #[serde(rename = "s3-fifo")]
@@ -29,12 +31,13 @@ pub enum EvictionPolicy {
 
 impl EvictionPolicy {
     /// Every policy.
-    pub const ALL: [EvictionPolicy; 6] =
-        [Self::Lru, Self::S3Fifo, Self::Sieve, Self::TinyLfu, Self::Gdsf, Self::Weighted];
+    pub const ALL: [EvictionPolicy; 7] =
+        [Self::Adaptive, Self::Lru, Self::S3Fifo, Self::Sieve, Self::TinyLfu, Self::Gdsf, Self::Weighted];
 
     /// The name, as in a configuration.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Adaptive => "adaptive",
             Self::Lru => "lru",
             Self::S3Fifo => "s3-fifo",
             Self::Sieve => "sieve",
@@ -61,6 +64,19 @@ impl FromStr for EvictionPolicy {
             Error::config("eviction.policy", format!("there is no policy {name:?}; there are {known}"))
         })
     }
+}
+
+/// What [`EvictionPolicy::Adaptive`] makes the most of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EvictionObjective {
+    /// Requests answered from memory, whatever their size.
+    Objects,
+    /// Both. The default.
+    #[default]
+    Balanced,
+    /// Bytes answered from memory.
+    Bytes,
 }
 
 /// How much each property of an asset counts for [`EvictionPolicy::Weighted`]. A property's weight is the power that it
@@ -120,26 +136,17 @@ impl EvictionWeights {
     }
 }
 
-/// What makes room when the budget is full, and when it is made.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// What makes room when the budget is full. When it is made is the budget's: see [`super::BudgetConfig`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvictionConfig {
-    /// Which policy names the victims. Default [`EvictionPolicy::Lru`].
+    /// Which policy names the victims. Default [`EvictionPolicy::Adaptive`].
     pub policy: EvictionPolicy,
+    /// What [`EvictionPolicy::Adaptive`] makes the most of; the other policies do not look at it. Default
+    /// [`EvictionObjective::Balanced`].
+    pub objective: EvictionObjective,
     /// What counts for [`EvictionPolicy::Weighted`]; the other policies do not look at it.
     pub weights: EvictionWeights,
-    /// Whether room is made in the background while the pressure is high, so that a load seldom waits for it. Default
-    /// `true`.
-    pub eager: bool,
-    /// The use of the budget, in percent, down to which room is made in the background, 1 to 99. Default 80.
-    pub target_percent: u8,
-}
-
-impl Default for EvictionConfig {
-    fn default() -> Self {
-        let (policy, weights) = (EvictionPolicy::default(), EvictionWeights::default());
-        Self { policy, weights, eager: true, target_percent: 80 }
-    }
 }
 
 impl EvictionConfig {
@@ -148,12 +155,7 @@ impl EvictionConfig {
     /// # Errors
     /// [`Error::Config`] with the name of the first field that cannot be used.
     pub fn validate(&self) -> Result<()> {
-        self.weights.validate()?;
-        if !(1..=99).contains(&self.target_percent) {
-            let why = format!("{} is not within 1 to 99", self.target_percent);
-            return Err(Error::config("eviction.target_percent", why));
-        }
-        Ok(())
+        self.weights.validate()
     }
 }
 
@@ -181,8 +183,6 @@ mod tests {
             config.weights =
                 EvictionWeights { age: none, frequency: none, size: none, priority: none, distance: none, cost: none };
         });
-        check("eviction.target_percent", |config| config.target_percent = 0);
-        check("eviction.target_percent", |config| config.target_percent = 100);
     }
 
     #[test]

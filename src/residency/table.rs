@@ -63,6 +63,19 @@ pub struct TableStats {
     pub contents: usize,
 }
 
+/// What is resident, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableTally {
+    /// What readers see and nobody has a handle to, with the values beside it that nobody holds.
+    pub cached: u64,
+    /// What readers see and somebody has a handle to.
+    pub held: u64,
+    /// What only older generations have.
+    pub ended: u64,
+    /// Of that, what nobody has a handle to.
+    pub ended_unheld: u64,
+}
+
 /// The table of resident assets. See the module's words.
 pub struct ResidentTable {
     generations: Arc<Generations>,
@@ -212,8 +225,13 @@ impl ResidentTable {
 
     /// Lets a tick pass; gives the new one. Hits are told apart in time by ticks.
     pub fn advance_tick(&self) -> u32 {
+        self.advance_ticks(1)
+    }
+
+    /// Lets so many ticks pass: as many as there were requests, so that times between uses are in requests.
+    pub fn advance_ticks(&self, ticks: u32) -> u32 {
         self.free_late();
-        self.tick.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+        self.tick.fetch_add(ticks, Ordering::Relaxed).wrapping_add(ticks)
     }
 
     /// Content with this hash that is still in memory under any name, in the table or in someone's hand.

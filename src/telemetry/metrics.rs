@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
+use super::costs::Costs;
 use super::histogram::{Histogram, Quantiles};
 use super::lanes::{LaneReport, PriorityMetrics, RateReport};
 use super::shards::{self, COMMON, SHARDS};
@@ -114,8 +115,12 @@ pub struct Metrics {
     pub prefetches: Counter,
     /// Numbers the requests, for their spans.
     pub requests: Counter,
+    /// Times that what is queued was put in order anew since a viewer moved.
+    pub rescorings: Counter,
     /// Generations published.
     pub reloads: Counter,
+    /// What reads and decoding took lately.
+    pub costs: Costs,
     /// From request to answer, for loads that were not hits.
     pub load_latency: Histogram,
     /// From the first event of a change set to its publication.
@@ -146,6 +151,8 @@ pub struct MetricsReport {
     pub reads_dropped: u64,
     pub memory_waits: u64,
     pub prefetches: u64,
+    #[serde(default)]
+    pub rescorings: u64,
     pub reloads: u64,
     pub load_latency: Quantiles,
     pub reload_latency: Quantiles,
@@ -175,6 +182,7 @@ impl Metrics {
             reads_dropped: self.reads_dropped.get(),
             memory_waits: self.memory_waits.get(),
             prefetches: self.prefetches.get(),
+            rescorings: self.rescorings.get(),
             reloads: self.reloads.get(),
             load_latency: self.load_latency.quantiles(),
             reload_latency: self.reload_latency.quantiles(),

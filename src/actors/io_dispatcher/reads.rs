@@ -21,21 +21,22 @@ impl State {
         permit: Permit,
         home: u8,
         frames: &mut Vec<plan::Wanted>,
-    ) -> Result<Option<Finished>, (Pending, Shortfall)> {
+    ) -> Result<Option<Finished>, Box<(Pending, Shortfall)>> {
         let placement = &pending.located.placement;
         let (kind, len) = (pending.located.record.kind, placement.piece_bytes());
-        let most = self.shared.budget.admissible_bytes(kind);
+        let urgency = pending.lease.priority();
+        let most = self.shared.budget.admissible_bytes_for(urgency, kind);
         let in_blocks = takes_blocks(placement, len) && Content::in_blocks(len) <= most;
         let bytes = if in_blocks { Content::in_blocks(len) } else { len };
         let place = pending.lease.place().filter(|place| usize::from(*place) < self.reads.len()).unwrap_or(home);
-        let charge = match self.shared.budget.charge_or_wait(kind, bytes) {
+        let charge = match self.shared.budget.charge_or_wait_for(urgency, kind, bytes) {
             Ok(charge) => charge.at(place),
-            Err(shortfall) => return Err((pending, shortfall)),
+            Err(shortfall) => return Err(Box::new((pending, shortfall))),
         };
         let build = if in_blocks { Content::build_in_blocks } else { Content::build };
         let Ok(target) = build(len as usize, charge) else {
             // The operating system has no memory for it, though the budget has: the same as a full budget.
-            return Err((pending, Shortfall { missing_bytes: bytes, kind: None }));
+            return Err(Box::new((pending, Shortfall { missing_bytes: bytes, kind: None })));
         };
         if bytes > 0 {
             self.starved = None;
@@ -100,7 +101,7 @@ impl State {
             while batch.len() < limits::READ_BATCH_MAX {
                 let Some(permit) = self.credits[node].take() else { break };
                 let Some((number, planned)) = self.next_read(node, open) else { break };
-                if !planned.is_wanted() {
+                if planned.urgency().is_none() {
                     self.shared.metrics.reads_dropped.one();
                     continue;
                 }
@@ -142,7 +143,7 @@ impl State {
                 self.shared.metrics.frames.add(planned.frames.len() as u64);
                 let source = Arc::clone(planned.live.bundle().storage());
                 let plan::Planned { offset, len, frames, access, live, .. } = planned;
-                let token = ReadToken { frames, live, memory, permit, room };
+                let token = ReadToken { frames, live, memory, permit, room, since: self.shared.clock.now() };
                 batch.push(ReadOp { source, offset, buffer, len, access, limit: None, token });
             }
             if batch.is_empty() {

@@ -188,7 +188,7 @@ fn print(found: &Findings, output: &mut Output) -> Result<()> {
         output.line(line + &format!("{:>11}{:>11}", "limit", "bound"))?;
         for (at, limit) in found.limits.iter().enumerate() {
             let share = 100.0 * limit.budget_bytes as f64 / found.footprint_bytes as f64;
-            let mut line = format!("{:>10}{:>12}", size::bytes(limit.budget_bytes), format!("({share:.4} %)"));
+            let mut line = format!("{:>10}{:>12}", size::bytes(limit.budget_bytes), format!("({share:.2} %)"));
             let points = found.curves.iter().map(|curve| curve.points[at]);
             let (reached, bound) = match by_bytes {
                 false => (limit.objects_reached, limit.objects_bound),

@@ -13,9 +13,10 @@ use crate::build::contents::ContentReader;
 use crate::build::frames::{Bytes, Layer};
 use crate::build::source::{Reader, Source, open_folder};
 use crate::build::spill::{Body, Spill};
-use crate::build::{Progress, parallel, plan};
+use crate::build::{Progress, config, parallel, plan};
 use crate::bundle::{
-    AssetPut, AssetRecord, BuildInput, Bundle, Changes, ContentPut, FrameRef, Laid, Prepared, check_stored,
+    AssetPut, AssetRecord, BuildInput, Bundle, Changes, ContentPut, FrameRef, Laid, PLACES_TAG, Prepared, check_stored,
+    encode_places,
 };
 use crate::error::{Error, Result};
 use crate::event::{ChangedAsset, ReloadTimings};
@@ -81,6 +82,7 @@ impl TreeBuilder {
             puts.into_iter().zip(&new.is_first).map(|(output, first)| put(output, *first)).collect();
         put.append(&mut kept);
         let changes = Changes { put, remove, put_folders, remove_folders };
+        self.put_places(&changed, before.is_none())?;
         let many = new.contents.len() >= BESIDE_MIN;
         let preparation = self.writer.preparation();
         let (prepared, laid) = if many {
@@ -126,6 +128,17 @@ impl TreeBuilder {
         timings.tables_us = us(encoded, written);
         timings.check_us = us(written, self.clock.now());
         Ok((Some(bundle), changed))
+    }
+
+    /// What the tree says of places goes with the `flyloft.toml` that says it: one that was gone back from, or does not
+    /// build, says nothing new.
+    fn put_places(&mut self, changed: &[ChangedAsset], first: bool) -> Result<()> {
+        let is_it = |changed: &ChangedAsset| changed.path.as_str() == config::FILE_NAME;
+        if !first && !changed.iter().any(is_it) {
+            return Ok(());
+        }
+        let places = self.tree.config.places().iter().map(|(path, place)| (path.id(), place.clone()));
+        self.writer.put_section(PLACES_TAG, encode_places(&places.collect::<Vec<_>>()))
     }
 
     /// Makes the tables of a large generation while other threads free what was read, flush the frames and check them:

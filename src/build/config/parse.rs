@@ -1,5 +1,7 @@
 //! From the text of a `flyloft.toml` to its values. Walked by hand, since only that gives each value its place.
 
+mod places;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -47,9 +49,10 @@ pub(super) fn tree_config(text: &str, registry: &TransformRegistry) -> (TreeConf
             "ignore" => config.ignore = parser.patterns(value).unwrap_or_else(|mistake| parser.note(mistake)),
             "transform" => config.rules = parser.rules(value).unwrap_or_else(|mistake| parser.note(mistake)),
             "deps" => config.dependencies = parser.dependencies(value).unwrap_or_else(|mistake| parser.note(mistake)),
+            "places" => config.places = parser.places(value).unwrap_or_else(|mistake| parser.note(mistake)),
             "runtime" => config.runtime = parser.runtime(value).unwrap_or_else(|mistake| parser.note(mistake)),
             _ => {
-                let mistake = parser.unknown(key, &["ignore", "transform", "deps", "runtime"]);
+                let mistake = parser.unknown(key, &["ignore", "transform", "deps", "places", "runtime"]);
                 parser.note(mistake)
             }
         }
