@@ -5,8 +5,8 @@
 //!     cargo run --release --example frame_loop -- --once    60 frames, then 60 without asking ahead
 //!
 //! Every asset has a place along a street. No request names a priority: what is nearest comes first, and what the
-//! camera comes to is there before it is asked for. There is no async executor here. A load is a future of no particular
-//! executor, so a frame can poll it once and go on.
+//! camera comes to is there before it is asked for. Frames that come late slow down what is read in the background.
+//! There is no async executor here. A load is a future of no particular executor, so a frame can poll it once and go on.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use flyloft::config::SpatialConfig;
+use flyloft::config::{BandwidthConfig, SpatialConfig};
 use flyloft::{Asset, Load, Place, Runtime, ViewerState};
 
 const FRAME: Duration = Duration::from_micros(16_667);
@@ -50,8 +50,9 @@ fn walk(ahead: bool, frames: usize) -> flyloft::Result<()> {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/assets");
     let store = concat!(env!("CARGO_MANIFEST_DIR"), "/target/flyloft/frame_loop");
     let spatial = SpatialConfig { enabled: ahead, reach_m: SIGHT, ..SpatialConfig::default() };
-    let runtime =
-        Runtime::builder().directory(root).store(store).budget_bytes(64 << 20).spatial(spatial).start_blocking()?;
+    let bandwidth = BandwidthConfig { adaptive: true, ..BandwidthConfig::default() };
+    let builder = Runtime::builder().directory(root).store(store).budget_bytes(64 << 20);
+    let runtime = builder.spatial(spatial).bandwidth(bandwidth).start_blocking()?;
 
     // The street: every asset in a row, over and over.
     let snapshot = runtime.snapshot();
@@ -66,7 +67,12 @@ fn walk(ahead: bool, frames: usize) -> flyloft::Result<()> {
     let mut camera = runtime.viewer();
     let mut scene = Scene::default();
     let mut next_frame = Instant::now();
+    let mut last = next_frame;
     for frame in 0..frames {
+        // What is read in the background takes less where frames come late.
+        let now = Instant::now();
+        runtime.frame(now - last);
+        last = now;
         let x = frame as f32 * SPEED % (houses as f32 * APART);
         camera.update(ViewerState { direction: [1.0, 0.0, 0.0], ..ViewerState::at([x, 0.0, 0.0]) })?;
         let first = (x / APART).ceil() as usize;

@@ -15,6 +15,7 @@ pub mod file_watcher;
 pub mod io_dispatcher;
 pub mod io_worker;
 mod learned;
+mod outside;
 pub mod predictor;
 mod pressure;
 mod publishing;
@@ -32,6 +33,7 @@ use tokio::runtime::Handle;
 
 pub use eviction::EvictionChoice;
 pub use learned::Learned;
+pub use outside::{OutsideMemory, OutsideReport, watch_outside};
 pub use pressure::{Told, pressure_changed};
 pub use roster::{ActorReport, ActorState, Roster};
 pub use watch_ahead::WatchAhead;
@@ -54,7 +56,7 @@ use crate::platform::watch::Watch;
 use crate::policy::bandwidth::Bandwidth;
 use crate::policy::eviction::Admitted;
 use crate::residency::surroundings::Surroundings;
-use crate::residency::{Asset, Budget, Followers, Generations, History, Ledger, Reaper, ResidentTable, Values};
+use crate::residency::{Asset, Budget, Followers, Generations, History, Ledger, Locks, Reaper, ResidentTable, Values};
 use crate::telemetry::{Accesses, Events, Level, Metrics, Moment, Noted, Reloads};
 
 /// Where each actor can be reached. Published by the supervisors.
@@ -116,10 +118,14 @@ pub struct Shared {
     pub budget: Arc<Budget>,
     /// What was told of how full that is.
     pub pressure: Told,
+    /// What is known of memory outside of that.
+    pub outside: OutsideMemory,
     /// How much may be read per second.
     pub bandwidth: Mutex<Bandwidth>,
     /// What was decoded from what is resident, by type.
     pub values: Arc<Values>,
+    /// What is to stay in memory.
+    pub locks: Locks,
     /// Who follows an asset through reloads.
     pub followers: Followers,
     /// Publications on their way to callbacks.

@@ -9,7 +9,9 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 
 use self::workers::Machine;
-use crate::actors::{self, Addresses, EvictionChoice, Faults, Learned, Roster, Shared, Told, WatchAhead};
+use crate::actors::{
+    self, Addresses, EvictionChoice, Faults, Learned, OutsideMemory, Roster, Shared, Told, WatchAhead,
+};
 use crate::build::transform::{Transform, TransformRegistry};
 use crate::build::{self, ActionCacheOptions, BuildOptions, Built, NoProgress, Progress, Task, TreeBuilder, Workshop};
 use crate::bundle::Bundle;
@@ -25,13 +27,14 @@ use crate::platform::affinity::CpuSet;
 use crate::platform::clock::{Clock, SystemClock};
 use crate::platform::fs::{FileSystem, OsFileSystem};
 use crate::platform::memory;
+use crate::platform::pressure::{MemorySource, SystemMemory};
 use crate::platform::random::{Random, SystemRandom};
 use crate::platform::threads::{Core, OsThreads, Pool, Threads};
 use crate::platform::topology::Topology;
 use crate::platform::watch::{OsWatch, Watch};
 use crate::policy::bandwidth::Bandwidth;
 use crate::residency::surroundings::Looker;
-use crate::residency::{Followers, Generations, History, Ledger, Reaper, ResidentTable, Sizes};
+use crate::residency::{Followers, Generations, History, Ledger, Locks, Reaper, ResidentTable, Sizes};
 use crate::runtime::{self, Runtime};
 use crate::telemetry::{Events, Metrics, Reloads};
 
@@ -69,6 +72,7 @@ pub struct RuntimeBuilder {
     watch: Arc<dyn Watch>,
     topology: Option<Topology>,
     trace: Option<PathBuf>,
+    memory: Arc<dyn MemorySource>,
 }
 
 impl Default for RuntimeBuilder {
@@ -87,6 +91,7 @@ impl Default for RuntimeBuilder {
             watch: Arc::<OsWatch>::default(),
             topology: None,
             trace: None,
+            memory: Arc::<SystemMemory>::default(),
         }
     }
 }
@@ -260,6 +265,12 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Another source of how much memory there is outside of the budget, for simulation.
+    pub fn memory_source(mut self, memory: Arc<dyn MemorySource>) -> Self {
+        self.memory = memory;
+        self
+    }
+
     /// Starts the runtime. The first build of a directory, and everything else that blocks, runs on a thread of its own.
     ///
     /// # Errors
@@ -329,7 +340,9 @@ impl RuntimeBuilder {
             ledger: Ledger::new(Arc::clone(&table), config.open_requests_max),
             bandwidth: Mutex::new(Bandwidth::new(config.bandwidth)),
             values: Arc::default(),
-            pressure: Told::new(Sizes::of(&config)),
+            outside: OutsideMemory::new(self.memory),
+            pressure: Told::new(Sizes::of(&config), self.clock.now()),
+            locks: Locks::default(),
             followers: Followers::default(),
             reloads: Reloads::default(),
             handle: core.handle(),
@@ -463,6 +476,13 @@ fn connect(shared: &Arc<Shared>) {
         Looker::Schedule => dispatcher.hint(DispatcherMessage::ViewersMoved),
         Looker::Prediction => predictor.hint(PredictorMessage::Moved),
     }));
+    let weak = Arc::downgrade(shared);
+    shared.budget.on_surplus(Box::new(move || {
+        if let Some(shared) = weak.upgrade() {
+            shared.relieve_budget();
+        }
+    }));
+    actors::watch_outside(shared);
     // Versions that only an ended generation could see go when it ends.
     let (table, generations) = (Arc::downgrade(&shared.table), Arc::downgrade(&shared.generations));
     shared.generations.on_end(Box::new(move || {

@@ -21,7 +21,7 @@ use crate::ids::AssetKind;
 use crate::limits;
 
 pub use bandwidth::{BANDWIDTH_MAX, BANDWIDTH_MIN, BandwidthConfig, SharesConfig};
-pub use eviction::{EvictionConfig, EvictionPolicy, EvictionWeights};
+pub use eviction::{EvictionConfig, EvictionObjective, EvictionPolicy, EvictionWeights};
 pub use place::{LEVELS_MAX, Level, METRES_MAX, PLACES_MAX, Place};
 pub use prediction::{ExpertsConfig, Observe, PredictionConfig};
 pub use schedule::{LaneDistances, ScheduleConfig, Weights};
@@ -521,7 +521,6 @@ mod tests {
         check("prediction.distance", |config| config.prediction.distance = 0);
         check("memory_wait", |config| config.memory_wait = Duration::ZERO);
         check("deadline", |config| config.deadline = Some(Duration::ZERO));
-        check("eviction.target_percent", |config| config.eviction.target_percent = 0);
         check("spatial.reach_m", |config| config.spatial.reach_m = -1.0);
         check("eviction.weights.age", |config| config.eviction.weights.age = f32::NAN);
         check("schedule.weights.view", |config| config.schedule.weights.view = -1.0);

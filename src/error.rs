@@ -165,6 +165,14 @@ pub enum Error {
         /// Why: what the decoder returned, or its panic.
         cause: String,
     },
+    /// A file that is no trace of accesses, or a damaged one.
+    #[error("{file}: not a trace that can be used: {why}")]
+    Trace {
+        /// The file.
+        file: String,
+        /// What is wrong with it, and where.
+        why: String,
+    },
     /// A configuration value that cannot be used.
     #[error("{field}: {why}")]
     Config {

@@ -69,7 +69,7 @@ pub enum Event {
         from: PressureLevel,
         /// The level now.
         to: PressureLevel,
-        /// Bytes charged for what is resident, or will be.
+        /// Bytes that are charged and could not be given back at once.
         used_bytes: u64,
         /// The bytes that this is measured by: what may be resident now.
         total_bytes: u64,

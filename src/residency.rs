@@ -17,6 +17,7 @@ pub mod followers;
 pub mod generations;
 pub mod history;
 pub mod ledger;
+pub mod locks;
 pub mod order;
 pub mod reaper;
 pub mod surroundings;
@@ -24,7 +25,7 @@ pub mod table;
 pub mod typed;
 
 pub use asset::{Asset, Name};
-pub use budget::{Budget, BudgetStats, Charge, IoCharge, Shortfall, Sizes};
+pub use budget::{Budget, BudgetStats, Charge, IoCharge, Shortfall, SizeClass, Sizes};
 pub use content::{Chunk, Content, ContentBuilder};
 pub use followers::Followers;
 pub use generations::{Generations, Live};
@@ -32,10 +33,11 @@ pub use history::History;
 pub use ledger::{
     Answer, Ask, Change, Joined, Key, Lease, Ledger, LedgerStats, Located, Merge, Ticket, Wakers, Want, Working,
 };
+pub use locks::{LockStats, Locks};
 pub use order::{Order, Ordering};
 pub use reaper::Reaper;
 pub use surroundings::Surroundings;
-pub use table::{Candidate, ResidentTable, TableStats};
+pub use table::{Candidate, ResidentTable, TableStats, TableTally};
 pub use typed::{Flight, Value, ValueStats, Values, Waiting, Wanted};
 
 mod hold;

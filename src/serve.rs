@@ -9,6 +9,7 @@
 //! | `/events` | server-sent events: every [`crate::Event`] as JSON, named by its type |
 //! | `/status` | [`crate::runtime::Status`] as JSON, with [`crate::runtime::Stats`] in the field `stats` |
 //! | `/metrics` | the same figures for Prometheus |
+//! | `/memory` | [`crate::runtime::MemoryProfile`] as JSON |
 //! | `/tree` | what a folder holds, as JSON: `prefix`, `after`, `search`, `limit` |
 //! | `/explain?path=` | [`crate::runtime::Explanation`] of one path, as JSON |
 //! | `/` | the page |
@@ -102,6 +103,7 @@ fn routes(face: Arc<Face>) -> Router {
         .route("/events", get(events::stream))
         .route("/status", get(status))
         .route("/metrics", get(metrics::text))
+        .route("/memory", get(memory))
         .route("/tree", get(tree::list))
         .route("/explain", get(explain::explain))
         .fallback(unknown)
@@ -191,6 +193,10 @@ struct Report {
 
 async fn status(State(face): State<Arc<Face>>) -> Response {
     json(&Report { status: face.runtime.status(), stats: face.runtime.stats() })
+}
+
+async fn memory(State(face): State<Arc<Face>>) -> Response {
+    json(&face.runtime.memory_profile())
 }
 
 async fn unknown(uri: Uri) -> Response {

@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Tree, within};
-use flyloft::config::{EvictionConfig, EvictionPolicy, EvictionWeights, RuntimeConfig};
+use flyloft::config::{BudgetConfig, EvictionConfig, EvictionPolicy, EvictionWeights, RuntimeConfig};
 use flyloft::runtime::Stats;
 use flyloft::{Runtime, limits};
 
@@ -119,11 +119,16 @@ async fn weights_that_are_no_numbers_or_negative_are_refused_by_name_and_change_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn under_high_pressure_room_is_made_before_anybody_needs_it() {
+async fn when_the_budget_is_nearly_full_room_is_made_before_anybody_needs_it() {
     let tree = tree();
-    let runtime = start(&tree, EvictionPolicy::Lru).await;
-    let budget = runtime.stats().budget;
-    let target = (budget.total - budget.reserve) * u64::from(RuntimeConfig::default().budget.target_percent) / 100;
+    let budget = BudgetConfig { target_percent: 90, ..BudgetConfig::default() };
+    let config = RuntimeConfig { budget_bytes: limits::BUDGET_BYTES_MIN, budget, ..RuntimeConfig::default() };
+    let config = RuntimeConfig {
+        eviction: EvictionConfig { policy: EvictionPolicy::Lru, ..EvictionConfig::default() },
+        ..config
+    };
+    let target = config.resident_bytes_max() * 90 / 100;
+    let runtime = within(tree.builder().config(config).store(tree.store()).start()).await.unwrap();
     // Nothing waits for memory: all of these would fit.
     for index in 0..41 {
         within(runtime.load(path(index))).await.unwrap();

@@ -127,6 +127,7 @@ impl State {
         let weight = content.weight_bytes();
         // The table knows what changed since, should a publication have overtaken this load.
         let asset = self.shared.table.admit(Asset::new(Name::from(record), key.generation, content), None);
+        self.shared.locks.refresh(asset.id(), &self.shared.table);
         let admitted = Admitted {
             id: record.id,
             weight,

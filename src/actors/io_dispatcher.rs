@@ -6,6 +6,7 @@
 //! the leases that their drop gave back; lost: the order of arrival among equals.
 //! Bounds: leases by the lanes' bound, the rest stays in the ledger; reads by one permit each and the I/O reserve; planned reads by a multiple of those.
 
+mod changes;
 mod lookups;
 mod memory;
 mod plan;
@@ -26,9 +27,10 @@ use crate::limits;
 use crate::messages::work::{Credits, Room};
 use crate::messages::{CacheManagerMessage, DispatcherMessage, Finished, Prefetch};
 use crate::platform::cgroup;
+use crate::policy::pressure::admits_speculation;
 use crate::policy::schedule::{Lanes, LowRoom};
 use crate::residency::surroundings::Looker;
-use crate::residency::{Ask, Change, Key, Lease, Located, Want};
+use crate::residency::{Ask, Key, Lease, Located, Want};
 
 /// How often deadlines are looked at while any request has one or waits for memory.
 const TICK: Duration = Duration::from_millis(5);
@@ -46,8 +48,6 @@ const LANE_MAX: usize = 1024;
 const FLIGHTS_MAX: usize = 8192;
 /// At most this part of the resident budget is evicted for loads that are queued behind the one that lacks memory.
 const EVICT_AHEAD_PART: u64 = 16;
-/// Of the resident budget, in percent: above it nothing is prefetched.
-const PREFETCH_BELOW_PERCENT: u64 = 85;
 
 /// The actor.
 pub struct IoDispatcher;
@@ -105,6 +105,8 @@ struct Pending {
     known: viewers::Known,
     /// When it was taken from the ledger.
     since: Instant,
+    /// The earliest deadline of those who wait for it.
+    deadline: Option<Instant>,
 }
 
 struct Waiting {
@@ -205,24 +207,15 @@ impl State {
         if !self.is_path_up() {
             return;
         }
-        for change in self.shared.ledger.changes() {
-            self.change(change);
-        }
+        self.take_changes();
         self.pump();
-    }
-
-    /// A later, more urgent joiner lifts the load that is queued for it; one that nobody waits for leaves the queue.
-    fn change(&mut self, change: Change) {
-        match change {
-            Change::Raised { key, priority } => drop(self.wanted.raise(&key, priority, 0.0)),
-            Change::Cancelled { key } => drop(self.wanted.remove(&key)),
-        }
     }
 
     fn enqueue(&mut self, lease: Lease, located: Arc<Located>, since: Instant) {
         let key = lease.key();
         let (pending, priority, score) = self.place_of(lease, located, since);
-        self.wanted.push(priority, score, key, pending);
+        let near = Self::deadline_score(pending.deadline, since);
+        self.wanted.push(priority, near.map_or(score, |near| near.max(score)), key, pending);
     }
 
     fn finished(&self, batch: Vec<Finished>) {
@@ -307,10 +300,7 @@ impl State {
     }
 
     fn prefetch(&mut self, wishes: Vec<Prefetch>) {
-        let stats = self.shared.budget.snapshot();
-        if !self.waiting.is_empty()
-            || stats.charged > self.shared.config.resident_bytes_max() / 100 * PREFETCH_BELOW_PERCENT
-        {
+        if !self.waiting.is_empty() || !admits_speculation(self.shared.budget.level(), true) {
             return;
         }
         let now = self.shared.clock.now();
@@ -331,6 +321,9 @@ impl State {
         self.ticking = false;
         let now = self.shared.clock.now();
         self.shared.ledger.expire(now);
+        if self.shared.ledger.next_deadline().is_some() {
+            self.near_deadlines(now);
+        }
         self.waiting.retain(|waiting| waiting.pending.lease.is_wanted());
         let retried = self.retry_waiting();
         let stuck = self.starved.map(|since| now.saturating_duration_since(since)).unwrap_or_default();
@@ -339,7 +332,13 @@ impl State {
             for waiting in std::mem::take(&mut self.waiting) {
                 self.give_up_waiting(waiting, stuck);
             }
-        } else if let Some(shortfall) = retried {
+            return self.pump();
+        }
+        if stuck >= TICK {
+            // An eviction had its turn.
+            self.refuse_least_urgent();
+        }
+        if let Some(shortfall) = retried.filter(|_| !self.waiting.is_empty()) {
             // Less came free than was hoped for, or the wish was lost with an evictor.
             self.ask_for_room(&shortfall);
         }

@@ -1,13 +1,15 @@
 //! Publishing a generation: whoever staged it does so, on its own thread, since every thread that would have to wake up
 //! for it is time that readers wait.
 
+use std::sync::Arc;
+
 use super::{ResidentNote, Shared, eviction};
 use crate::bundle::Bundle;
 use crate::event::Event;
-use crate::ids::{Generation, Priority};
+use crate::ids::{AssetId, Generation, Origin, Priority};
 use crate::messages::{EvictorMessage, PredictorMessage, Publication};
 use crate::policy::eviction::Admitted;
-use crate::residency::Asset;
+use crate::residency::{Ask, Asset, Key, Live, Want};
 
 /// Notes after which the evictor takes them in, though it has nothing to evict.
 const RESIDENTS_MAX: usize = 4096;
@@ -46,6 +48,7 @@ impl Shared {
         }
         // Set once, since it is published once.
         let _ = shown.set((self.clock.now(), old));
+        self.follow_locks(&live, changes.iter().map(|(id, _)| *id));
         self.table.retire(self.generations.oldest_live());
         self.table.let_go_of_ended(self.generations.oldest_wanted());
         self.followers.published(live.generation());
@@ -67,6 +70,16 @@ impl Shared {
             Vec::new()
         });
         self.surroundings.set_of_bundle(places);
+    }
+
+    /// What is locked is kept as it is now; what of it is not resident yet is loaded.
+    fn follow_locks(&self, live: &Arc<Live>, changed: impl Iterator<Item = AssetId>) {
+        for id in changed.filter(|id| self.locks.refresh(*id, &self.table)) {
+            let key = Key { generation: live.generation(), id, want: Want::Resident };
+            let ask = Ask { priority: Priority::High, origin: Origin::System, ..Ask::new(self.clock.now()) };
+            // One that is gone is not found, and a ledger that is closed loads nothing any more.
+            drop(self.ledger.join_unattended(live, key, ask));
+        }
     }
 
     /// Leaves word for the evictor, and wakes it only when much has come together.

@@ -14,12 +14,13 @@ pub struct BudgetConfig {
     /// Bytes of what may be resident that only critical requests are charged to, so that one finds room at once, however
     /// much else wants to be loaded. Default 0.
     pub critical_reserve_bytes: u64,
-    /// Where the pressure is elevated, high and critical, in percent of what may be resident. Default 70, 85, 95.
+    /// Where the pressure is elevated, high and critical, in percent of what may be resident. What is merely cached, and
+    /// could be evicted, does not count: a full cache is no pressure. Default 70, 85, 95.
     pub thresholds_percent: [u8; 3],
     /// A level ends only this many points of percentage below where it begins. Default 5.
     pub hysteresis_percent: u8,
-    /// From high pressure on what is in nobody's hand is evicted ahead of need, down to this part of what may be
-    /// resident, in percent. Default 90.
+    /// When the budget is nearly full, what is merely cached is evicted ahead of need, down to this part of what may be
+    /// resident, in percent, so that a load seldom waits for an eviction; 100 for not ahead of need. Default 98.
     pub target_percent: u8,
     /// Whether the budget gives way when the machine, or the control group that this process is in, runs short of memory,
     /// and takes it back later. Default `true`.
@@ -31,6 +32,9 @@ pub struct BudgetConfig {
     pub shrink_percent: u8,
     /// The part from which on the budget is what is in use by somebody, and no more. Default 90.
     pub emergency_percent: u8,
+    /// The part of the last 10 s in which something waited for memory, in percent, from which on the budget is made
+    /// smaller, where the system says. Default 10.
+    pub stall_percent: u8,
 }
 
 impl Default for BudgetConfig {
@@ -39,11 +43,12 @@ impl Default for BudgetConfig {
             critical_reserve_bytes: 0,
             thresholds_percent: [70, 85, 95],
             hysteresis_percent: 5,
-            target_percent: 90,
+            target_percent: 98,
             outside: true,
             sample: Duration::from_secs(1),
             shrink_percent: 75,
             emergency_percent: 90,
+            stall_percent: 10,
         }
     }
 }
@@ -71,9 +76,8 @@ impl BudgetConfig {
             let why = format!("{} is not below the first of thresholds_percent, {elevated}", self.hysteresis_percent);
             return refuse("hysteresis_percent", why);
         }
-        if !(1..=critical).contains(&self.target_percent) {
-            let why = format!("{} is not within 1 to the last of thresholds_percent, {critical}", self.target_percent);
-            return refuse("target_percent", why);
+        if !(1..=100).contains(&self.target_percent) {
+            return refuse("target_percent", format!("{} is not within 1 to 100", self.target_percent));
         }
         if !(Duration::from_millis(100)..=Duration::from_secs(60)).contains(&self.sample) {
             return refuse("sample", "it is not within 100 ms to 60 s".to_owned());
@@ -87,6 +91,9 @@ impl BudgetConfig {
                 self.emergency_percent, self.shrink_percent
             );
             return refuse("emergency_percent", why);
+        }
+        if !(1..=100).contains(&self.stall_percent) {
+            return refuse("stall_percent", format!("{} is not within 1 to 100", self.stall_percent));
         }
         Ok(())
     }
@@ -112,11 +119,12 @@ mod tests {
         check("thresholds_percent", |config| config.thresholds_percent = [95, 85, 70]);
         check("hysteresis_percent", |config| config.hysteresis_percent = 70);
         check("target_percent", |config| config.target_percent = 0);
-        check("target_percent", |config| config.target_percent = 96);
+        check("target_percent", |config| config.target_percent = 101);
         check("sample", |config| config.sample = Duration::ZERO);
         check("shrink_percent", |config| config.shrink_percent = 0);
         check("shrink_percent", |config| config.shrink_percent = 100);
         check("emergency_percent", |config| config.emergency_percent = 75);
         check("emergency_percent", |config| config.emergency_percent = 101);
+        check("stall_percent", |config| config.stall_percent = 0);
     }
 }

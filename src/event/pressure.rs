@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// How full a budget is.
+/// How much of a budget is tied up: in somebody's hand, on its way, locked, or retired and held. What could be evicted at
+/// once does not count, so that a full cache is no pressure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]

@@ -9,6 +9,7 @@ use super::affinity::{self, CpuSet};
 use super::cgroup::Limits;
 use super::fs::{FileSystem, OsFileSystem};
 use super::memory;
+use super::pressure::{MemorySource, SystemMemory};
 use super::topology::Topology;
 
 /// Lockable memory below this leaves no room to register the buffers of one I/O worker with the kernel.
@@ -70,6 +71,7 @@ impl Capabilities {
             huge_pages(&files),
             memory_size(&topology),
             container(&Limits::read(root), &topology),
+            memory_pressure(root),
             numa(&files, &topology),
             cores(&files, allowed, &topology),
             submission_thread(&topology),
@@ -211,6 +213,19 @@ fn container(limits: &Limits, topology: &Topology) -> Capability {
     let memory = limits.memory_bytes.map(|bytes| format!("{} MiB of memory", bytes >> 20));
     let said: Vec<String> = cpu.into_iter().chain(memory).collect();
     good("container", if said.is_empty() { "no limits".to_owned() } else { said.join(", ") })
+}
+
+/// What tells that memory is short, so that a budget gives way.
+fn memory_pressure(root: &Path) -> Capability {
+    const COST: &str = "the memory budget cannot give way when memory is short; choose it with room to spare";
+    let source = SystemMemory::below(root);
+    match source.look() {
+        Some(now) => {
+            let stalls = format!("something waited for it in {:.0} % of the last 10 s", now.stalled_percent);
+            good("pressure", format!("{}: {:.0} % in use, {stalls}", source.name(), now.percent()))
+        }
+        None => poor("pressure", source.name(), COST),
+    }
 }
 
 /// A thread of the kernel that takes submissions. It is off unless the configuration asks for it, and that is right here.

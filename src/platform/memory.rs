@@ -14,6 +14,8 @@ use std::fmt;
 use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
 
+use serde::Serialize;
+
 pub use self::heap::{Heap, HeapStats};
 pub use self::pool::{Backing, Bind, BufferPool, PoolBuffer, PoolStats};
 pub use self::stream::copy_streaming;
@@ -256,6 +258,33 @@ pub fn resident_set_bytes() -> Option<ResidentSet> {
     None
 }
 
+/// Page faults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Faults {
+    /// Those that took no reading from a disk.
+    pub minor: u64,
+    /// Those that waited for a disk.
+    pub major: u64,
+}
+
+/// The page faults of this process so far; `None` where the operating system does not say.
+pub fn faults() -> Option<Faults> {
+    #[cfg(target_os = "linux")]
+    {
+        parse_faults(&std::fs::read_to_string("/proc/self/stat").ok()?)
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+/// Of `1 (name) S ...`: the name may hold blanks and brackets, and the faults are the 10th and the 12th field.
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+fn parse_faults(stat: &str) -> Option<Faults> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(7);
+    let minor = fields.next()?.parse().ok()?;
+    Some(Faults { minor, major: fields.nth(1)?.parse().ok()? })
+}
+
 #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
 fn parse_resident_set(status: &str) -> Option<ResidentSet> {
     let field = |name: &str| {
@@ -309,6 +338,10 @@ mod tests {
         let set = parse_resident_set("Name:\tx\nVmHWM:\t    5 kB\nVmRSS:\t    3 kB\n");
         assert_eq!(set, Some(ResidentSet { now_bytes: 3072, peak_bytes: 5120 }));
         assert_eq!(parse_resident_set("VmRSS: many kB"), None);
+        let stat = "7 (a) b) S 1 2 3 4 5 6 1234 8 56 10 11";
+        assert_eq!(parse_faults(stat), Some(Faults { minor: 1234, major: 56 }));
+        assert_eq!(parse_faults("7 (a) S 1"), None);
+        assert!(!cfg!(target_os = "linux") || faults().unwrap().minor > 0);
         assert!(page_size().is_power_of_two());
     }
 }

@@ -1,6 +1,9 @@
-//! How full a budget is, in four levels, without flapping between two of them, and what each level means for what is
-//! about to be done.
+//! How much of a budget is tied up, in four levels, without flapping between two of them, and what each level means for
+//! what is about to be done.
 
+mod outside;
+
+pub use self::outside::{Outside, Seen};
 pub use crate::event::PressureLevel as Level;
 use crate::ids::Priority;
 
@@ -80,8 +83,7 @@ impl Pressure {
 }
 
 /// Whether something may be loaded that nobody asked for. From Elevated on only what has proven to help, by the measured
-/// precision of who predicted it: a cache that is full is under pressure all the time, and is to predict all the same.
-/// At Critical nothing.
+/// precision of who predicted it; at Critical nothing.
 pub fn admits_speculation(level: Level, proven: bool) -> bool {
     match level {
         Level::Normal => true,

@@ -16,6 +16,7 @@
 mod charge;
 mod gauge;
 mod purse;
+mod tally;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,6 +30,8 @@ use serde::{Deserialize, Serialize};
 pub use self::charge::{Charge, IoCharge};
 use self::gauge::Gauge;
 use self::purse::Purse;
+pub use self::tally::SizeClass;
+use self::tally::Tally;
 use super::reaper::Bin;
 use crate::config::{RuntimeConfig, io_reserve_bytes};
 use crate::event::PressureCause;
@@ -60,7 +63,7 @@ pub struct BudgetStats {
     /// The part of the rest that only critical requests may use.
     #[serde(default)]
     pub critical_reserve: u64,
-    /// How full what is not the reserve is.
+    /// How much of what is not the reserve could not be given back at once.
     #[serde(default)]
     pub level: Level,
     /// Bytes charged for what is resident, or will be.
@@ -153,6 +156,7 @@ pub struct Budget {
     kept: AtomicU64,
     gauge: Gauge,
     peak: AtomicU64,
+    tally: Tally,
     resident_gate: Gate,
     io_gate: Gate,
     value_gate: Gate,
@@ -191,6 +195,7 @@ impl Budget {
             sizes: Mutex::new(sizes),
             gauge: Gauge::default(),
             peak: AtomicU64::new(0),
+            tally: Tally::default(),
             resident_gate: Gate::default(),
             io_gate: Gate::default(),
             value_gate: Gate::default(),
@@ -226,12 +231,27 @@ impl Budget {
         self.sizes.lock().clone()
     }
 
-    /// How full it is. One load.
+    /// How short it is, as of the last [`Budget::settle`]. One load.
     pub fn level(&self) -> Level {
         self.gauge.level()
     }
 
-    /// Bytes that are charged above what eviction ahead of need aims at; none below High.
+    /// Takes in how many bytes of what is charged could be evicted now: the rest decides the level.
+    pub fn settle(&self, evictable: u64) {
+        self.gauge.settle(&self.resident, evictable);
+    }
+
+    /// Whether so much is charged that what could be evicted of it has to be known for the level.
+    pub fn is_level_open(&self) -> bool {
+        self.gauge.matters(&self.resident)
+    }
+
+    /// Bytes that are charged and could not be given back at once, as far as is known.
+    pub fn tied_bytes(&self) -> u64 {
+        self.gauge.tied_bytes(&self.resident)
+    }
+
+    /// Bytes that are charged above what eviction ahead of need aims at.
     pub fn surplus_bytes(&self) -> u64 {
         self.gauge.surplus_bytes(&self.resident)
     }
@@ -248,13 +268,24 @@ impl Budget {
         [(None, &self.resident)].into_iter().chain(kinds).map(over).filter(|(_, bytes)| *bytes > 0)
     }
 
+    /// Gives memory of the heaps that nobody uses back to the system; how many bytes. It takes milliseconds.
+    pub fn give_unused_back(&self) -> usize {
+        self.heaps.iter().map(|heap| heap.give_unused_back()).sum()
+    }
+
     /// Why there is more or less than before, if that was not told yet.
     pub fn take_cause(&self) -> Option<PressureCause> {
         self.gauge.take_cause()
     }
 
-    /// Sets who is told when the level is another one, or when there is a surplus to be evicted. It replaces the one
-    /// before, and is called once for what is so already.
+    /// Sets who is told when so much is charged that room is to be made ahead of need: [`Budget::surplus_bytes`] of it. It
+    /// replaces the one before.
+    pub fn on_surplus(&self, tell: OnRelease) {
+        self.gauge.on_surplus.store(Some(Arc::new(tell)));
+    }
+
+    /// Sets who is told when the level may be another one: whoever is told counts what could be evicted and says so by
+    /// [`Budget::settle`]. It replaces the one before, and is called once.
     pub fn on_pressure(&self, tell: OnRelease) {
         let tell = Arc::new(tell);
         self.gauge.on_change.store(Some(Arc::clone(&tell)));
@@ -311,6 +342,7 @@ impl Budget {
             return Err(total_short(missing));
         }
         self.note_peak();
+        self.tally.taken(bytes);
         self.gauge.noticed(&self.resident);
         Ok(Charge { budget: Arc::clone(self), kind, place: 0, bytes })
     }
@@ -407,6 +439,21 @@ impl Budget {
         self.io_gate.waiting.store(waiting, Ordering::SeqCst);
     }
 
+    /// Bytes that were charged for contents and values, and given back, since the start.
+    pub fn totals(&self) -> (u64, u64) {
+        self.tally.totals()
+    }
+
+    /// What was charged since the start, by size.
+    pub fn size_classes(&self) -> Vec<SizeClass> {
+        self.tally.classes()
+    }
+
+    /// Bytes that are still charged and wait for the reaper to free them.
+    pub fn waiting_to_be_freed(&self) -> u64 {
+        self.bin.waiting_bytes()
+    }
+
     /// What is charged now.
     pub fn snapshot(&self) -> BudgetStats {
         let by_kind = AssetKind::ALL.into_iter().map(|kind| (kind, self.kind(kind).now())).filter(|(_, now)| *now > 0);
@@ -435,6 +482,7 @@ impl Budget {
     }
 
     fn give_resident(&self, kind: AssetKind, bytes: u64) {
+        self.tally.given(bytes);
         self.kind(kind).give(bytes);
         self.resident.give(bytes);
         self.gauge.noticed(&self.resident);

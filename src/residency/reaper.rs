@@ -8,6 +8,7 @@ use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwapOption;
@@ -36,19 +37,23 @@ impl Garbage {
 
 /// What the reaper is asked for.
 enum Chore {
-    Free(Garbage),
+    Free(Garbage, Waiting),
     /// A value of whatever type, and its charge, which ends after it.
-    Drop(Box<dyn Any + Send>, Charge),
+    Drop(Box<dyn Any + Send>, Charge, Waiting),
     Warm(Arc<Heap>),
 }
 
 impl Chore {
     fn run(self) {
         match self {
-            Self::Free(garbage) => garbage.free(),
-            Self::Drop(value, charge) => {
+            Self::Free(garbage, waiting) => {
+                garbage.free();
+                drop(waiting);
+            }
+            Self::Drop(value, charge, waiting) => {
                 drop(value);
                 drop(charge);
+                drop(waiting);
             }
             Self::Warm(heap) => heap.warm(),
         }
@@ -58,7 +63,27 @@ impl Chore {
 /// Where a budget's garbage goes: to the reaper while one runs. The queue is bounded by the budget: what waits in it
 /// is still charged, and each piece has at least [`limits::LARGE_FREE_BYTES`].
 #[derive(Default)]
-pub(super) struct Bin(ArcSwapOption<Sender<Chore>>);
+pub(super) struct Bin {
+    sender: ArcSwapOption<Sender<Chore>>,
+    /// Bytes that were sent and are not free yet.
+    waiting: Arc<AtomicU64>,
+}
+
+/// Counts bytes for as long as it is there.
+struct Waiting(Arc<AtomicU64>, u64);
+
+impl Waiting {
+    fn of(count: &Arc<AtomicU64>, bytes: u64) -> Self {
+        count.fetch_add(bytes, Ordering::Relaxed);
+        Self(Arc::clone(count), bytes)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
+    }
+}
 
 impl Bin {
     /// Frees `garbage`: on the reaper when it is large and there is one, else here. A block of a heap is given back here
@@ -66,9 +91,10 @@ impl Bin {
     pub(super) fn throw(&self, garbage: Garbage) {
         if garbage.buffer.len() >= limits::LARGE_FREE_BYTES
             && !garbage.buffer.is_lent()
-            && let Some(sender) = &*self.0.load()
+            && let Some(sender) = &*self.sender.load()
         {
-            if let Err(refused) = sender.send(Chore::Free(garbage)) {
+            let waiting = Waiting::of(&self.waiting, garbage.charge.bytes());
+            if let Err(refused) = sender.send(Chore::Free(garbage, waiting)) {
                 refused.into_inner().run();
             }
         } else {
@@ -79,9 +105,10 @@ impl Bin {
     /// Drops `value`, and then ends its charge: on the reaper when it is large and there is one, else here.
     pub(super) fn throw_value<T: Send + 'static>(&self, value: T, charge: Charge) {
         if charge.bytes() >= limits::LARGE_FREE_BYTES as u64
-            && let Some(sender) = &*self.0.load()
+            && let Some(sender) = &*self.sender.load()
         {
-            if let Err(refused) = sender.send(Chore::Drop(Box::new(value), charge)) {
+            let waiting = Waiting::of(&self.waiting, charge.bytes());
+            if let Err(refused) = sender.send(Chore::Drop(Box::new(value), charge, waiting)) {
                 refused.into_inner().run();
             }
         } else {
@@ -90,9 +117,14 @@ impl Bin {
         }
     }
 
+    /// Bytes that wait for the reaper.
+    pub(super) fn waiting_bytes(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     /// Has memory of `heap` made ready when use comes near the end of what is. Without a reaper it never is.
     pub(super) fn warm(&self, heap: &Arc<Heap>) {
-        if let Some(sender) = &*self.0.load()
+        if let Some(sender) = &*self.sender.load()
             && heap.is_cold()
         {
             // Refused, it is not made ready: the reaper has ended, and so has the runtime.
@@ -115,13 +147,13 @@ impl Reaper {
     pub fn start(threads: &dyn Threads, budget: &Arc<Budget>) -> io::Result<Reaper> {
         let (sender, receiver) = crossbeam_channel::unbounded();
         let thread = threads.spawn("flyloft-reaper", &CpuSet::default(), Box::new(move || reap(&receiver)))?;
-        budget.bin.0.store(Some(Arc::new(sender)));
+        budget.bin.sender.store(Some(Arc::new(sender)));
         Ok(Reaper { budget: Arc::clone(budget), thread: Mutex::new(Some(thread)) })
     }
 
     /// Frees what waits and joins the thread; later frees happen in place. Does nothing the second time.
     pub fn stop(&self) {
-        self.budget.bin.0.store(None);
+        self.budget.bin.sender.store(None);
         let Some(thread) = self.thread.lock().take() else { return };
         if thread.thread().id() != std::thread::current().id() {
             // It catches every panic, so a failed join has nothing to tell.

@@ -63,6 +63,19 @@ pub struct TableStats {
     pub contents: usize,
 }
 
+/// What is resident, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableTally {
+    /// What readers see and nobody has a handle to, with the values beside it that nobody holds.
+    pub cached: u64,
+    /// What readers see and somebody has a handle to.
+    pub held: u64,
+    /// What only older generations have.
+    pub ended: u64,
+    /// Of that, what nobody has a handle to.
+    pub ended_unheld: u64,
+}
+
 /// The table of resident assets. See the module's words.
 pub struct ResidentTable {
     generations: Arc<Generations>,

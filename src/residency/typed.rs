@@ -305,6 +305,11 @@ impl Values {
         freed
     }
 
+    /// Bytes of values that are in memory and that somebody holds besides the contents they were made of.
+    pub fn bytes(&self) -> u64 {
+        self.known.iter().filter(|known| known.value.strong_count() > 1).map(|known| known.weight).sum()
+    }
+
     /// How many there are.
     pub fn stats(&self) -> ValueStats {
         let mut stats = ValueStats::default();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::RecordingReport;
-use crate::actors::{ActorReport, Shared};
+use crate::actors::{ActorReport, OutsideReport, Shared};
 use crate::bundle::TablesReport;
 use crate::error::Result;
 use crate::event::BuildFailure;
@@ -15,7 +15,7 @@ use crate::platform::threads::{Pool, PoolStats};
 use crate::policy::bandwidth::BandwidthReport;
 use crate::policy::eviction::PolicyReport;
 pub use crate::policy::prediction::{ExpertStats, PredictionStats};
-use crate::residency::{BudgetStats, LedgerStats, ValueStats};
+use crate::residency::{BudgetStats, LedgerStats, LockStats, ValueStats};
 use crate::telemetry::MetricsReport;
 
 /// Whether a runtime works.
@@ -63,6 +63,8 @@ pub struct Status {
     pub live_generations: usize,
     /// What was done ahead about the tables of contents.
     pub tables: TablesReport,
+    /// What there is of memory outside of the budget.
+    pub memory: OutsideReport,
     /// Seconds since the start.
     pub uptime_seconds: f64,
     /// The read engine of each node, and why it is not io_uring where it is not.
@@ -113,6 +115,7 @@ impl Status {
             assets: live.bundle().info().assets,
             live_generations: shared.generations.live_count(),
             tables: shared.tables.lock().report().clone(),
+            memory: shared.outside_report(),
             uptime_seconds: uptime.as_secs_f64(),
             engines: shared.drivers.iter().zip(&shared.decoders).enumerate().map(engine).collect(),
             actors: shared.roster.report(),
@@ -135,6 +138,8 @@ pub struct Stats {
     pub bandwidth: BandwidthReport,
     /// Decoded values.
     pub values: ValueStats,
+    /// What is locked in memory.
+    pub locks: LockStats,
     /// Assets that are resident.
     pub resident: usize,
     /// The eviction policy, and what it last said of itself.
@@ -151,6 +156,7 @@ impl Stats {
             ledger: shared.ledger.stats(),
             bandwidth: shared.bandwidth.lock().report(shared.clock.now()),
             values: shared.values.stats(),
+            locks: shared.locks.stats(),
             resident: shared.table.stats().assets,
             eviction: shared.eviction.report(),
             prediction: shared.learned.stats(),

@@ -65,6 +65,7 @@ fn loads(page: &mut Page, stats: &Stats) {
     page.counter("item_panics_total", "Panics caught while working on one item", metrics.item_panics);
     page.counter("evictions_total", "Assets evicted", metrics.evictions);
     page.counter("evicted_bytes_total", "Bytes evicted", metrics.evicted_bytes);
+    page.counter("reads_dropped_total", "Planned reads that nobody waited for any more", metrics.reads_dropped);
     page.counter("memory_waits_total", "Loads that waited for memory", metrics.memory_waits);
     page.counter("prefetches_total", "Prefetches asked for", metrics.prefetches);
     page.counter("reloads_total", "Generations published", metrics.reloads);

@@ -64,13 +64,7 @@ impl State {
                 present.push(Finished { lease, located, filled: Filled::Content(content) });
                 continue;
             }
-            let largest = self.shared.config.resident_bytes_max();
-            let largest = self
-                .shared
-                .config
-                .kind_budget_bytes
-                .get(&located.record.kind)
-                .map_or(largest, |kind| largest.min(*kind));
+            let largest = self.shared.budget.admissible_bytes_for(lease.priority(), located.record.kind);
             if located.record.len > largest {
                 let what = located.record.path.to_string();
                 lease.answer(Err(Error::TooLarge { what, needed_bytes: located.record.len, limit_bytes: largest }));

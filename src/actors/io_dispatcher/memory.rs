@@ -6,7 +6,11 @@ use std::time::Duration;
 use super::{EVICT_AHEAD_PART, Pending, State, Waiting};
 use crate::error::Error;
 use crate::ids::{AssetKind, Priority};
+use crate::policy::pressure::may_wait;
 use crate::residency::Shortfall;
+
+/// The lane of the least urgent.
+const LOW_ALONE: [bool; 4] = [false, false, false, true];
 
 impl State {
     pub(super) fn wait_for_memory(&mut self, pending: Pending, shortfall: &Shortfall) {
@@ -26,7 +30,7 @@ impl State {
         let behind = self.waiting.iter().map(|waiting| &waiting.pending).chain(self.wanted.items());
         let behind = behind.filter(|pending| shortfall.kind.is_none_or(|kind| pending.located.record.kind == kind));
         let behind: u64 = behind.map(|pending| pending.located.placement.piece_bytes()).sum();
-        let ahead = behind.min(self.shared.config.resident_bytes_max() / EVICT_AHEAD_PART);
+        let ahead = behind.min(self.shared.budget.used().1 / EVICT_AHEAD_PART);
         let bytes = shortfall.missing_bytes.max(1) + ahead;
         self.shared.make_room(bytes, shortfall.kind);
     }
@@ -72,12 +76,35 @@ impl State {
         lacking
     }
 
+    /// Refuses the least urgent of those that evictions left no room for, while memory is so short that they may not wait.
+    pub(super) fn refuse_least_urgent(&mut self) {
+        let level = self.shared.budget.level();
+        if may_wait(level, Priority::Low) || self.waiting.is_empty() {
+            return;
+        }
+        let least_urgent = |waiting: &Waiting| !may_wait(level, waiting.pending.lease.priority());
+        let (refused, others): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(least_urgent);
+        self.waiting = others;
+        let mut refused: Vec<Pending> = refused.into_iter().map(|waiting| waiting.pending).collect();
+        // Those that are queued wait behind who waits for memory.
+        while let Some((_, pending)) = self.wanted.pop_of(LOW_ALONE) {
+            refused.push(pending);
+        }
+        for pending in refused {
+            let record = &pending.located.record;
+            let (used_bytes, budget_bytes) = self.shared.budget.used();
+            let (what, needed_bytes) = (record.path.to_string(), record.len);
+            let error = Error::Pressure { what, level, needed_bytes, used_bytes, budget_bytes };
+            pending.lease.answer(Err(error));
+        }
+    }
+
     pub(super) fn give_up_waiting(&self, entry: Waiting, waited: Duration) {
         let record = &entry.pending.located.record;
-        let budget_bytes = match entry.kind {
-            Some(kind) => self.shared.config.kind_budget_bytes.get(&kind).copied().unwrap_or_default(),
-            None => self.shared.config.resident_bytes_max(),
-        };
+        let sizes = self.shared.budget.sizes();
+        let of_kind = entry.kind.and_then(|kind| sizes.kinds.get(&kind).copied());
+        let budget_bytes = of_kind.unwrap_or_else(|| sizes.resident());
         let error = Error::Pinned {
             what: record.path.to_string(),
             needed_bytes: record.len,

@@ -24,11 +24,12 @@ impl State {
     ) -> Result<Option<Finished>, (Pending, Shortfall)> {
         let placement = &pending.located.placement;
         let (kind, len) = (pending.located.record.kind, placement.piece_bytes());
-        let most = self.shared.budget.admissible_bytes(kind);
+        let urgency = pending.lease.priority();
+        let most = self.shared.budget.admissible_bytes_for(urgency, kind);
         let in_blocks = takes_blocks(placement, len) && Content::in_blocks(len) <= most;
         let bytes = if in_blocks { Content::in_blocks(len) } else { len };
         let place = pending.lease.place().filter(|place| usize::from(*place) < self.reads.len()).unwrap_or(home);
-        let charge = match self.shared.budget.charge_or_wait(kind, bytes) {
+        let charge = match self.shared.budget.charge_or_wait_for(urgency, kind, bytes) {
             Ok(charge) => charge.at(place),
             Err(shortfall) => return Err((pending, shortfall)),
         };
@@ -100,7 +101,7 @@ impl State {
             while batch.len() < limits::READ_BATCH_MAX {
                 let Some(permit) = self.credits[node].take() else { break };
                 let Some((number, planned)) = self.next_read(node, open) else { break };
-                if !planned.is_wanted() {
+                if planned.urgency().is_none() {
                     self.shared.metrics.reads_dropped.one();
                     continue;
                 }

@@ -73,12 +73,13 @@ impl State {
 
     /// What is queued for a load, and its lane and score.
     pub(super) fn place_of(&self, lease: Lease, located: Arc<Located>, since: Instant) -> (Pending, Priority, f32) {
+        let deadline = lease.deadline();
         if !self.shared.surroundings.has_viewers() {
             // Looked up when there is one.
             let size_bytes = Some(located.record.len);
             let known = Known { features: Features { size_bytes, ..Features::default() }, moves: true };
             let priority = lease.priority();
-            return (Pending { lease, located, known, since }, priority, 0.0);
+            return (Pending { lease, located, known, since, deadline }, priority, 0.0);
         }
         let (places, eyes) = (self.shared.surroundings.places(), self.shared.surroundings.eyes());
         let known = look_up(&places, &lease, &located, &eyes);
@@ -89,7 +90,7 @@ impl State {
             lease.follow_distance(schedule.distances.lane(distance));
         }
         let priority = lease.priority();
-        (Pending { lease, located, known, since }, priority, score(&hints, &schedule.weights))
+        (Pending { lease, located, known, since, deadline }, priority, score(&hints, &schedule.weights))
     }
 }
 

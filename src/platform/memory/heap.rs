@@ -46,6 +46,9 @@ pub struct HeapStats {
     pub bytes: u64,
     /// Bytes of the blocks that are taken now.
     pub lent_bytes: u64,
+    /// How far from its start blocks were ever lent.
+    #[serde(default)]
+    pub reached_bytes: u64,
     /// How far from its start the range was made ready.
     pub warmed_bytes: u64,
     /// Blocks that were asked for when none fitted.
@@ -60,6 +63,7 @@ impl std::iter::Sum for HeapStats {
         all.fold(Self::default(), |sum, one| Self {
             bytes: sum.bytes + one.bytes,
             lent_bytes: sum.lent_bytes + one.lent_bytes,
+            reached_bytes: sum.reached_bytes + one.reached_bytes,
             warmed_bytes: sum.warmed_bytes + one.warmed_bytes,
             misses: sum.misses + one.misses,
             registered_bytes: sum.registered_bytes + one.registered_bytes,
@@ -248,6 +252,7 @@ impl Heap {
         HeapStats {
             bytes: self.range.len() as u64,
             lent_bytes: self.lent_bytes.load(Ordering::Relaxed),
+            reached_bytes: self.used_to.load(Ordering::Relaxed) as u64,
             warmed_bytes: self.warm_to.load(Ordering::Relaxed) as u64,
             misses: self.misses.load(Ordering::Relaxed),
             registered_bytes: (self.registered.load(Ordering::Relaxed) * RANGE_ALIGN) as u64,

@@ -142,7 +142,7 @@ pub struct SpatialExpert {
 }
 
 /// A guess is due when the viewer is nearest to it, within these bounds: who stands may turn, and who moves may stop.
-const DUE_S: (f32, f32) = (1.0, 60.0);
+const DUE_S: (f32, f32) = (1.0, 20.0);
 
 impl SpatialExpert {
     /// By this configuration, which is valid, of what `world` shows.

@@ -1,8 +1,9 @@
-//! How full the budget is, known at all times and looked at only when it may have changed.
+//! How short memory is: known at all times, and looked at only when it may have changed.
 //!
-//! A charge and a release compare what is used with two bounds, between which the level cannot be another one. Only who
-//! finds itself outside looks, under a lock, and sets new bounds. Whoever sets them looks at what is used once more
-//! after that, and whoever changes what is used looks at the bounds after that: one of the two sees the other.
+//! A cache that is full is no pressure: what is merely cached is evicted for whoever needs room. So the level goes by what
+//! could not be given back at once: what is charged, less what could be evicted when that was counted last, which takes a
+//! walk through the table and is done now and then, by whoever is told. A charge and a release compare what is charged
+//! with bounds between which that count gives the same level. Whoever finds itself outside has somebody look.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
@@ -17,31 +18,42 @@ use crate::policy::pressure::{Level, Pressure, Thresholds, part};
 /// See the module's words.
 pub(super) struct Gauge {
     level: AtomicU8,
+    /// What is charged when somebody is to look: from the first on, and below the second.
     rise_at: AtomicU64,
     fall_below: AtomicU64,
+    /// What is charged when room is to be made ahead of need; none while somebody was told.
+    relieve_at: AtomicU64,
+    /// What is aimed at then, and what `relieve_at` is once that is reached.
+    target: AtomicU64,
+    mark: AtomicU64,
     state: Mutex<State>,
     pub(super) on_change: ArcSwapOption<OnRelease>,
+    pub(super) on_surplus: ArcSwapOption<OnRelease>,
 }
 
 struct State {
     pressure: Pressure,
     target_percent: u8,
-    /// What was used when room was asked for last; `None` when use has been below the target since.
-    relieved_at: Option<u64>,
+    /// What could be evicted when that was counted last.
+    evictable: u64,
     /// Why the budget is another one, until somebody is told.
     cause: Option<PressureCause>,
 }
 
 impl Default for Gauge {
     fn default() -> Self {
-        let state = State { pressure: Pressure::default(), target_percent: 90, relieved_at: None, cause: None };
+        let pressure = Pressure::default();
+        let state = State { pressure, target_percent: 100, evictable: 0, cause: None };
         Self {
             level: AtomicU8::new(0),
-            // The first who charges something looks, and sets them.
             rise_at: AtomicU64::new(0),
             fall_below: AtomicU64::new(0),
+            relieve_at: AtomicU64::new(u64::MAX),
+            target: AtomicU64::new(u64::MAX),
+            mark: AtomicU64::new(u64::MAX),
             state: Mutex::new(state),
             on_change: ArcSwapOption::empty(),
+            on_surplus: ArcSwapOption::empty(),
         }
     }
 }
@@ -57,20 +69,39 @@ impl Gauge {
         state.pressure = Pressure::new(thresholds);
         state.target_percent = target_percent;
         drop(state);
-        self.look(purse);
+        self.aim(purse);
     }
 
     /// The limit of `purse` is another one, for this reason.
     pub(super) fn resized(&self, purse: &Purse, cause: PressureCause) {
         self.state.lock().cause = Some(cause);
-        self.look(purse);
+        self.aim(purse);
+        tell(&self.on_change);
+    }
+
+    /// Sets what room is made for: half way from the target to the limit somebody is told.
+    fn aim(&self, purse: &Purse) {
+        let limit = purse.limit();
+        let target = part(limit, self.state.lock().target_percent);
+        let mark = target.saturating_add((limit.saturating_sub(target) / 2).max(1));
+        self.target.store(target, Ordering::SeqCst);
+        self.mark.store(mark, Ordering::SeqCst);
+        self.relieve_at.store(mark, Ordering::SeqCst);
     }
 
     /// What is charged to `purse` has changed.
     pub(super) fn noticed(&self, purse: &Purse) {
-        let used = purse.now();
-        if used >= self.rise_at.load(Ordering::SeqCst) || used < self.fall_below.load(Ordering::SeqCst) {
-            self.look(purse);
+        let charged = purse.now();
+        if charged >= self.rise_at.load(Ordering::SeqCst) || charged < self.fall_below.load(Ordering::SeqCst) {
+            tell(&self.on_change);
+        }
+        if charged >= self.relieve_at.load(Ordering::SeqCst) {
+            // One of those who find so much charged tells.
+            if self.relieve_at.swap(u64::MAX, Ordering::SeqCst) != u64::MAX {
+                tell(&self.on_surplus);
+            }
+        } else if charged <= self.target.load(Ordering::SeqCst) && self.relieve_at.load(Ordering::SeqCst) == u64::MAX {
+            self.relieve_at.store(self.mark.load(Ordering::SeqCst), Ordering::SeqCst);
         }
     }
 
@@ -79,65 +110,53 @@ impl Gauge {
         self.state.lock().cause.take()
     }
 
-    /// How many bytes are used above the target, from High on.
+    /// How many bytes are charged above the target.
     pub(super) fn surplus_bytes(&self, purse: &Purse) -> u64 {
-        let state = self.state.lock();
-        if state.pressure.level() < Level::High {
-            return 0;
-        }
-        purse.now().saturating_sub(part(purse.limit(), state.target_percent))
+        purse.now().saturating_sub(self.target.load(Ordering::SeqCst))
     }
 
-    fn look(&self, purse: &Purse) {
-        let mut tell = false;
+    /// Whether so much is charged that the level may be another one than the least.
+    pub(super) fn matters(&self, purse: &Purse) -> bool {
+        purse.now() >= self.state.lock().pressure.thresholds().bytes(Level::Elevated, purse.limit()).1
+    }
+
+    /// Bytes that could not be given back at once, as far as is known.
+    pub(super) fn tied_bytes(&self, purse: &Purse) -> u64 {
+        purse.now().saturating_sub(self.state.lock().evictable)
+    }
+
+    /// Takes in what is charged, of which so much could be evicted.
+    pub(super) fn settle(&self, purse: &Purse, evictable: u64) {
+        // What could not be evicted when somebody was told may be by now.
+        self.relieve_at.store(self.mark.load(Ordering::SeqCst), Ordering::SeqCst);
         let mut state = self.state.lock();
+        state.evictable = evictable;
         loop {
-            let (used, limit) = (purse.now(), purse.limit());
-            tell |= state.take_in(used, limit);
+            let (charged, limit) = (purse.now(), purse.limit());
+            let tied = charged.saturating_sub(evictable);
+            state.pressure.update(tied, limit);
             self.level.store(state.pressure.level() as u8, Ordering::SeqCst);
             let (rise, fall) = state.bounds(limit);
             self.rise_at.store(rise, Ordering::SeqCst);
             self.fall_below.store(fall, Ordering::SeqCst);
-            let now = purse.now();
-            if now < rise && now >= fall && purse.limit() == limit {
-                break;
+            // Whoever charged meanwhile either saw these bounds or is seen here.
+            if purse.now() == charged && purse.limit() == limit {
+                return;
             }
-        }
-        drop(state);
-        if tell && let Some(on_change) = &*self.on_change.load() {
-            on_change();
         }
     }
 }
 
+fn tell(who: &ArcSwapOption<OnRelease>) {
+    if let Some(call) = &*who.load() {
+        call();
+    }
+}
+
 impl State {
-    /// Whether somebody is to be told: the level is another one, or room is to be made.
-    fn take_in(&mut self, used: u64, limit: u64) -> bool {
-        let changed = self.pressure.update(used, limit).is_some();
-        if used < part(limit, self.target_percent) || self.pressure.level() < Level::High {
-            self.relieved_at = None;
-        } else if used >= self.mark(limit) {
-            self.relieved_at = Some(used);
-            return true;
-        }
-        changed
-    }
-
-    /// The use at which room is asked for next: half way from the target to the critical level, and then again after as
-    /// much more.
-    fn mark(&self, limit: u64) -> u64 {
-        let target = part(limit, self.target_percent);
-        let critical = self.pressure.thresholds().bytes(Level::Critical, limit).0;
-        let step = (critical.saturating_sub(target) / 2).max(1);
-        self.relieved_at.unwrap_or(target).saturating_add(step)
-    }
-
     fn bounds(&self, limit: u64) -> (u64, u64) {
         let (rise, fall) = self.pressure.bounds(limit);
-        if self.pressure.level() < Level::High {
-            return (rise, fall);
-        }
-        let target = part(limit, self.target_percent);
-        (rise.min(self.mark(limit)), if self.relieved_at.is_some() { fall.max(target) } else { fall })
+        let fall = if fall == 0 { 0 } else { fall.saturating_add(self.evictable) };
+        (rise.saturating_add(self.evictable), fall)
     }
 }

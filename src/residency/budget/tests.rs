@@ -221,50 +221,63 @@ fn smaller_sizes_keep_their_proportions_and_are_never_nothing() {
 }
 
 #[test]
-fn the_level_is_known_at_once_and_told_when_it_changes_or_room_is_to_be_made() {
+fn somebody_looks_whenever_the_level_may_be_another_one_and_what_could_be_evicted_is_no_pressure() {
     let budget = budget(1000, 0, 1000);
     let calls = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&calls);
-    budget.measure(Thresholds { percent: [70, 80, 96], hysteresis: 5 }, 88);
+    budget.measure(Thresholds { percent: [70, 80, 96], hysteresis: 5 }, 100);
     budget.on_pressure(Box::new(move || _ = seen.fetch_add(1, Ordering::SeqCst)));
+    let looks = || calls.swap(0, Ordering::SeqCst) > 0;
+    assert!(looks(), "at what is so already");
+    budget.settle(0);
+    let mut held = vec![budget.try_charge(TEXT, 699).unwrap()];
+    assert!(!looks() && budget.is_level_open());
+    held.push(budget.try_charge(TEXT, 1).unwrap());
+    assert!(looks());
+    // Most of it is merely cached.
+    budget.settle(600);
+    assert_eq!((budget.level(), budget.tied_bytes()), (Level::Normal, 100));
+    held.push(budget.try_charge(TEXT, 299).unwrap());
+    assert!(!looks(), "it would take 1300 for another level");
+    // Handles are taken to it.
+    budget.settle(150);
+    assert_eq!((budget.level(), budget.tied_bytes()), (Level::High, 849));
+    held.push(budget.try_charge(TEXT, 1).unwrap());
+    assert!(!looks());
+    held.remove(2);
+    assert!(looks(), "it may be below 75 %");
+    budget.settle(150);
+    assert_eq!(budget.level(), Level::Normal);
+    held.clear();
+    budget.settle(0);
+    assert!(!budget.is_level_open() && budget.level() == Level::Normal);
+}
+
+#[test]
+fn room_is_made_ahead_of_need_once_and_again_when_it_was_made_or_a_look_found_more() {
+    let budget = budget(1000, 0, 1000);
+    let calls = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&calls);
+    budget.measure(Thresholds::default(), 90);
+    budget.on_surplus(Box::new(move || _ = seen.fetch_add(1, Ordering::SeqCst)));
     let told = || calls.swap(0, Ordering::SeqCst);
-    assert_eq!(told(), 1, "of what is so already");
-    let mut held = Vec::new();
-    let mut steps = Vec::new();
-    for used in [699, 700, 799, 800, 891, 892, 895, 896, 950, 960, 911, 909, 750, 640] {
-        let now: u64 = held.iter().map(Charge::bytes).sum();
-        if used > now {
-            held.push(budget.try_charge(TEXT, used - now).unwrap());
-        } else {
-            held.clear();
-            held.push(budget.try_charge(TEXT, used).unwrap());
-            // Everything was given back and charged again: told more often than once.
-            calls.fetch_min(1, Ordering::SeqCst);
-        }
-        steps.push((used, budget.level(), budget.surplus_bytes(), told()));
-    }
-    use Level::{Critical, Elevated, High, Normal};
-    assert_eq!(
-        steps,
-        [
-            (699, Normal, 0, 0),
-            (700, Elevated, 0, 1),
-            (799, Elevated, 0, 0),
-            (800, High, 0, 1),
-            (891, High, 11, 0),
-            // Half way from the target to the critical level is 920.
-            (892, High, 12, 0),
-            (895, High, 15, 0),
-            (896, High, 16, 0),
-            (950, High, 70, 1),
-            (960, Critical, 80, 1),
-            // Given back as a whole, so the level it was at before does not count.
-            (911, High, 31, 1),
-            (909, High, 29, 1),
-            (750, Elevated, 0, 1),
-            (640, Normal, 0, 1),
-        ]
-    );
+    let first = budget.try_charge(TEXT, 900).unwrap();
+    let mut more = budget.try_charge(TEXT, 49).unwrap();
+    assert_eq!((told(), budget.surplus_bytes()), (0, 49));
+    more.absorb(budget.try_charge(TEXT, 1).unwrap());
+    assert_eq!((told(), budget.surplus_bytes()), (1, 50));
+    more.absorb(budget.try_charge(TEXT, 30).unwrap());
+    assert_eq!(told(), 0, "somebody is at it");
+    more.shrink_to(10);
+    more.absorb(budget.try_charge(TEXT, 80).unwrap());
+    assert_eq!(told(), 0, "it did not come down to the target");
+    drop(more);
+    let mut more = budget.try_charge(TEXT, 50).unwrap();
+    assert_eq!(told(), 1);
+    budget.settle(900);
+    more.absorb(budget.try_charge(TEXT, 1).unwrap());
+    assert_eq!(told(), 1);
+    drop(first);
 }
 
 #[test]
@@ -272,6 +285,13 @@ fn no_change_of_level_is_missed_under_any_interleaving() {
     // Threads fill and empty the budget; whenever all stand still, the level is what it must be.
     let budget = budget(1000, 0, 1000);
     budget.measure(Thresholds::default(), 90);
+    let weak = Arc::downgrade(&budget);
+    budget.on_pressure(Box::new(move || {
+        // As if somebody looked at once.
+        if let Some(budget) = weak.upgrade() {
+            budget.settle(0);
+        }
+    }));
     let barrier = std::sync::Barrier::new(4);
     std::thread::scope(|scope| {
         for thread in 0..4u64 {

@@ -210,6 +210,16 @@ impl State {
         self.waiting
     }
 
+    /// The earliest deadline of anyone who waits.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let slots = std::iter::once(&self.slots.first).chain(&self.slots.more);
+        let deadline = |slot: &Slot| match slot {
+            Slot::Waits(waiter) => waiter.deadline,
+            _ => None,
+        };
+        slots.filter_map(deadline).min()
+    }
+
     /// Adds a waiter; gives its slot.
     pub(super) fn wait(&mut self, waiter: Waiter) -> u32 {
         self.waiting += 1;

@@ -63,6 +63,11 @@ impl Lease {
         self.ledger.age(self.entry.since_ms, now)
     }
 
+    /// The earliest deadline of those who wait for it under this name, now.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.entry.state.lock().deadline()
+    }
+
     /// Whether nobody but the predictor has asked for it.
     pub fn is_speculative(&self) -> bool {
         self.entry.is_speculative()
