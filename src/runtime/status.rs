@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::LeakReport;
 use crate::actors::{ActorReport, OutsideReport, Shared};
 use crate::bundle::TablesReport;
 use crate::error::Result;
@@ -62,6 +63,8 @@ pub struct Status {
     pub live_generations: usize,
     /// What was done ahead about the tables of contents.
     pub tables: TablesReport,
+    /// Who holds generations that readers no longer see, where that is remembered: the longest first, without backtraces.
+    pub holders: Vec<String>,
     /// What there is of memory outside of the budget.
     pub memory: OutsideReport,
     /// Seconds since the start.
@@ -114,6 +117,7 @@ impl Status {
             assets: live.bundle().info().assets,
             live_generations: shared.generations.live_count(),
             tables: shared.tables.lock().report().clone(),
+            holders: shared.holder_lines(),
             memory: shared.outside_report(),
             uptime_seconds: uptime.as_secs_f64(),
             engines: shared.drivers.iter().zip(&shared.decoders).enumerate().map(engine).collect(),
@@ -176,4 +180,6 @@ pub struct ShutdownReport {
     pub took: Duration,
     /// Whether the newest generation is durable.
     pub committed: Result<()>,
+    /// What was not given back, where that is asked for ([`crate::config::DebugConfig::leaks`]).
+    pub leaks: Option<LeakReport>,
 }
