@@ -1,9 +1,11 @@
-//! A loop at 60 frames a second that never waits: each frame asks for what it needs by priority, draws what has come,
-//! and drops what is no longer wanted.
+//! A loop at 60 frames a second that never waits: each frame tells where the camera is, asks for what is in sight, draws
+//! what has come, and drops what is out of sight.
 //!
 //!     cargo run --release --example frame_loop              until Ctrl-C, a line per second
-//!     cargo run --release --example frame_loop -- --once    60 frames
+//!     cargo run --release --example frame_loop -- --once    60 frames, then 60 without asking ahead
 //!
+//! Every asset has a place along a street. No request names a priority: what is nearest comes first, and what the
+//! camera comes to is there before it is asked for. Frames that come late slow down what is read in the background.
 //! There is no async executor here. A load is a future of no particular executor, so a frame can poll it once and go on.
 
 use std::collections::BTreeMap;
@@ -12,13 +14,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use flyloft::bundle::AssetRecord;
-use flyloft::{Asset, Load, Priority, Runtime};
+use flyloft::config::{BandwidthConfig, SpatialConfig};
+use flyloft::{Asset, Load, Place, Runtime, ViewerState};
 
 const FRAME: Duration = Duration::from_micros(16_667);
-/// Assets in sight in one frame, and those about to be.
-const SEEN: usize = 6;
-const SOON: usize = 4;
+/// Metres between two assets, that the camera moves in a frame, and that it sees.
+const APART: f32 = 10.0;
+const SPEED: f32 = 2.0;
+const SIGHT: f32 = 40.0;
 
 /// What the loop has and what it waits for.
 #[derive(Default)]
@@ -26,44 +29,68 @@ struct Scene {
     /// Held, and so never evicted, for as long as they are in sight.
     drawn: BTreeMap<String, Asset>,
     waiting: BTreeMap<String, Load>,
+    /// Asked for when they came into sight: those that were there, and those that were not.
+    there: u64,
+    missing: u64,
     late: u64,
     dropped: u64,
 }
 
 fn main() -> flyloft::Result<()> {
-    let once = std::env::args().any(|argument| argument == "--once");
+    if std::env::args().any(|argument| argument == "--once") {
+        walk(true, 60)?;
+        walk(false, 60)
+    } else {
+        walk(true, usize::MAX)
+    }
+}
+
+/// Walks along the street for so many frames, with or without asking ahead, in a runtime that holds nothing yet.
+fn walk(ahead: bool, frames: usize) -> flyloft::Result<()> {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/assets");
     let store = concat!(env!("CARGO_MANIFEST_DIR"), "/target/flyloft/frame_loop");
-    let runtime = Runtime::builder().directory(root).store(store).budget_bytes(64 << 20).start_blocking()?;
+    let spatial = SpatialConfig { enabled: ahead, reach_m: SIGHT, ..SpatialConfig::default() };
+    let bandwidth = BandwidthConfig { adaptive: true, ..BandwidthConfig::default() };
+    let builder = Runtime::builder().directory(root).store(store).budget_bytes(64 << 20);
+    let runtime = builder.spatial(spatial).bandwidth(bandwidth).start_blocking()?;
 
-    // The stage: every asset in a row, and a camera that moves along it.
+    // The street: every asset in a row, over and over.
     let snapshot = runtime.snapshot();
-    let row: Vec<AssetRecord> = snapshot.bundle().assets().collect::<flyloft::Result<_>>()?;
+    let row: Vec<String> =
+        snapshot.bundle().assets().map(|asset| Ok(asset?.path.to_string())).collect::<flyloft::Result<_>>()?;
     drop(snapshot);
+    let houses = 10_000;
+    let at = |house: usize| [house as f32 * APART, 0.0, 0.0];
+    let path = |house: usize| row[house % row.len()].as_str();
+    runtime.set_places((0..houses).map(|house| (path(house), Place::at(at(house)))))?;
 
+    let mut camera = runtime.viewer();
     let mut scene = Scene::default();
     let mut next_frame = Instant::now();
-    for frame in 0usize.. {
-        if once && frame == 60 {
-            break;
+    let mut last = next_frame;
+    for frame in 0..frames {
+        // What is read in the background takes less where frames come late.
+        let now = Instant::now();
+        runtime.frame(now - last);
+        last = now;
+        let x = frame as f32 * SPEED % (houses as f32 * APART);
+        camera.update(ViewerState { direction: [1.0, 0.0, 0.0], ..ViewerState::at([x, 0.0, 0.0]) })?;
+        let first = (x / APART).ceil() as usize;
+        let seen = || (first..houses).take_while(|house| at(*house)[0] - x <= SIGHT).map(path);
+        scene.forget(|path| seen().any(|seen| seen == path));
+        for path in seen() {
+            scene.want(&runtime, path);
         }
-        let at = |offset: usize| row[(frame / 4 + offset) % row.len()].path.as_str();
-        scene.forget(|path| (0..SEEN + SOON).any(|offset| at(offset) == path));
-        for offset in 0..SEEN {
-            scene.want(&runtime, at(offset), Priority::Critical);
-        }
-        for offset in SEEN..SEEN + SOON {
-            scene.want(&runtime, at(offset), Priority::High);
-        }
-        // What comes later still is a wish: nobody waits for it.
-        runtime.prefetch((SEEN + SOON..SEEN + 2 * SOON).map(at));
-
         scene.poll();
-        let complete = (0..SEEN).filter(|offset| scene.drawn.contains_key(at(*offset))).count();
         if frame % 60 == 59 {
-            let Scene { late, dropped, .. } = scene;
+            let (in_sight, drawn) = (seen().count(), seen().filter(|path| scene.drawn.contains_key(*path)).count());
+            let Scene { there, missing, late, dropped, .. } = scene;
+            let share = 100.0 * there as f64 / (there + missing).max(1) as f64;
             println!(
-                "frame {frame}: {complete} of {SEEN} in sight are drawn, {late} came late, {dropped} were dropped"
+                "frame {frame}, {}: {drawn} of {in_sight} in sight are drawn; of {} that came into sight {share:.0} % were \
+                 there, {late} came late, {dropped} were dropped",
+                if ahead { "asking ahead" } else { "not asking ahead" },
+                there + missing,
             );
         }
         next_frame += FRAME;
@@ -73,22 +100,26 @@ fn main() -> flyloft::Result<()> {
     }
 
     let stats = runtime.stats();
-    let (hits, misses) = (stats.metrics.hits, stats.metrics.misses);
-    println!("{hits} hits, {misses} misses, at most {} KiB charged", stats.budget.peak >> 10);
+    let (hits, misses, ahead) = (stats.metrics.hits, stats.metrics.misses, stats.metrics.prefetches);
+    println!("{hits} hits, {misses} misses, {ahead} asked ahead, at most {} KiB charged", stats.budget.peak >> 10);
     Ok(())
 }
 
 impl Scene {
     /// Asks for an asset, unless it is here or on its way. What is resident is here at once.
-    fn want(&mut self, runtime: &Runtime, path: &str, priority: Priority) {
+    fn want(&mut self, runtime: &Runtime, path: &str) {
         if self.drawn.contains_key(path) || self.waiting.contains_key(path) {
             return;
         }
         match runtime.get(path) {
-            Some(asset) => drop(self.drawn.insert(path.to_owned(), asset)),
+            Some(asset) => {
+                self.there += 1;
+                self.drawn.insert(path.to_owned(), asset);
+            }
             // Two frames later it is of no use: then it is answered with an error, and asked for again if need be.
             None => {
-                let load = runtime.request(path).priority(priority).deadline(2 * FRAME).send();
+                self.missing += 1;
+                let load = runtime.request(path).deadline(2 * FRAME).send();
                 self.waiting.insert(path.to_owned(), load);
             }
         }

@@ -55,6 +55,7 @@ use crate::platform::threads::{Pool, Threads};
 use crate::platform::watch::Watch;
 use crate::policy::bandwidth::Bandwidth;
 use crate::policy::eviction::Admitted;
+use crate::residency::surroundings::Surroundings;
 use crate::residency::{
     Asset, Budget, Followers, Generations, History, Holders, Ledger, Locks, Reaper, ResidentTable, Values,
 };
@@ -135,6 +136,8 @@ pub struct Shared {
     pub reloads: Reloads,
     /// The actors' thread, for tasks that are no actor's.
     pub handle: Handle,
+    /// Where assets are, and who looks at them.
+    pub surroundings: Arc<Surroundings>,
     /// Which eviction policy is in use, and what it said of itself.
     pub eviction: EvictionChoice,
     /// What is resident.
@@ -242,6 +245,21 @@ impl Shared {
             // Serving goes on without the evictor: the oldest go, by the same policy, from a fresh start.
             eviction::make_room(self, bytes, kind);
         }
+    }
+
+    /// The lane of an asset by its distance from the nearest viewer, where there is one and the asset has a place.
+    pub fn lane_of(&self, id: AssetId) -> Option<Priority> {
+        self.surroundings.distance(id).map(|distance| self.config.schedule.distances.lane(distance))
+    }
+
+    /// How scarce memory is, for who may ask for less of it.
+    pub fn pressure(&self) -> crate::policy::pressure::Level {
+        self.budget.level()
+    }
+
+    /// By how much levels of detail come nearer under the pressure of now.
+    pub fn nearer(&self) -> f32 {
+        self.config.spatial.nearer(self.pressure() as u8)
     }
 
     /// Has what is above the budget's target evicted in the background; while the evictor is parked, does it here.

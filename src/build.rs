@@ -13,6 +13,7 @@ pub mod extract;
 mod frames;
 pub mod graph;
 mod labels;
+mod order;
 mod pack;
 mod parallel;
 pub mod plan;
@@ -32,6 +33,7 @@ pub use self::builder::{BuildOptions, Built, Keeper, NoProgress, Progress, TreeB
 pub use self::compact::{CompactReport, compact};
 pub use self::compare::Comparison;
 pub use self::contents::ContentReader;
+pub use self::order::AccessOrder;
 pub use self::pack::{PackReport, pack};
 pub use self::unpack::{UnpackReport, unpack};
 pub use self::why::{Because, Why};

@@ -17,11 +17,12 @@ use crate::build::{self, ActionCacheOptions, BuildOptions, Built, NoProgress, Pr
 use crate::bundle::Bundle;
 use crate::config::{
     BandwidthConfig, BudgetConfig, DebugConfig, Engine, EvictionConfig, Integrity, PredictionConfig, RuntimeConfig,
+    ScheduleConfig, SpatialConfig,
 };
 use crate::error::{Error, Result};
 use crate::event::BuildFailure;
 use crate::ids::AssetId;
-use crate::messages::DispatcherMessage;
+use crate::messages::{DispatcherMessage, PredictorMessage};
 use crate::platform::affinity::CpuSet;
 use crate::platform::clock::{Clock, SystemClock};
 use crate::platform::fs::{FileSystem, OsFileSystem};
@@ -32,8 +33,9 @@ use crate::platform::threads::{Core, OsThreads, Pool, Threads};
 use crate::platform::topology::Topology;
 use crate::platform::watch::{OsWatch, Watch};
 use crate::policy::bandwidth::Bandwidth;
+use crate::residency::surroundings::Looker;
 use crate::residency::{Followers, Generations, History, Ledger, Locks, Reaper, ResidentTable, Sizes};
-use crate::runtime::Runtime;
+use crate::runtime::{self, Runtime};
 use crate::telemetry::{Events, Metrics, Reloads};
 
 /// The name of the bundle in a store.
@@ -69,6 +71,7 @@ pub struct RuntimeBuilder {
     threads: Arc<dyn Threads>,
     watch: Arc<dyn Watch>,
     topology: Option<Topology>,
+    trace: Option<PathBuf>,
     memory: Arc<dyn MemorySource>,
 }
 
@@ -87,6 +90,7 @@ impl Default for RuntimeBuilder {
             threads: Arc::new(OsThreads),
             watch: Arc::<OsWatch>::default(),
             topology: None,
+            trace: None,
             memory: Arc::<SystemMemory>::default(),
         }
     }
@@ -154,6 +158,18 @@ impl RuntimeBuilder {
         self
     }
 
+    /// The order in which loads that wait are read: weights, and lanes by distance.
+    pub fn schedule(mut self, schedule: ScheduleConfig) -> Self {
+        self.config.schedule = schedule;
+        self
+    }
+
+    /// What is asked for ahead of viewers.
+    pub fn spatial(mut self, spatial: SpatialConfig) -> Self {
+        self.config.spatial = spatial;
+        self
+    }
+
     /// The read engine. Default: io_uring where a probe finds it working.
     pub fn engine(mut self, engine: Engine) -> Self {
         self.config.engine = engine;
@@ -197,6 +213,12 @@ impl RuntimeBuilder {
     /// Default no.
     pub fn allow_commands(mut self, allow: bool) -> Self {
         self.config.allow_commands = allow;
+        self
+    }
+
+    /// Records what is asked for, from the start to the shutdown, in this file: as [`Runtime::record`]. Default no.
+    pub fn trace(mut self, file: impl AsRef<Path>) -> Self {
+        self.trace = Some(file.as_ref().to_owned());
         self
     }
 
@@ -267,8 +289,8 @@ impl RuntimeBuilder {
         let spawned = threads.spawn("flyloft-start", &CpuSet::any(), Box::new(open));
         spawned.map_err(|error| Error::io("start the thread", "flyloft-start", error))?;
         let gone = || Error::Failed { cause: "the start-up thread panicked".into() };
-        let (shared, core, source) = told.await.map_err(|_| gone())??;
-        Runtime::launch(shared, core, source).await
+        let (shared, core, opened) = told.await.map_err(|_| gone())??;
+        Runtime::launch(shared, core, opened).await
     }
 
     /// [`RuntimeBuilder::start`] for programs without an async runtime.
@@ -276,12 +298,12 @@ impl RuntimeBuilder {
     /// # Errors
     /// As [`RuntimeBuilder::start`].
     pub fn start_blocking(self) -> Result<Runtime> {
-        let (shared, core, source) = self.prepare()?;
+        let (shared, core, opened) = self.prepare()?;
         let handle = core.handle();
-        handle.block_on(Runtime::launch(shared, core, source))
+        handle.block_on(Runtime::launch(shared, core, opened))
     }
 
-    fn prepare(mut self) -> Result<(Arc<Shared>, Core, String)> {
+    fn prepare(mut self) -> Result<(Arc<Shared>, Core, runtime::Opened)> {
         self.config.validate()?;
         self.refused.take().map_or(Ok(()), Err)?;
         if cfg!(panic = "abort") {
@@ -331,6 +353,7 @@ impl RuntimeBuilder {
             followers: Followers::default(),
             reloads: Reloads::default(),
             handle: core.handle(),
+            surroundings: Arc::default(),
             table,
             addresses: Addresses::new(drivers.len()),
             clock: self.clock,
@@ -364,6 +387,7 @@ impl RuntimeBuilder {
             config,
         });
         shared.tables_prepared();
+        shared.take_places(shared.generations.current().bundle());
         if let Some(what) = shared.learned.refused() {
             tracing::warn!("{what}");
         }
@@ -372,7 +396,7 @@ impl RuntimeBuilder {
             // The first look at a large tree took much more than what stays of it.
             workshop.pool().submit(GIVE_BACK_LANE, Box::new(memory::give_back));
         }
-        Ok((shared, core, name))
+        Ok((shared, core, runtime::Opened { source: name, trace: self.trace }))
     }
 
     fn open_bundle(&self, file: &Path) -> Result<Bundle> {
@@ -454,6 +478,11 @@ fn connect(shared: &Arc<Shared>) {
     shared.budget.on_value_release(Box::new(move || values.room_made()));
     let weak = Arc::downgrade(shared);
     shared.budget.on_pressure(Box::new(move || actors::pressure_changed(&weak)));
+    let (dispatcher, predictor) = (shared.addresses.dispatcher.clone(), shared.addresses.predictor.clone());
+    shared.surroundings.on_moved(Box::new(move |looker| match looker {
+        Looker::Schedule => dispatcher.hint(DispatcherMessage::ViewersMoved),
+        Looker::Prediction => predictor.hint(PredictorMessage::Moved),
+    }));
     let weak = Arc::downgrade(shared);
     shared.budget.on_surplus(Box::new(move || {
         if let Some(shared) = weak.upgrade() {

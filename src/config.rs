@@ -4,8 +4,11 @@ mod bandwidth;
 mod budget;
 mod debug;
 mod eviction;
+mod place;
 mod prediction;
 mod schedule;
+mod settings;
+mod spatial;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,9 +23,12 @@ use crate::ids::AssetKind;
 use crate::limits;
 
 pub use bandwidth::{BANDWIDTH_MAX, BANDWIDTH_MIN, BandwidthConfig, SharesConfig};
-pub use eviction::{EvictionConfig, EvictionPolicy, EvictionWeights};
+pub use eviction::{EvictionConfig, EvictionObjective, EvictionPolicy, EvictionWeights};
+pub use place::{LEVELS_MAX, Level, METRES_MAX, PLACES_MAX, Place};
 pub use prediction::{ExpertsConfig, Observe, PredictionConfig};
 pub use schedule::{LaneDistances, ScheduleConfig, Weights};
+pub use settings::RuntimeSettings;
+pub use spatial::SpatialConfig;
 
 /// How bytes are laid out in a bundle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -304,6 +310,9 @@ pub struct RuntimeConfig {
     /// The order in which loads that wait are read.
     #[serde(default)]
     pub schedule: ScheduleConfig,
+    /// What is asked for ahead of viewers.
+    #[serde(default)]
+    pub spatial: SpatialConfig,
     /// How much is read per second. Default without a limit.
     #[serde(default)]
     pub bandwidth: BandwidthConfig,
@@ -348,6 +357,7 @@ impl Default for RuntimeConfig {
             open_requests_max: limits::OPEN_REQUESTS_MAX,
             eviction: EvictionConfig::default(),
             schedule: ScheduleConfig::default(),
+            spatial: SpatialConfig::default(),
             bandwidth: BandwidthConfig::default(),
         }
     }
@@ -470,8 +480,8 @@ impl RuntimeConfig {
         }
         self.eviction.validate()?;
         self.schedule.validate()?;
-        self.bandwidth.validate()?;
-        Ok(())
+        self.spatial.validate()?;
+        self.bandwidth.validate()
     }
 }
 
@@ -519,6 +529,7 @@ mod tests {
         check("prediction.distance", |config| config.prediction.distance = 0);
         check("memory_wait", |config| config.memory_wait = Duration::ZERO);
         check("deadline", |config| config.deadline = Some(Duration::ZERO));
+        check("spatial.reach_m", |config| config.spatial.reach_m = -1.0);
         check("eviction.weights.age", |config| config.eviction.weights.age = f32::NAN);
         check("schedule.weights.view", |config| config.schedule.weights.view = -1.0);
         check("bandwidth.shares.low", |config| config.bandwidth.shares.low = 0);

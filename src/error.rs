@@ -165,14 +165,12 @@ pub enum Error {
         /// Why: what the decoder returned, or its panic.
         cause: String,
     },
-    /// A trace of accesses that cannot be read.
-    #[error("{file}{}{place}: {why}", if place.is_empty() { "" } else { ": " })]
+    /// A file that is no trace of accesses, or a damaged one.
+    #[error("{file}: not a trace that can be used: {why}")]
     Trace {
         /// The file.
         file: String,
-        /// Where in it: "line 7", "byte 4800"; empty for the whole.
-        place: String,
-        /// What is wrong and what was expected.
+        /// What is wrong with it, and where.
         why: String,
     },
     /// A configuration value that cannot be used.
@@ -234,9 +232,10 @@ impl Error {
         Self::Config { field: field.into(), why: why.into() }
     }
 
-    /// A trace that cannot be read.
-    pub fn trace(file: impl Into<String>, place: impl Into<String>, why: impl Into<String>) -> Self {
-        Self::Trace { file: file.into(), place: place.into(), why: why.into() }
+    /// A trace that cannot be used; `place` says where in it, and is empty for the whole.
+    pub fn trace(file: impl Into<String>, place: &str, why: impl fmt::Display) -> Self {
+        let why = if place.is_empty() { why.to_string() } else { format!("{place}: {why}") };
+        Self::Trace { file: file.into(), why }
     }
 
     /// A corruption error.

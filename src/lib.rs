@@ -48,10 +48,10 @@ pub mod storage;
 pub mod telemetry;
 
 pub use builder::RuntimeBuilder;
-pub use config::RuntimeConfig;
+pub use config::{Place, RuntimeConfig};
 pub use error::{Error, Result};
 pub use event::Event;
 pub use ids::{AssetId, AssetKind, AssetPath, ContentHash, Generation, Origin, Priority};
 pub use residency::Asset;
-pub use runtime::{AssetReader, Load, LoadMany, Request, Runtime, ShutdownReport, Snapshot};
+pub use runtime::{AssetReader, Load, LoadMany, Request, Runtime, ShutdownReport, Snapshot, Viewer, ViewerState};
 pub use runtime::{Decode, DecodeContext, DecodeError, Json, LoadAs, Newest, Postcard, ReloadCallback, Typed, Watched};

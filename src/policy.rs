@@ -5,6 +5,7 @@
 
 pub mod bandwidth;
 pub mod eviction;
+pub mod places;
 pub mod prediction;
 pub mod pressure;
 pub mod restart;

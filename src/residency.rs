@@ -4,6 +4,7 @@
 //!   what is large.
 //! - [`ResidentTable`] finds resident [`Asset`]s by id, in the generation that [`Generations`] says readers see.
 //! - [`Values`] knows what was decoded from contents, by type; the values themselves are kept beside the bytes.
+//! - [`Surroundings`] knows where assets are and who looks at them.
 //! - [`Ledger`] holds every request that is not answered yet. Actors do the work; the ledger knows what is owed.
 //!
 //! Invariant 5: all of it outlives every actor. What an actor holds of it (a [`Charge`], a [`Lease`]) gives itself back
@@ -20,6 +21,7 @@ pub mod ledger;
 pub mod locks;
 pub mod order;
 pub mod reaper;
+pub mod surroundings;
 pub mod table;
 pub mod typed;
 
@@ -36,6 +38,7 @@ pub use ledger::{
 pub use locks::{LockStats, Locks};
 pub use order::{Order, Ordering};
 pub use reaper::Reaper;
+pub use surroundings::Surroundings;
 pub use table::{Candidate, ResidentTable, TableStats, TableTally};
 pub use typed::{Flight, Value, ValueStats, Values, Waiting, Wanted};
 

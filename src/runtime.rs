@@ -12,12 +12,15 @@ pub mod explain;
 mod load;
 mod lock;
 mod many;
+mod prediction;
 mod profile;
 mod reader;
+mod record;
 mod rollback;
 mod snapshot;
 mod status;
 mod typed;
+mod viewer;
 mod watched;
 
 use std::sync::Arc;
@@ -37,9 +40,11 @@ pub use lock::Lock;
 pub use many::{Completions, LoadMany};
 pub use profile::{MemoryProfile, Stages};
 pub use reader::{AssetReader, Chunks};
+pub use record::{Recording, RecordingReport};
 pub use snapshot::Snapshot;
-pub use status::{EngineStatus, Health, ShutdownReport, Stats, Status};
+pub use status::{EngineStatus, ExpertStats, Health, PredictionStats, ShutdownReport, Stats, Status};
 pub use typed::{Decode, DecodeContext, DecodeError, Json, LoadAs, Postcard, Typed};
+pub use viewer::{Viewer, ViewerState};
 pub use watched::{Newest, Watched};
 
 use crate::actors::Shared;
@@ -74,11 +79,21 @@ pub struct Runtime {
     inner: Arc<Inner>,
 }
 
+/// What a runtime is started over.
+pub(crate) struct Opened {
+    /// A folder or a bundle file, for people.
+    pub(crate) source: String,
+    /// Where accesses are recorded from the start on.
+    pub(crate) trace: Option<std::path::PathBuf>,
+}
+
 pub(crate) struct Inner {
     pub(crate) shared: Arc<Shared>,
     /// The thread of the actors; the root's task ends with it.
     core: Core,
     root: Mutex<Option<ActorRef<SupervisorMessage>>>,
+    /// The recording that was asked for with the start, until the shutdown.
+    recording: Mutex<Option<Recording>>,
     health: AtomicU8,
     /// Why it failed, while it is failed.
     cause: Mutex<Option<String>>,
@@ -92,13 +107,18 @@ impl Runtime {
         RuntimeBuilder::default()
     }
 
-    pub(crate) async fn launch(shared: Arc<Shared>, core: Core, source: String) -> Result<Self> {
+    pub(crate) async fn launch(shared: Arc<Shared>, core: Core, opened: Opened) -> Result<Self> {
         let started = shared.clock.now();
-        let (root, cause) = (Mutex::new(None), Mutex::new(None));
+        let Opened { source, trace } = opened;
+        let (root, cause, recording) = (Mutex::new(None), Mutex::new(None), Mutex::new(None));
         let health = AtomicU8::new(Health::Running as u8);
-        let inner = Arc::new(Inner { shared, core, root, health, cause, source, started });
+        let inner = Arc::new(Inner { shared, core, root, recording, health, cause, source, started });
         inner.start_root().await?;
-        Ok(Self { inner })
+        let runtime = Self { inner };
+        if let Some(file) = trace {
+            *runtime.inner.recording.lock() = Some(runtime.record(file)?);
+        }
+        Ok(runtime)
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -329,6 +349,8 @@ impl Runtime {
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
         let inner = Arc::clone(&self.inner);
         let began = inner.shared.clock.now();
+        // First of all: a runtime that stops records no more, and then this only waits for what was written.
+        let recording = inner.recording.lock().take();
         inner.set_health(Health::Stopping);
         let open_at_first = inner.shared.ledger.stop_taking(Error::ShutDown);
         let (tell, told) = tokio::sync::oneshot::channel();
@@ -352,6 +374,10 @@ impl Runtime {
             // Without a thread for it, it is done here.
             Err(_) => inner.stop_threads(),
         };
+        let recorded = match recording {
+            Some(recording) => Some(recording.finish().await),
+            None => None,
+        };
         inner.set_health(Health::Stopped);
         let took = inner.shared.clock.now().saturating_duration_since(began);
         let answered = open_at_first.saturating_sub(abandoned) as u64;
@@ -360,7 +386,8 @@ impl Runtime {
             let (bytes, generations) = (leaks.tied_bytes + leaks.io_bytes, leaks.generations);
             tracing::warn!(bytes, generations, holders = leaks.holders.len(), "not everything was given back");
         }
-        ShutdownReport { answered, abandoned: abandoned as u64, in_time: abandoned == 0, took, committed, leaks }
+        let abandoned = abandoned as u64;
+        ShutdownReport { answered, abandoned, in_time: abandoned == 0, took, committed, recorded, leaks }
     }
 }
 

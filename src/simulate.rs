@@ -5,7 +5,7 @@
 //!
 //! let csv = "time,id,size\n0,a,10\n1,b,20\n2,a,10\n";
 //! let trace = Trace::from_reader(csv.as_bytes(), "example", None)?;
-//! let figures = Replay::new(&trace, 64).run(&Policy::Lru);
+//! let figures = Replay::new(&trace, 64).run(Policy::Lru);
 //! assert_eq!((figures.requests, figures.hits, figures.hit_bytes), (3, 1, 10));
 //! # Ok::<(), flyloft::Error>(())
 //! ```
@@ -14,17 +14,22 @@
 //! policy as the runtime's evictor drives it.
 
 mod limit;
-mod policy;
 mod read;
+mod recommend;
 mod replay;
+mod report;
 mod sample;
+mod study;
 mod synthetic;
 mod trace;
 
+pub use crate::config::EvictionPolicy as Policy;
 pub use limit::{Aim, Limits};
-pub use policy::Policy;
 pub use read::Format;
+pub use recommend::{Objective, Recommendation};
 pub use replay::{Figures, Replay};
+pub use report::page;
 pub use sample::Sample;
+pub use study::{Curve, Findings, LimitPoint, Point, SIZES_MAX, Size, Study};
 pub use synthetic::Synthetic;
 pub use trace::{Gathering, Notes, Object, Trace};

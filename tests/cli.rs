@@ -8,6 +8,8 @@ mod common;
 mod explaining;
 #[path = "cli/serving.rs"]
 mod serving;
+#[path = "cli/simulating.rs"]
+mod simulating;
 #[path = "cli/watching.rs"]
 mod watching;
 

@@ -95,6 +95,10 @@ impl State {
                 }
             }
         }
+        if residents.iter().any(|(_, admitted)| admitted.is_some_and(|admitted| admitted.speculative)) {
+            // A use in the tick of its admission leaves no trace, and the predictor is to see the first use.
+            self.shared.table.advance_tick();
+        }
         self.shared.note_residents(residents);
         drop(wakers);
         if !loaded.is_empty() {

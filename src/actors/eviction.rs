@@ -11,6 +11,7 @@ use crate::ids::{AssetId, AssetKind, Priority};
 use crate::messages::DispatcherMessage;
 use crate::policy::eviction::{self, Admitted, Eviction, PolicyReport, Removal, Usage};
 use crate::residency::Candidate;
+use crate::residency::surroundings::Viewed;
 use crate::telemetry::Rates;
 
 /// Choices at most for one wish: a victim may be held by someone the moment it is to go, and frees nothing then.
@@ -118,9 +119,10 @@ pub fn policy_of(shared: &Shared) -> Box<dyn Eviction> {
 pub fn evict(shared: &Shared, policy: &mut dyn Eviction, bytes: u64, reason: Reason) -> u64 {
     let kind = if let Reason::Room(kind) = reason { kind } else { None };
     let (mut unlinked, mut count) = (0, 0);
+    let view = Viewed::new(&shared.table, &shared.surroundings);
     for _ in 0..ROUNDS_MAX {
         let mut victims: Vec<AssetId> = Vec::new();
-        policy.choose(bytes.saturating_sub(unlinked), kind, &*shared.table, &mut victims);
+        policy.choose(bytes.saturating_sub(unlinked), kind, &view, &mut victims);
         if victims.is_empty() {
             break;
         }

@@ -6,11 +6,13 @@
 //! the leases that their drop gave back; lost: the order of arrival among equals.
 //! Bounds: leases by the lanes' bound, the rest stays in the ledger; reads by one permit each and the I/O reserve; planned reads by a multiple of those.
 
+mod changes;
 mod lookups;
 mod memory;
 mod plan;
 mod reads;
 mod target;
+mod viewers;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,7 +29,8 @@ use crate::messages::{CacheManagerMessage, DispatcherMessage, Finished, Prefetch
 use crate::platform::cgroup;
 use crate::policy::pressure::admits_speculation;
 use crate::policy::schedule::{Lanes, LowRoom};
-use crate::residency::{Ask, Change, Key, Lease, Located, Want};
+use crate::residency::surroundings::Looker;
+use crate::residency::{Ask, Key, Lease, Located, Want};
 
 /// How often deadlines are looked at while any request has one or waits for memory.
 const TICK: Duration = Duration::from_millis(5);
@@ -87,6 +90,8 @@ pub struct State {
     flights: [Arc<Credits>; 2],
     /// Memory that this process may use.
     memory_bytes: u64,
+    /// What it takes to put the lanes in order anew.
+    rescoring: viewers::Rescoring,
     /// Numbers the items of the lanes.
     sequence: u64,
     /// Which worker is asked next.
@@ -98,8 +103,12 @@ pub struct State {
 struct Pending {
     lease: Lease,
     located: Arc<Located>,
+    /// What it is scored by.
+    known: viewers::Known,
     /// When it was taken from the ledger.
     since: Instant,
+    /// The earliest deadline of those who wait for it.
+    deadline: Option<Instant>,
 }
 
 struct Waiting {
@@ -128,6 +137,8 @@ impl Actor for IoDispatcher {
         let lookups = credits(LOOKUPS_MAX * shared.drivers.len());
         let flights = [credits(FLIGHTS_MAX), credits(FLIGHTS_MAX)];
         let credits: Vec<_> = shared.drivers.iter().map(|_| credits(shared.config.queue_depth)).collect();
+        // What an earlier one was told may be lost with it.
+        shared.surroundings.looks(Looker::Schedule);
         // What an earlier dispatcher held is in the ledger's inbox again, and nobody may be left to say so.
         drop(myself.send_message(DispatcherMessage::Ready));
         Ok(State {
@@ -145,6 +156,7 @@ impl Actor for IoDispatcher {
             holding: false,
             flights,
             memory_bytes: cgroup::usable_memory_bytes(),
+            rescoring: viewers::Rescoring::default(),
             sequence: 0,
             turn: 0,
             ticking: false,
@@ -169,6 +181,7 @@ impl Actor for IoDispatcher {
             }
             DispatcherMessage::Credit => state.pump(),
             DispatcherMessage::Prefetch(wishes) => state.prefetch(wishes),
+            DispatcherMessage::ViewersMoved => state.viewers_moved(&myself),
             DispatcherMessage::Tokens => {
                 state.holding = false;
                 state.pump();
@@ -196,23 +209,15 @@ impl State {
         if !self.is_path_up() {
             return;
         }
-        for change in self.shared.ledger.changes() {
-            self.change(change);
-        }
+        self.take_changes();
         self.pump();
     }
 
-    /// A later, more urgent joiner lifts the load that is queued for it; one that nobody waits for leaves the queue.
-    fn change(&mut self, change: Change) {
-        match change {
-            Change::Raised { key, priority } => drop(self.wanted.raise(&key, priority, 0.0)),
-            Change::Cancelled { key } => drop(self.wanted.remove(&key)),
-        }
-    }
-
     fn enqueue(&mut self, lease: Lease, located: Arc<Located>, since: Instant) {
-        let (key, priority) = (lease.key(), lease.priority());
-        self.wanted.push(priority, 0.0, key, Pending { lease, located, since });
+        let key = lease.key();
+        let (pending, priority, score) = self.place_of(lease, located, since);
+        let near = Self::deadline_score(pending.deadline, since);
+        self.wanted.push(priority, near.map_or(score, |near| near.max(score)), key, pending);
     }
 
     fn finished(&self, batch: Vec<Finished>) {
@@ -285,7 +290,8 @@ impl State {
             moved = true;
             match self.board(pending, permit, home, &mut frames) {
                 Ok(done) => empty.extend(done),
-                Err((pending, shortfall)) => {
+                Err(back) => {
+                    let (pending, shortfall) = *back;
                     self.wait_for_memory(pending, &shortfall);
                     open = self.may_plan();
                 }
@@ -318,6 +324,9 @@ impl State {
         self.ticking = false;
         let now = self.shared.clock.now();
         self.shared.ledger.expire(now);
+        if self.shared.ledger.next_deadline().is_some() {
+            self.near_deadlines(now);
+        }
         self.waiting.retain(|waiting| waiting.pending.lease.is_wanted());
         let retried = self.retry_waiting();
         let stuck = self.starved.map(|since| now.saturating_duration_since(since)).unwrap_or_default();

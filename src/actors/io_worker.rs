@@ -139,6 +139,10 @@ impl State {
                     bytes += read.len as u64;
                     let took = now.saturating_duration_since(read.token.since);
                     self.shared.metrics.costs.read(read.len as u64, took);
+                    // Somebody more urgent may have come for it while it was read.
+                    for job in &read.token.frames {
+                        job.waits.urgency();
+                    }
                     let lane = self.shared.metrics.priorities.of(read.token.priority());
                     lane.reads.one();
                     lane.read_bytes.add(read.len as u64);

@@ -1,18 +1,21 @@
 //! What the predictor has learned: it outlives the actor, and is kept in a file between runs.
 //!
 //! One mutex, which the predictor holds while it works on a batch, and a save while it writes everything down in memory.
-//! The predictor does not wait for it: what it is told meanwhile is not learned from.
+//! The predictor does not wait for that: what it is told meanwhile is not learned from.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::config::{PredictionConfig, RuntimeConfig};
 use crate::error::{Error, Result};
 use crate::platform::fs::FileSystem;
-use crate::policy::prediction::{Ensemble, MODELS_BYTES_MAX, PredictionStats};
+use crate::policy::prediction::{Ensemble, Expert, MODELS_BYTES_MAX, PredictionStats};
 
+/// How long the predictor waits for whoever looks at what was learned. Who saves it has it for longer.
+const PATIENCE: Duration = Duration::from_millis(1);
 /// The name of the file, beside the store or in the folder that the configuration names.
 const FILE: &str = "models.bin";
 
@@ -52,9 +55,9 @@ impl Learned {
         self.refused.as_deref()
     }
 
-    /// Changes the ensemble; `None`, and nothing happens, while somebody else does.
+    /// Changes the ensemble; `None`, and nothing happens, where somebody else has it for long.
     pub fn work<R>(&self, work: impl FnOnce(&mut Ensemble) -> R) -> Option<R> {
-        let mut inner = self.inner.try_lock()?;
+        let mut inner = self.inner.try_lock_for(PATIENCE)?;
         inner.working = true;
         let result = work(&mut inner.ensemble);
         inner.working = false;
@@ -68,6 +71,11 @@ impl Learned {
             let (ensemble, _) = read(&self.config, &*self.fs, self.file.as_deref());
             *inner = Inner { ensemble, working: false, saved_at: 0 };
         }
+    }
+
+    /// One more expert, in place of one of its kind.
+    pub fn add(&self, expert: Box<dyn Expert>) {
+        self.inner.lock().ensemble.add(expert);
     }
 
     /// Tells the network of what the program knows of itself.

@@ -4,6 +4,8 @@
 //! Sends: `Prefetch` to the dispatcher. On restart: kept: all that was learned; rebuilt: what is prefetched, from that, and
 //! the order of assets; lost: batches that were queued. Bounds: prefetches by their share of the budget and their number.
 
+mod told;
+mod viewers;
 mod world;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -12,13 +14,16 @@ use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
+use self::told::Told;
 use self::world::Seen;
 use super::Shared;
 use crate::error::Result;
 use crate::ids::{AssetId, AssetKind, Priority};
 use crate::messages::{DispatcherMessage, Loaded, PredictorMessage, Prefetch, Uses};
 use crate::policy::prediction::{Access, Ensemble, Outcome, Predicted};
+use crate::residency::surroundings::Looker;
 use crate::residency::{Candidate, Order, Ordering};
+use crate::telemetry::accesses::Level;
 
 /// Steps from an asset to what it uses, what that uses, and so on.
 const DEPTH_MAX: usize = 3;
@@ -50,6 +55,8 @@ pub struct State {
     ordering: bool,
     /// Prefetches that are neither used nor gone.
     watched: HashMap<AssetId, Watched>,
+    /// Where all accesses are told, when they are.
+    told: Option<Told>,
     /// Bytes of those that have not come yet.
     coming_bytes: u64,
     /// Loads that were told of.
@@ -57,6 +64,8 @@ pub struct State {
     began: Instant,
     saved: Instant,
     looked: Instant,
+    /// When it last guessed since a viewer had moved.
+    moved: Option<Instant>,
     /// A look is on its way, after this long.
     looking: bool,
     patience: Duration,
@@ -76,20 +85,26 @@ impl Actor for Predictor {
     async fn pre_start(&self, _myself: ActorRef<Self::Msg>, args: Args) -> Result<State, ActorProcessingErr> {
         let shared = args.shared;
         shared.learned.recover();
+        shared.learned.add(Box::new(viewers::expert(&shared)));
+        // What an earlier one was told may be lost with it.
+        shared.surroundings.looks(Looker::Prediction);
         let now = shared.clock.now();
         // What the one before had asked for is watched on.
         let open = shared.learned.work(|ensemble| ensemble.under_way()).unwrap_or_default();
+        let told = Told::listen(&shared);
         let watched = open.into_iter().map(|id| (id, Watched { bytes: 0, since: now, has_come: false })).collect();
         Ok(State {
             shared,
             order: None,
             ordering: false,
             watched,
+            told,
             coming_bytes: 0,
             accesses: 0,
             began: now,
             saved: now,
             looked: now,
+            moved: None,
             looking: false,
             patience: LOOK.0,
         })
@@ -106,10 +121,11 @@ impl Actor for Predictor {
             PredictorMessage::Uses(batch) => state.take_in(batch),
             PredictorMessage::Ordered(order) => state.ordered(order),
             PredictorMessage::Published(_) => {}
-            PredictorMessage::Moved => state.moved(),
+            PredictorMessage::Moved => state.viewers_moved(&myself),
             PredictorMessage::Look => {
                 state.looking = false;
                 state.look();
+                state.take_in_told();
             }
         }
         state.keep_looking(&myself);
@@ -157,6 +173,11 @@ impl State {
                 self.accesses += 1;
                 if let Some(late) = self.watched.remove(&loaded.id) {
                     self.coming_bytes = self.coming_bytes.saturating_sub(late.bytes);
+                    told::note(&self.shared, loaded.id, Level::PrefetchUsed);
+                }
+                if let Some(told) = &mut self.told {
+                    told.remember(loaded.id, dependencies);
+                    continue;
                 }
                 let access = self.access(loaded.id, loaded.bytes, loaded.kind, false, now);
                 let world = Seen { shared: &self.shared, order: self.order.as_deref(), uses: dependencies };
@@ -166,6 +187,7 @@ impl State {
         if worked.is_some() {
             self.prefetch(predicted, now);
         }
+        self.take_in_told();
         self.make_order(&batch);
         self.save_sometimes(now);
     }
@@ -176,8 +198,8 @@ impl State {
         Access { id, bytes, kind, resident, now: now.saturating_duration_since(self.began), wall_seconds }
     }
 
-    /// A viewer has moved.
-    fn moved(&mut self) {
+    /// Something that an expert knows of has moved.
+    fn guess_again(&mut self) {
         let now = self.shared.clock.now();
         let mut predicted = Vec::new();
         let world = Seen { shared: &self.shared, order: self.order.as_deref(), uses: &[] };
@@ -224,8 +246,7 @@ impl State {
         }
         self.looked = now;
         let table = &self.shared.table;
-        let tick = table.tick();
-        let (mut used, mut over, mut is_new) = (BTreeMap::new(), Vec::new(), false);
+        let (mut used, mut over) = (BTreeMap::new(), Vec::new());
         for (id, watched) in &mut self.watched {
             match table.candidate(*id) {
                 Some(candidate) => {
@@ -236,7 +257,6 @@ impl State {
                     if candidate.usage.uses() > 0 {
                         used.insert((candidate.usage.tick(), *id), candidate);
                     }
-                    is_new |= candidate.usage.tick() == tick;
                 }
                 None if watched.has_come => over.push((*id, Outcome::Wasted)),
                 None if now.saturating_duration_since(watched.since) > COMES_WITHIN => {
@@ -246,17 +266,22 @@ impl State {
                 None => {}
             }
         }
-        if is_new {
-            // A use in the tick of its admission leaves no trace.
-            table.advance_tick();
-        }
         if used.is_empty() && over.is_empty() {
             return;
         }
         self.patience = LOOK.0;
         let mut predicted = Vec::new();
         let worked = self.shared.learned.work(|ensemble| {
-            over.iter().for_each(|(id, outcome)| ensemble.outcome(*id, *outcome));
+            for (id, outcome) in &over {
+                ensemble.outcome(*id, *outcome);
+                let is_waste = *outcome == Outcome::Wasted;
+                told::note(&self.shared, *id, if is_waste { Level::PrefetchWasted } else { Level::PrefetchDropped });
+            }
+            used.keys().for_each(|(_, id)| told::note(&self.shared, *id, Level::PrefetchUsed));
+            if self.told.is_some() {
+                // That they were used is told there.
+                return;
+            }
             for ((_, id), Candidate { weight, kind, .. }) in &used {
                 let world = Seen { shared: &self.shared, order: self.order.as_deref(), uses: &[] };
                 let access = self.access(*id, *weight, *kind, true, now);
@@ -275,7 +300,7 @@ impl State {
     }
 
     fn keep_looking(&mut self, myself: &ActorRef<PredictorMessage>) {
-        if !self.looking && !self.watched.is_empty() {
+        if !self.looking && (!self.watched.is_empty() || self.told.is_some()) {
             self.looking = true;
             myself.send_after(self.patience, || PredictorMessage::Look);
             self.patience = (self.patience * 2).min(LOOK.1);

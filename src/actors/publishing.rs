@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use super::{ResidentNote, Shared, eviction};
+use crate::bundle::Bundle;
+use crate::event::Event;
 use crate::ids::{AssetId, Generation, Origin, Priority};
 use crate::messages::{EvictorMessage, PredictorMessage, Publication};
 use crate::policy::eviction::Admitted;
@@ -38,6 +40,7 @@ impl Shared {
         // A stored form that is resident is of the old content.
         let forms = changes.iter().filter_map(|(id, _)| self.table.candidate(id.stored()));
         residents.extend(forms.map(|form| (form.id, None)));
+        let same_places = self.generations.current().bundle().has_places_of(bundle);
         let live = self.generations.prepare(bundle.clone());
         if !self.table.publish(&live, changes) {
             self.generations.discard(&live);
@@ -50,8 +53,23 @@ impl Shared {
         self.table.let_go_of_ended(self.generations.oldest_wanted());
         self.followers.published(live.generation());
         self.metrics.reloads.one();
+        if !same_places {
+            self.take_places(bundle);
+        }
         self.note_residents(residents);
         self.addresses.predictor.hint(PredictorMessage::Published(live));
+    }
+
+    /// The places that a generation says are those that viewers move through. They are hints: what cannot be read is told
+    /// and does without.
+    pub fn take_places(&self, bundle: &Bundle) {
+        let places = bundle.places().unwrap_or_else(|error| {
+            let what = format!("the places of assets are not known: {error}");
+            tracing::warn!("{what}");
+            self.events.send(Event::Warning { what });
+            Vec::new()
+        });
+        self.surroundings.set_of_bundle(places);
     }
 
     /// What is locked is kept as it is now; what of it is not resident yet is loaded.

@@ -9,7 +9,7 @@ mod tree;
 
 pub(super) use self::tree::names_hash;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use crate::bundle::{Bundle, BundleWriter, Committer, Params, is_abandoned};
 use crate::config::Layout;
 use crate::error::{Error, Result};
 use crate::event::{BuildFailure, ChangedAsset, ReloadTimings};
-use crate::ids::{AssetPath, ContentHash, Generation};
+use crate::ids::{AssetId, AssetPath, ContentHash, Generation};
 use crate::platform::clock::Clock;
 use crate::platform::fs::{FileSystem, WriterLock, is_locked};
 use crate::storage::WriteAt;
@@ -54,6 +54,9 @@ pub struct BuildOptions {
     /// bundle. Default 256 MiB. Together with `cache_bytes`, 256 MiB of large sources and what each thread is at, this is
     /// what a build holds in memory of a tree, whatever its size.
     pub outputs_bytes: u64,
+    /// The places of assets that are to lie together, the first at the front: [`super::AccessOrder::places`]. Others
+    /// follow in the order of their dependencies. Only for what is laid out anew. Default none.
+    pub order: Option<Arc<HashMap<AssetId, u32>>>,
     /// Where what transforms made is kept by what they made it from, so that going back to an earlier state of the tree,
     /// or another tree, need not make it again. Default none.
     pub actions: Option<ActionCacheOptions>,
@@ -68,6 +71,7 @@ impl Default for BuildOptions {
             registry: Arc::new(TransformRegistry::with_builtins()),
             cache_bytes: 64 << 20,
             outputs_bytes: 256 << 20,
+            order: None,
             actions: None,
         }
     }

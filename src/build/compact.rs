@@ -10,7 +10,7 @@ use super::contents::ContentReader;
 use super::frames::{Bytes, Dictionaries, Encoders, Layer};
 use super::parallel::{self, lock};
 use super::{labels, pack, plan};
-use crate::bundle::{AssetPut, AssetRecord, Bundle, BundleWriter, Changes, ContentPut, Params};
+use crate::bundle::{AssetPut, AssetRecord, Bundle, BundleWriter, Changes, ContentPut, PLACES_TAG, Params};
 use crate::error::{Error, Result};
 use crate::ids::{AssetPath, ContentHash, Generation};
 use crate::platform::fs::FileSystem;
@@ -105,6 +105,7 @@ fn rewrite(
     }
     let mut put_folders = old.folders().collect::<Result<Vec<_>>>()?;
     put_folders.retain(|folder| !beside.contains(folder));
+    writer.put_section(PLACES_TAG, old.section(PLACES_TAG)?)?;
     let bundle = writer.stage(Changes { put, remove: Vec::new(), put_folders, remove_folders: Vec::new() })?;
     writer.committer().commit(&bundle)?;
     fs.rename(temporary, path).map_err(|error| Error::io("rename to it", path, error))?;

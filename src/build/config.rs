@@ -1,4 +1,4 @@
-//! What `flyloft.toml` at the top of a tree says: what to ignore, how to transform, what depends on what.
+//! What `flyloft.toml` at the top of a tree says: what to ignore, how to transform, what depends on what, what is where.
 //!
 //! Every error says `flyloft.toml:LINE:COLUMN` and what was expected there. An unknown key is an error, since a
 //! misspelt rule that is silently dropped is worse than one that is refused.
@@ -13,6 +13,7 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::bundle::BuildStep;
+use crate::config::{Place, RuntimeSettings};
 use crate::error::Error;
 use crate::event::BuildFailure;
 use crate::ids::AssetPath;
@@ -189,6 +190,8 @@ pub struct TreeConfig {
     ignore: Patterns,
     rules: Vec<Rule>,
     dependencies: BTreeMap<AssetPath, Vec<AssetPath>>,
+    places: Vec<(AssetPath, Place)>,
+    runtime: RuntimeSettings,
 }
 
 impl TreeConfig {
@@ -232,6 +235,16 @@ impl TreeConfig {
     /// What `[deps]` says that this asset uses.
     pub fn dependencies(&self, path: &AssetPath) -> &[AssetPath] {
         self.dependencies.get(path).map_or(&[], Vec::as_slice)
+    }
+
+    /// What `[places]` says, in path order.
+    pub fn places(&self) -> &[(AssetPath, Place)] {
+        &self.places
+    }
+
+    /// What `[runtime]` sets: for whoever starts a runtime over the tree.
+    pub fn runtime(&self) -> &RuntimeSettings {
+        &self.runtime
     }
 
     /// All of `[deps]`.

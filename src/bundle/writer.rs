@@ -8,9 +8,10 @@ use super::codec::EncodedFrame;
 use super::commit::Committer;
 use super::page::PageRef;
 use super::pages::{Pages, View};
+use super::places::PLACES_TAG;
 use super::reader::Bundle;
 use super::records::{FrameRow, key};
-use super::root::{Counters, Root, SECTION_BYTES_MAX, SECTIONS_MAX};
+use super::root::{Counters, Root, SECTION_BYTES_MAX, SECTIONS_MAX, Section};
 use super::stage::{self, Changes, Laid};
 use super::superblock::{self, MINOR, Superblock};
 use super::tree;
@@ -406,8 +407,8 @@ impl BundleWriter {
     }
 
     /// Stages a generation whose assets and folders are those of `old`, an earlier generation of this bundle: a root page
-    /// that names the trees of `old`. Numbers of assets, folders and frames go on from where they are, and dictionaries
-    /// and sections stay as they are. The answer is the generation that is there when it has these trees already.
+    /// that names the trees of `old` and its places. Numbers of assets, folders and frames go on from where they are, and
+    /// dictionaries and other sections stay as they are. The answer is the generation that is there when it has these trees already.
     ///
     /// # Errors
     /// [`Error::NotRetained`] when `old` is of another bundle, as it is after the bundle was compacted; those of writing.
@@ -428,7 +429,10 @@ impl BundleWriter {
         };
         let dictionaries = usize::from(tree::DICTIONARIES.number) - 1;
         root.trees[dictionaries] = now.trees[dictionaries];
-        root.sections.clone_from(&now.sections);
+        let places = |section: &&Section| section.tag == PLACES_TAG;
+        root.sections = now.sections.iter().filter(|section| !places(section)).cloned().collect();
+        root.sections.extend(old.inner.root.sections.iter().find(places).cloned());
+        root.sections.sort_by_key(|section| section.tag);
         if root.trees == now.trees {
             return Ok(current.clone());
         }

@@ -11,8 +11,10 @@ use crate::error::{Error, Result};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EvictionPolicy {
-    /// The least recently used first. The default.
+    /// What is least likely to be asked for again soon, learned while it runs. The default.
     #[default]
+    Adaptive,
+    /// The least recently used first.
     Lru,
     /// S3-FIFO: a small first queue sees through what is asked for once.
     #[serde(rename = "s3-fifo")]
@@ -29,12 +31,13 @@ pub enum EvictionPolicy {
 
 impl EvictionPolicy {
     /// Every policy.
-    pub const ALL: [EvictionPolicy; 6] =
-        [Self::Lru, Self::S3Fifo, Self::Sieve, Self::TinyLfu, Self::Gdsf, Self::Weighted];
+    pub const ALL: [EvictionPolicy; 7] =
+        [Self::Adaptive, Self::Lru, Self::S3Fifo, Self::Sieve, Self::TinyLfu, Self::Gdsf, Self::Weighted];
 
     /// The name, as in a configuration.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Adaptive => "adaptive",
             Self::Lru => "lru",
             Self::S3Fifo => "s3-fifo",
             Self::Sieve => "sieve",
@@ -61,6 +64,19 @@ impl FromStr for EvictionPolicy {
             Error::config("eviction.policy", format!("there is no policy {name:?}; there are {known}"))
         })
     }
+}
+
+/// What [`EvictionPolicy::Adaptive`] makes the most of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EvictionObjective {
+    /// Requests answered from memory, whatever their size.
+    Objects,
+    /// Both. The default.
+    #[default]
+    Balanced,
+    /// Bytes answered from memory.
+    Bytes,
 }
 
 /// How much each property of an asset counts for [`EvictionPolicy::Weighted`]. A property's weight is the power that it
@@ -124,8 +140,11 @@ impl EvictionWeights {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvictionConfig {
-    /// Which policy names the victims. Default [`EvictionPolicy::Lru`].
+    /// Which policy names the victims. Default [`EvictionPolicy::Adaptive`].
     pub policy: EvictionPolicy,
+    /// What [`EvictionPolicy::Adaptive`] makes the most of; the other policies do not look at it. Default
+    /// [`EvictionObjective::Balanced`].
+    pub objective: EvictionObjective,
     /// What counts for [`EvictionPolicy::Weighted`]; the other policies do not look at it.
     pub weights: EvictionWeights,
 }

@@ -1,7 +1,7 @@
 //! What the I/O dispatcher is told.
 //!
 //! Senders: the ledger's wake-up (`Ready`), I/O workers (`LookedUp`), the budget (`RoomMade`), the evictor (`Evicted`), permits
-//! (`Credit`), the predictor (`Prefetch`), timers (`Tokens`, `Tick`). Order does not matter between senders. Every message
+//! (`Credit`), the predictor (`Prefetch`), viewers (`ViewersMoved`), timers (`Tokens`, `Tick`). Order does not matter between senders. Every message
 //! but `LookedUp` and `Prefetch` is a wake-up that a restart repeats by itself; a lost `LookedUp` gives its
 //! leases back; a lost `Prefetch` was only a wish.
 
@@ -26,6 +26,8 @@ pub enum DispatcherMessage {
     Credit,
     /// Load these at low priority, if nothing speaks against it.
     Prefetch(Vec<Prefetch>),
+    /// A viewer has moved, or the places of assets have changed: put what is queued in order anew. Coalesced to one.
+    ViewersMoved,
     /// The bandwidth has tokens again for what it held back.
     Tokens,
     /// Look at deadlines: of requests, and of loads that wait for memory. Every 5 ms while any waits.

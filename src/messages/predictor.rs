@@ -1,7 +1,7 @@
 //! What the predictor is told.
 //!
 //! Senders: the cache manager (`Loaded`), its own offloaded look-ups (`Uses`, `Ordered`), whoever publishes (`Published`),
-//! the runtime (`Moved`), a timer (`Look`). All of it are hints: what is lost is not learned from or not predicted.
+//! viewers (`Moved`), a timer (`Look`). All of it are hints: what is lost is not learned from or not predicted.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub enum PredictorMessage {
     Ordered(Option<Arc<Order>>),
     /// A new generation is current.
     Published(Arc<Live>),
-    /// A viewer has moved, or the program says that something else did.
+    /// A viewer has moved, or the places of assets have changed. Coalesced to one.
     Moved,
     /// Look what became of the prefetches. Every few milliseconds while there are any.
     Look,

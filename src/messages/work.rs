@@ -38,6 +38,11 @@ impl Flight {
         self.lease.lock().as_ref().is_some_and(Lease::is_wanted)
     }
 
+    /// How urgent it is by now; `None` when nobody waits for it any more.
+    pub fn urgency(&self) -> Option<Priority> {
+        self.lease.lock().as_ref().filter(|lease| lease.is_wanted()).map(Lease::priority)
+    }
+
     /// How urgent it is now, and in which generation it was asked for; `None` when it has ended.
     pub fn route(&self) -> Option<(Arc<Live>, Priority)> {
         self.lease.lock().as_ref().map(|lease| (Arc::clone(lease.live()), lease.priority()))
@@ -128,9 +133,11 @@ impl Waits {
         Priority::ALL[usize::from(self.priority.load(Ordering::Relaxed))]
     }
 
-    /// Whether anybody who waits still wants it.
-    pub fn is_wanted(&self) -> bool {
-        self.parts.lock().iter().flatten().any(|part| part.flight.is_wanted())
+    /// How urgent it is by now to those who wait and still want it, which it notes; `None` when nobody does.
+    pub fn urgency(&self) -> Option<Priority> {
+        let urgency = self.parts.lock().iter().flatten().filter_map(|part| part.flight.urgency()).min()?;
+        self.priority.fetch_min(urgency as u8, Ordering::Relaxed);
+        Some(urgency)
     }
 }
 

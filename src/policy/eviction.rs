@@ -1,5 +1,6 @@
 //! Which resident assets make room. One policy per file.
 
+pub mod adaptive;
 #[cfg(test)]
 mod conformance;
 pub mod gdsf;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{EvictionConfig, EvictionPolicy};
 use crate::ids::{AssetId, AssetKind, Priority};
 
+pub use adaptive::Adaptive;
 pub use gdsf::Gdsf;
 pub use lru::Lru;
 pub use s3fifo::S3Fifo;
@@ -92,6 +94,11 @@ pub trait Eviction: Send {
     /// Appends victims of at least `want_bytes` together, of one kind if `kind` is given; fewer when there are not
     /// enough that are not pinned.
     fn choose(&mut self, want_bytes: u64, kind: Option<AssetKind>, view: &dyn View, into: &mut Vec<AssetId>);
+    /// Whether `incoming` is worth the `victims` that [`Eviction::choose`] just named for it. When it is not, they stay, and
+    /// it passes through without being kept: `admitted` is not called for it, and the policy has noted the request.
+    fn keeps(&mut self, _incoming: &Admitted, _victims: &[AssetId], _view: &dyn View) -> bool {
+        true
+    }
     /// What it knows, and how it does.
     fn report(&self) -> PolicyReport;
 }
@@ -111,9 +118,13 @@ pub struct PolicyReport {
     pub figures: Vec<(String, f64)>,
 }
 
+/// What chance starts from in policies that sample: the same requests are decided the same.
+const SEED: u64 = 0;
+
 /// The policy that a configuration names, knowing nothing yet.
 pub fn build(config: &EvictionConfig) -> Box<dyn Eviction> {
     match config.policy {
+        EvictionPolicy::Adaptive => Box::new(Adaptive::new(config.objective, SEED)),
         EvictionPolicy::Lru => Box::new(Lru::new()),
         EvictionPolicy::S3Fifo => Box::new(S3Fifo::new()),
         EvictionPolicy::Sieve => Box::new(Sieve::new()),

@@ -11,6 +11,7 @@ mod models;
 mod neural;
 mod pattern;
 mod sequential;
+pub mod spatial;
 mod streams;
 mod strided;
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub use neural::FEATURES_MAX;
 use neural::Neural;
 pub use pattern::Pattern;
 pub use sequential::Sequential;
+pub use spatial::Spatial;
 pub use strided::Strided;
 
 /// The experts there are.

@@ -1,7 +1,8 @@
 //! The order in which requests are read: four lanes, by score within a lane, first come first among equals.
 //!
 //! A more urgent lane goes first, but a lane that has something to do gets at least one pop in about
-//! [`Lanes::SHARE`], so that prefetches are slow under load and never stuck.
+//! [`Lanes::SHARE`], so that prefetches are slow under load and never stuck. Within a lane every [`Lanes::PATIENT`]th pop
+//! takes what has waited longest, whatever its score: a stream of better ones can't keep it for ever.
 
 mod room;
 mod score;
@@ -9,7 +10,7 @@ mod simd;
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::hash_map::Entry;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::hash::Hash;
 
 use crate::ids::{Hashing, Priority};
@@ -50,6 +51,10 @@ struct Lane<K> {
     heap: BinaryHeap<Queued<K>>,
     /// Items in this lane: the heap's entries that are not stale.
     live: usize,
+    /// The same items by their arrival.
+    oldest: BTreeMap<u64, K>,
+    /// Pops of this lane.
+    pops: u32,
     /// Pops that went to another lane while this one had something to do.
     passed: u32,
 }
@@ -102,13 +107,21 @@ impl<T, K: Eq + Hash + Clone> Lanes<T, K> {
     /// When several lanes are due at once the one that waits longest goes first, so none waits for more than
     /// `SHARE + 2`.
     pub const SHARE: u32 = 64;
+    /// One pop of a lane in this many takes the item that came first.
+    pub const PATIENT: u32 = 16;
     /// Stale entries that a heap may hold before it is worth a rebuild.
     const STALE_MIN: usize = 64;
 
     /// Four empty lanes.
     pub fn new() -> Self {
         Self {
-            lanes: std::array::from_fn(|_| Lane { heap: BinaryHeap::new(), live: 0, passed: 0 }),
+            lanes: std::array::from_fn(|_| Lane {
+                heap: BinaryHeap::new(),
+                live: 0,
+                oldest: BTreeMap::new(),
+                pops: 0,
+                passed: 0,
+            }),
             items: HashMap::default(),
             arrivals: 0,
             stamps: 0,
@@ -130,6 +143,7 @@ impl<T, K: Eq + Hash + Clone> Lanes<T, K> {
         self.items.insert(key.clone(), Slot { item, priority, score, arrival, stamp });
         let lane = &mut self.lanes[priority as usize];
         lane.live += 1;
+        lane.oldest.insert(arrival, key.clone());
         lane.heap.push(Queued { score, arrival: Reverse(arrival), stamp, key });
         None
     }
@@ -158,12 +172,21 @@ impl<T, K: Eq + Hash + Clone> Lanes<T, K> {
     }
 
     fn pop_lane(&mut self, index: usize) -> Option<(K, T)> {
+        let lane = &mut self.lanes[index];
+        lane.pops = lane.pops.wrapping_add(1);
+        if lane.pops.is_multiple_of(Self::PATIENT)
+            && let Some((_, key)) = lane.oldest.first_key_value()
+        {
+            let key = key.clone();
+            return self.remove(&key).map(|item| (key, item));
+        }
         while let Some(queued) = self.lanes[index].heap.pop() {
             if let Entry::Occupied(entry) = self.items.entry(queued.key)
                 && entry.get().stamp == queued.stamp
             {
                 let (key, slot) = entry.remove_entry();
                 self.lanes[index].live -= 1;
+                self.lanes[index].oldest.remove(&slot.arrival);
                 return Some((key, slot.item));
             }
         }
@@ -189,9 +212,12 @@ impl<T, K: Eq + Hash + Clone> Lanes<T, K> {
         let from = slot.priority;
         (slot.priority, slot.score, slot.stamp) = (priority, score, self.stamps);
         self.stamps += 1;
-        let queued = Queued { score, arrival: Reverse(slot.arrival), stamp: slot.stamp, key: key.clone() };
+        let arrival = slot.arrival;
+        let queued = Queued { score, arrival: Reverse(arrival), stamp: slot.stamp, key: key.clone() };
         self.lanes[from as usize].live -= 1;
+        self.lanes[from as usize].oldest.remove(&arrival);
         let lane = &mut self.lanes[priority as usize];
+        lane.oldest.insert(arrival, key.clone());
         lane.live += 1;
         lane.heap.push(queued);
         self.sweep(from);
@@ -203,6 +229,7 @@ impl<T, K: Eq + Hash + Clone> Lanes<T, K> {
     pub fn remove(&mut self, key: &K) -> Option<T> {
         let slot = self.items.remove(key)?;
         self.lanes[slot.priority as usize].live -= 1;
+        self.lanes[slot.priority as usize].oldest.remove(&slot.arrival);
         self.sweep(slot.priority);
         Some(slot.item)
     }
@@ -221,6 +248,26 @@ impl<T, K: Eq + Hash + Clone> Lanes<T, K> {
                 true
             });
             lane.heap = BinaryHeap::from(entries);
+        }
+    }
+
+    /// Puts every queued item into the lane and at the score that `place` gives for it, in the order of
+    /// [`Lanes::items`], as when the viewer moved: less urgent lanes included. Arrivals stay. O(n).
+    pub fn rearrange(&mut self, mut place: impl FnMut(&K, &T) -> (Priority, f32)) {
+        let mut heaps: [Vec<Queued<K>>; 4] = std::array::from_fn(|_| Vec::new());
+        for (lane, heap) in self.lanes.iter_mut().zip(&mut heaps) {
+            *heap = std::mem::take(&mut lane.heap).into_vec();
+            heap.clear();
+        }
+        for (key, slot) in &mut self.items {
+            let (priority, score) = place(key, &slot.item);
+            (slot.priority, slot.score) = (priority, ordered(score));
+            let (score, arrival, stamp, key) = (slot.score, Reverse(slot.arrival), slot.stamp, key.clone());
+            heaps[priority as usize].push(Queued { score, arrival, stamp, key });
+        }
+        for (lane, heap) in self.lanes.iter_mut().zip(heaps) {
+            lane.live = heap.len();
+            lane.heap = BinaryHeap::from(heap);
         }
     }
 
@@ -249,15 +296,26 @@ impl<T, K: Eq + Hash + Clone> Lanes<T, K> {
         self.items.is_empty()
     }
 
+    /// What is queued, with its key, in no particular order.
+    pub fn entries(&self) -> impl Iterator<Item = (&K, &T)> {
+        self.items.iter().map(|(key, slot)| (key, &slot.item))
+    }
+
     /// What is queued, in no particular order.
     pub fn items(&self) -> impl Iterator<Item = &T> {
         self.items.values().map(|slot| &slot.item)
+    }
+
+    /// [`Lanes::items`], to be changed.
+    pub fn items_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.items.values_mut().map(|slot| &mut slot.item)
     }
 
     /// Takes out everything, in no particular order.
     pub fn drain(&mut self) -> Vec<(K, T)> {
         for lane in &mut self.lanes {
             lane.heap.clear();
+            lane.oldest.clear();
             (lane.live, lane.passed) = (0, 0);
         }
         self.items.drain().map(|(key, slot)| (key, slot.item)).collect()
@@ -356,6 +414,39 @@ mod tests {
         assert_eq!(order, [4, 0, 1, 2, 5, 6, 7, 8, 9]);
     }
 
+    #[test]
+    fn what_came_first_is_not_passed_over_for_ever_by_better_ones() {
+        let mut lanes: Lanes<(), u64> = Lanes::new();
+        lanes.push(Priority::High, 0.0, 0, ());
+        let mut pops = 0;
+        for key in 1.. {
+            lanes.push(Priority::High, 1.0, key, ());
+            pops += 1;
+            if lanes.pop().unwrap().0 == 0 {
+                break;
+            }
+        }
+        assert_eq!(pops, Lanes::<(), u64>::PATIENT);
+    }
+
+    /// Whatever comes, and however urgent, what is queued is popped within a bound that depends only on what was queued
+    /// before it: its lane gets one pop in `SHARE + 2`, and one of those in `PATIENT` takes the oldest.
+    #[test]
+    fn everything_is_popped_within_a_bound() {
+        let mut lanes: Lanes<(), u64> = Lanes::new();
+        let before = 5;
+        (0..before).for_each(|key| _ = lanes.push(Priority::Low, 9.0, key, ()));
+        lanes.push(Priority::Low, f32::NEG_INFINITY, before, ());
+        let bound = u64::from((Lanes::<(), u64>::SHARE + 2) * Lanes::<(), u64>::PATIENT) * (before + 1);
+        let popped = (before + 1..).step_by(4).take(bound as usize).take_while(|key| {
+            for (lane, priority) in Priority::ALL.into_iter().enumerate() {
+                lanes.push(priority, 5.0, key + lane as u64, ());
+            }
+            lanes.pop().is_some_and(|(key, ())| key != before)
+        });
+        assert!((popped.count() as u64) < bound);
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Push(u64, usize, i8),
@@ -364,6 +455,7 @@ mod tests {
         Place(u64, usize, i8),
         Remove(u64),
         Rescore,
+        Rearrange,
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -374,15 +466,17 @@ mod tests {
             2 => (0u64..40, 0usize..4, any::<i8>()).prop_map(|(key, lane, score)| Step::Place(key, lane, score)),
             1 => (0u64..40).prop_map(Step::Remove),
             1 => Just(Step::Rescore),
+            1 => Just(Step::Rearrange),
         ]
     }
 
-    /// A plain list: (key, lane, score, arrival), and per lane how often it was passed over.
+    /// A plain list: (key, lane, score, arrival), and per lane how often it was passed over and popped.
     #[derive(Default)]
     struct Model {
         all: Vec<(u64, usize, i8, usize)>,
         arrivals: usize,
         passed: [u32; 4],
+        pops: [u32; 4],
     }
 
     impl Model {
@@ -394,7 +488,9 @@ mod tests {
                 self.passed[other] = if other != lane && has(&other) { self.passed[other] + 1 } else { 0 };
             }
             let best = self.all.iter().enumerate().filter(|(_, item)| item.1 == lane);
-            let index = best.min_by_key(|(_, item)| (Reverse(item.2), item.3))?.0;
+            self.pops[lane] += 1;
+            let patient = self.pops[lane].is_multiple_of(16);
+            let index = best.min_by_key(|(_, item)| (Reverse(if patient { 0 } else { item.2 }), item.3))?.0;
             Some(self.all.remove(index).0)
         }
 
@@ -440,6 +536,13 @@ mod tests {
                     Step::Rescore => {
                         lanes.rescore(|key, _| (*key % 7) as f32);
                         model.all.iter_mut().for_each(|item| item.2 = (item.0 % 7) as i8);
+                    }
+                    Step::Rearrange => {
+                        lanes.rearrange(|key, _| (Priority::ALL[(*key % 4) as usize], (*key % 5) as f32));
+                        let place = |item: &mut (u64, usize, i8, usize)| {
+                            (item.1, item.2) = ((item.0 % 4) as usize, (item.0 % 5) as i8);
+                        };
+                        model.all.iter_mut().for_each(place);
                     }
                 }
                 prop_assert_eq!(lanes.len(), model.all.len());

@@ -114,6 +114,9 @@ pub enum Answer {
 pub struct Ask {
     /// How urgent. The most urgent of those who wait for the same work counts.
     pub priority: Priority,
+    /// Whether nobody named the priority: then it follows the distance from the viewers, as long as nobody who waits for
+    /// the same did.
+    pub by_distance: bool,
     /// Who asks.
     pub origin: Origin,
     /// When it is too late.
@@ -133,6 +136,7 @@ impl Ask {
     pub fn new(now: Instant) -> Ask {
         Ask {
             priority: Priority::default(),
+            by_distance: false,
             origin: Origin::default(),
             deadline: None,
             now,
@@ -206,7 +210,7 @@ impl Ledger {
         }
         self.counts.open(self.open_max)?;
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
-        let Ask { priority, origin, deadline, now, .. } = ask;
+        let Ask { priority, by_distance, origin, deadline, now, .. } = ask;
         let waiter = Waiter { sequence, priority, origin, deadline, waker: None };
         let after = deadline.map(|deadline| deadline.saturating_duration_since(now));
         // What a done entry leaves in the map is dropped after the shard is released.
@@ -228,7 +232,7 @@ impl Ledger {
                 self.deadlines.add(&entry, slot, deadline, sequence, after);
                 drop(state);
                 drop(place);
-                self.raise(&entry, priority);
+                self.raise(&entry, priority, by_distance);
                 return Ok((Ticket::new(Arc::clone(self), entry, slot), Joined::Merged));
             }
         }
@@ -360,12 +364,13 @@ impl Ledger {
         self.counts.open_now()
     }
 
-    /// Makes the work of `entry` at least as urgent as `priority`.
-    fn raise(&self, entry: &Arc<Entry>, priority: Priority) {
+    /// Makes the work of `entry` at least as urgent as `priority`, which somebody named unless it is `by_distance`.
+    fn raise(&self, entry: &Arc<Entry>, priority: Priority, by_distance: bool) {
         let mut entry = Arc::clone(entry);
-        while entry.raise(priority) {
+        while let Some(is_raised) = entry.raise(priority, by_distance) {
             let state = entry.state.lock();
             let leader = match &state.phase {
+                Phase::Queued | Phase::Leased if !is_raised => return,
                 Phase::Queued => {
                     drop(state);
                     return self.inbox.push_again(entry);

@@ -21,7 +21,8 @@ pub struct Request {
     path: String,
     /// The generation it is to be of; the current one when `None`.
     live: Option<Arc<Live>>,
-    priority: Priority,
+    /// `None` where it is not named.
+    priority: Option<Priority>,
     origin: Origin,
     deadline: Option<Duration>,
     node: AssetNode,
@@ -31,12 +32,13 @@ impl Request {
     pub(super) fn new(shared: &Arc<Shared>, path: &str, live: Option<Arc<Live>>) -> Self {
         let (deadline, node) = (shared.config.deadline, shared.config.asset_node);
         let (shared, path) = (Arc::clone(shared), path.to_owned());
-        Self { shared, path, live, priority: DEFAULT_PRIORITY, origin: Origin::User, deadline, node }
+        Self { shared, path, live, priority: None, origin: Origin::User, deadline, node }
     }
 
-    /// How urgent it is. Default medium.
+    /// How urgent it is. Where it is not named an asset that has a place goes by its distance from the nearest viewer
+    /// (`schedule.distances`), and changes its lane as that moves; any other is medium.
     pub fn priority(mut self, priority: Priority) -> Self {
-        self.priority = priority;
+        self.priority = Some(priority);
         self
     }
 
@@ -84,16 +86,18 @@ impl Request {
             None => table.get(resident),
         };
         if let Some(asset) = hit {
-            self.shared.hit(id, want == Want::Stored, &asset, (self.priority, self.origin));
+            self.shared.hit(id, want == Want::Stored, &asset, (self.priority.unwrap_or(DEFAULT_PRIORITY), self.origin));
             return Load::ready(self.path, None, Ok(asset));
         }
         self.shared.metrics.misses.one();
         let live = self.live.unwrap_or_else(|| self.shared.generations.current());
         let started = self.shared.clock.now();
         let key = Key { generation: live.generation(), id, want };
+        let by_distance = self.priority.is_none();
+        let priority = self.priority.or_else(|| self.shared.lane_of(id)).unwrap_or(DEFAULT_PRIORITY);
         let joined = AssetPath::new(&self.path).and_then(|path| {
-            let ask = ask(&self.shared, path, self.priority, self.origin, self.deadline, started);
-            let ask = Ask { place: self.shared.place_for(self.node), ..ask };
+            let ask = ask(&self.shared, path, priority, self.origin, self.deadline, started);
+            let ask = Ask { place: self.shared.place_for(self.node), by_distance, ..ask };
             self.shared.ledger.join(&live, key, ask)
         });
         let level = match &joined {
@@ -101,7 +105,7 @@ impl Request {
             Ok((_, Joined::Merged)) => Level::Joined,
             Err(_) => Level::Failed,
         };
-        let (priority, origin, stored) = (self.priority, self.origin, want == Want::Stored);
+        let (origin, stored) = (self.origin, want == Want::Stored);
         let started = Some(Started { shared: self.shared, at: started, id, stored, level, priority, origin });
         match joined {
             Ok((ticket, _)) => Load { started, state: State::Waiting(ticket) },
@@ -117,7 +121,8 @@ impl Request {
         let live = self.live.clone().unwrap_or_else(|| self.shared.generations.current());
         let snapshot = super::Snapshot::new(Arc::clone(&self.shared), live);
         let paths = snapshot.closure(&self.path).await?;
-        let many = super::LoadMany::new(snapshot, paths).priority(self.priority).origin(self.origin).node(self.node);
+        let priority = self.priority.unwrap_or(DEFAULT_PRIORITY);
+        let many = super::LoadMany::new(snapshot, paths).priority(priority).origin(self.origin).node(self.node);
         match self.deadline {
             Some(deadline) => many.deadline(deadline).all().await,
             None => many.all().await,
@@ -137,7 +142,7 @@ pub(super) fn ask(
     let request = shared.metrics.requests.next();
     let span = tracing::info_span!("load", request, %path, priority = priority.name());
     let (deadline, place) = (deadline.map(|deadline| now + deadline), shared.place_for(shared.config.asset_node));
-    Ask { priority, origin, deadline, now, span, path: Some(path), place }
+    Ask { priority, by_distance: false, origin, deadline, now, span, path: Some(path), place }
 }
 
 /// A load under way. Dropping it cancels it, unless someone else waits for the same.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::LeakReport;
+use super::{LeakReport, RecordingReport};
 use crate::actors::{ActorReport, OutsideReport, Shared};
 use crate::bundle::TablesReport;
 use crate::error::Result;
@@ -14,7 +14,7 @@ use crate::platform::io::{Driver, DriverStats};
 use crate::platform::threads::{Pool, PoolStats};
 use crate::policy::bandwidth::BandwidthReport;
 use crate::policy::eviction::PolicyReport;
-use crate::policy::prediction::PredictionStats;
+pub use crate::policy::prediction::{ExpertStats, PredictionStats};
 use crate::residency::{BudgetStats, LedgerStats, LockStats, ValueStats};
 use crate::telemetry::MetricsReport;
 
@@ -180,6 +180,8 @@ pub struct ShutdownReport {
     pub took: Duration,
     /// Whether the newest generation is durable.
     pub committed: Result<()>,
+    /// What was recorded, where that was asked for with the start.
+    pub recorded: Option<Result<RecordingReport>>,
     /// What was not given back, where that is asked for ([`crate::config::DebugConfig::leaks`]).
     pub leaks: Option<LeakReport>,
 }

@@ -12,6 +12,7 @@ use super::traffic::Traffic;
 use crate::bundle::TablesReport;
 use crate::runtime::ActorState;
 use crate::runtime::{EngineStatus, Health, Stats, Status};
+use crate::runtime::{ExpertStats, PredictionStats};
 use crate::telemetry::{LaneReport, Quantiles};
 
 pub(super) async fn text(State(face): State<Arc<Face>>) -> Response {
@@ -25,6 +26,7 @@ fn render(status: &Status, stats: &Stats, served: &Traffic) -> String {
     loads(&mut page, stats);
     priorities(&mut page, stats);
     memory(&mut page, stats);
+    prediction(&mut page, &stats.prediction);
     requests(&mut page, stats);
     bandwidth(&mut page, stats);
     engines(&mut page, status);
@@ -63,6 +65,7 @@ fn loads(page: &mut Page, stats: &Stats) {
     page.counter("item_panics_total", "Panics caught while working on one item", metrics.item_panics);
     page.counter("evictions_total", "Assets evicted", metrics.evictions);
     page.counter("evicted_bytes_total", "Bytes evicted", metrics.evicted_bytes);
+    page.counter("reads_dropped_total", "Planned reads that nobody waited for any more", metrics.reads_dropped);
     page.counter("memory_waits_total", "Loads that waited for memory", metrics.memory_waits);
     page.counter("prefetches_total", "Prefetches asked for", metrics.prefetches);
     page.counter("reloads_total", "Generations published", metrics.reloads);
@@ -104,6 +107,23 @@ fn by_lane(page: &mut Page, stats: &Stats, name: &str, help: &str, of: fn(&LaneR
         page.sample(&format!("{name}_sum"), &[label], quantiles.sum_us as f64 / 1e6);
         page.sample(&format!("{name}_count"), &[label], quantiles.count);
     }
+}
+
+fn prediction(page: &mut Page, stats: &PredictionStats) {
+    let mut family = |name: &str, help: &str, kind: &str, value: fn(&ExpertStats) -> u64| {
+        page.family(name, help, kind);
+        for expert in &stats.experts {
+            page.sample(name, &[("expert", expert.expert.name())], value(expert));
+        }
+    };
+    family("predicted_total", "Prefetches that were predicted", "counter", |expert| expert.prefetched);
+    family("predicted_bytes_total", "Bytes of those", "counter", |expert| expert.prefetched_bytes);
+    family("predicted_used_total", "Those that were asked for", "counter", |expert| expert.used);
+    family("predicted_late_total", "Those asked for before they had come", "counter", |expert| expert.late);
+    family("predicted_wasted_total", "Those that nobody asked for", "counter", |expert| expert.wasted);
+    family("predicted_wasted_bytes_total", "Bytes of those", "counter", |expert| expert.wasted_bytes);
+    family("predictor_active", "Whether an expert is believed now", "gauge", |expert| u64::from(expert.active));
+    family("predictor_distance", "How far ahead an expert looks", "gauge", |expert| u64::from(expert.distance));
 }
 
 fn memory(page: &mut Page, stats: &Stats) {

@@ -264,7 +264,7 @@ mod tests {
         let limits = Limits::new(&trace);
         assert_eq!(limits.reached(2, Aim::Objects).hits, limits.reached(2, Aim::Bytes).hits);
         assert_eq!(limits.reached(2, Aim::Objects).hits, 18, "two thirds of 27 that could hit");
-        assert_eq!(Replay::new(&trace, 2).run(&Policy::Lru).hits, 0);
+        assert_eq!(Replay::new(&trace, 2).run(Policy::Lru).hits, 0);
         assert_eq!(limits.reached(3, Aim::Bytes).hits, 27);
     }
 

@@ -5,6 +5,8 @@ mod blocks;
 mod csv;
 mod lines;
 mod oracle;
+mod order;
+mod own;
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Cursor, Read};
@@ -21,6 +23,8 @@ const HEAD_BYTES: usize = 64 << 10;
 /// How a trace file is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
+    /// Flyloft's own, as `--trace` writes it.
+    Flyloft,
     /// `time,id,size`, with or without a header that names the columns, in any order then.
     Csv,
     /// libCacheSim's oracleGeneral: records of 24 bytes.
@@ -33,11 +37,12 @@ pub enum Format {
 
 impl Format {
     /// Every format.
-    pub const ALL: [Format; 4] = [Format::Csv, Format::OracleGeneral, Format::Arc, Format::Lirs];
+    pub const ALL: [Format; 5] = [Format::Flyloft, Format::Csv, Format::OracleGeneral, Format::Arc, Format::Lirs];
 
     /// As `--format` names it.
     pub fn name(self) -> &'static str {
         match self {
+            Format::Flyloft => "flyloft",
             Format::Csv => "csv",
             Format::OracleGeneral => "oracle-general",
             Format::Arc => "arc",
@@ -88,6 +93,7 @@ fn plain(whole: impl Read, head: Vec<u8>, format: Option<Format>, into: &mut Gat
     let mut whole = BufReader::with_capacity(256 << 10, whole);
     let whole: &mut dyn BufRead = &mut whole;
     match format {
+        Format::Flyloft => own::read(whole, into),
         Format::Csv => csv::read(whole, into),
         Format::OracleGeneral => oracle::read(whole, into),
         Format::Arc => blocks::read_arc(whole, into),
@@ -104,16 +110,20 @@ fn head_of(source: &mut impl Read, into: &Gathering) -> Result<Vec<u8>> {
 
 fn failed(into: &Gathering, error: std::io::Error) -> Error {
     let place = if into.is_empty() { String::new() } else { format!("after request {}", into.len()) };
-    Error::trace(into.name(), place, format!("cannot be read on: {error}"))
+    Error::trace(into.name(), &place, format!("cannot be read on: {error}"))
 }
 
 fn unknown(name: &str) -> Error {
-    let known = "CSV with time,id,size; libCacheSim's oracleGeneral; ARC's or LIRS's text, each also as .zst";
+    let known =
+        "Flyloft's own; CSV with time,id,size; libCacheSim's oracleGeneral; ARC's or LIRS's text, each also as .zst";
     Error::trace(name, "", format!("it is no trace of a kind that is known ({known})"))
 }
 
 /// Tells formats apart by how a file begins.
 fn detect(head: &[u8]) -> Option<Format> {
+    if head.starts_with(own::MAGIC) {
+        return Some(Format::Flyloft);
+    }
     if head.contains(&0) {
         return oracle::looks_like(head).then_some(Format::OracleGeneral);
     }
@@ -142,6 +152,8 @@ fn detect(head: &[u8]) -> Option<Format> {
 mod tests {
     use super::super::Trace;
     use super::*;
+    use crate::ids::{AssetId, AssetKind, Origin, Priority};
+    use crate::telemetry::accesses::{Access, Level, TraceWriter, TracedAsset};
 
     /// (id, size) of each request.
     fn read_all(bytes: &[u8], format: Option<Format>) -> Result<Vec<(u64, u64)>> {
@@ -186,11 +198,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_refused_with_its_place() {
-        refused(b"", None, &["t: it is empty"]);
+        refused(b"", None, &["it is empty"]);
         refused(b"PK\x03\x04 a picture \xff\xfe", None, &["no trace of a kind that is known", "oracleGeneral"]);
         refused(b"hello world\n", None, &["no trace of a kind that is known"]);
-        refused(b"0,1,10\n0,2\n", None, &["t: line 2", "3 columns", "found 2"]);
-        refused(b"0,1,10\n0,2,x\n", None, &["t: line 2", "'x' is not a size"]);
+        refused(b"0,1,10\n0,2\n", None, &["line 2", "3 columns", "found 2"]);
+        refused(b"0,1,10\n0,2,x\n", None, &["line 2", "'x' is not a size"]);
         refused(b"0,1,-3\n", Some(Format::Csv), &["line 1"]);
         refused(b"0,1,10\n", Some(Format::Lirs), &["line 1", "number of a block"]);
         refused(b"9,1,10\n8,1,10\n", None, &["line 2", "9", "8", "sort"]);
@@ -206,6 +218,55 @@ mod tests {
     }
 
     #[test]
+    fn a_log_that_is_a_little_out_of_order_is_read_as_it_stands() {
+        let line = |turn: u32| format!("{},{turn},10\n", if turn == 5_000 { 4_998 } else { turn });
+        let text: String = (0..10_000).map(line).collect();
+        let trace = Trace::from_reader(text.as_bytes(), "t", None).unwrap();
+        assert_eq!((trace.requests().len(), trace.notes().late), (10_000, 1));
+        let swapped = text.replacen("\n2,", "\n9000,", 1);
+        refused(swapped.as_bytes(), None, &["line 4", "the time 3 comes after 9000"]);
+    }
+
+    #[test]
+    fn what_flyloft_recorded_is_requests_with_kinds_and_costs_and_is_read_as_far_as_it_is_whole() {
+        let access = |id: u64, level: Level, at_us: u64, latency_us: u32| Access {
+            id: AssetId(id),
+            stored: false,
+            at_us,
+            weight: 10 * id,
+            level,
+            priority: Priority::Medium,
+            origin: Origin::User,
+            latency_us,
+        };
+        let mut writer = TraceWriter::new(Vec::new(), 0).unwrap();
+        let rows = [(1, Level::Loaded, 300), (2, Level::Loaded, 500), (1, Level::Hit, 0), (2, Level::PrefetchUsed, 0)];
+        for (at, (id, level, latency)) in (0..).zip(rows) {
+            let asset = TracedAsset {
+                id: AssetId(id),
+                stored: false,
+                path: None,
+                bytes: 10 * id,
+                kind: AssetKind::Mesh,
+                coding: None,
+            };
+            writer.access(&access(id, level, at, latency), || asset).unwrap();
+        }
+        writer.flush().unwrap();
+        let (bytes, _) = writer.finish(0).unwrap();
+        let trace = Trace::from_reader(&bytes[..], "t", None).unwrap();
+        assert_eq!(trace.requests(), [0, 1, 0]);
+        let object = trace.objects()[1];
+        assert_eq!((object.id, object.size, object.kind, object.cost_us), (2, 20, AssetKind::Mesh, 500.0));
+        assert!(!trace.notes().cut_short);
+        let cut = Trace::from_reader(&bytes[..bytes.len() - 1], "t", Some(Format::Flyloft)).unwrap();
+        assert_eq!((cut.requests().len(), cut.notes().cut_short), (3, true));
+        refused(&bytes[..20], None, &["t: ", "cut off"]);
+        let changed: Vec<u8> = bytes.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at == 60)).collect();
+        refused(&changed, None, &["t: ", "checksum"]);
+    }
+
+    #[test]
     fn a_truncated_zstd_file_is_refused() {
         let text: String = (0..20_000).map(|turn| format!("{turn},{},10\n", turn * 7919 % 5_003)).collect();
         let packed = zstd::encode_all(text.as_bytes(), 1).unwrap();
@@ -218,7 +279,7 @@ mod tests {
         assert_eq!(trace.objects().len(), 2);
         assert_eq!((trace.objects()[0].size, trace.objects()[1].size), (12, 1));
         assert_eq!((trace.notes().zero_sizes, trace.notes().resized), (1, 1));
-        assert_eq!(trace.objects()[0].id, crate::ids::AssetId::of_path("a/b.png").0);
+        assert_eq!(trace.objects()[0].id, AssetId::of_path("a/b.png").0);
     }
 
     proptest::proptest! {

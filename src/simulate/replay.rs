@@ -6,11 +6,11 @@
 
 use serde::Serialize;
 
-use super::policy::Policy;
 use super::trace::Trace;
+use crate::config::{EvictionConfig, EvictionPolicy};
 use crate::ids::{AssetId, Priority};
 use crate::platform::clock::{Clock, SystemClock};
-use crate::policy::eviction::{Admitted, Eviction, Removal, Seen, Usage, View};
+use crate::policy::eviction::{self, Admitted, Eviction, Removal, Seen, Usage, View};
 
 /// What came of a replay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -59,12 +59,17 @@ impl<'a> Replay<'a> {
     }
 
     /// What comes of it under `policy`.
-    pub fn run(&self, policy: &Policy) -> Figures {
-        self.run_with(policy.build().as_mut())
+    pub fn run(&self, policy: EvictionPolicy) -> Figures {
+        self.run_as(&EvictionConfig { policy, ..EvictionConfig::default() })
+    }
+
+    /// What comes of it under a policy with settings of its own.
+    pub fn run_as(&self, config: &EvictionConfig) -> Figures {
+        self.run_with(eviction::build(config).as_mut())
     }
 
     /// What comes of it under a policy that was made elsewhere.
-    pub(crate) fn run_with(&self, policy: &mut dyn Eviction) -> Figures {
+    fn run_with(&self, policy: &mut dyn Eviction) -> Figures {
         let clock = SystemClock;
         let began = clock.now();
         let mut table = Table::new(self.trace);
@@ -204,6 +209,7 @@ const fn inverse(odd: u64) -> u64 {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::Policy;
     use super::*;
 
     fn trace(requests: &[(u64, u64)]) -> Trace {
@@ -236,14 +242,14 @@ mod tests {
 
     #[test]
     fn a_budget_that_holds_everything_misses_each_object_once() {
-        let figures = Replay::new(&trace(&[(1, 5), (2, 5), (1, 5), (2, 5), (3, 90)]), 100).run(&Policy::Lru);
+        let figures = Replay::new(&trace(&[(1, 5), (2, 5), (1, 5), (2, 5), (3, 90)]), 100).run(Policy::Lru);
         assert_eq!((figures.hits, figures.requests, figures.evictions, figures.peak_bytes), (2, 5, 0, 100));
         assert!((figures.hit_ratio() - 0.4).abs() < 1e-9 && (figures.byte_hit_ratio() - 10.0 / 110.0).abs() < 1e-9);
     }
 
     #[test]
     fn what_is_larger_than_the_budget_passes_by() {
-        let figures = Replay::new(&trace(&[(1, 5), (2, 50), (1, 5), (2, 50)]), 10).run(&Policy::Lru);
+        let figures = Replay::new(&trace(&[(1, 5), (2, 50), (1, 5), (2, 50)]), 10).run(Policy::Lru);
         assert_eq!((figures.hits, figures.bypassed, figures.evictions), (1, 2, 0));
     }
 
@@ -256,7 +262,7 @@ mod tests {
         #[test]
         fn lru_is_the_textbooks(ids in proptest::collection::vec(0u64..20, 1..300), budget in 5u64..40) {
             let requests: Vec<(u64, u64)> = ids.into_iter().map(|id| (id, 1 + id * 7 % 5)).collect();
-            let figures = Replay::new(&trace(&requests), budget).run(&Policy::Lru);
+            let figures = Replay::new(&trace(&requests), budget).run(Policy::Lru);
             let expected = by_the_book(&requests, budget);
             prop_assert_eq!((figures.hits, figures.hit_bytes, figures.evictions), expected);
             prop_assert!(figures.peak_bytes <= budget);

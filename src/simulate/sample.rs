@@ -119,8 +119,8 @@ mod tests {
         assert!(sampled.trace.requests().len() < 60_000, "{}", sampled.trace.requests().len());
         for percent in [5, 20, 60] {
             let budget = trace.footprint_bytes() * percent / 100;
-            let whole = Replay::new(&trace, budget).run(&Policy::Lru);
-            let part = Replay::new(&sampled.trace, sampled.budget(budget)).run(&Policy::Lru);
+            let whole = Replay::new(&trace, budget).run(Policy::Lru);
+            let part = Replay::new(&sampled.trace, sampled.budget(budget)).run(Policy::Lru);
             let (hits, bytes) = sampled.ratios(&part);
             assert!((hits - whole.hit_ratio()).abs() < 0.03, "{percent} %: {hits} of {}", whole.hit_ratio());
             assert!(
@@ -136,7 +136,7 @@ mod tests {
         let trace = Synthetic::Zipf { exponent: 1.0 }.trace(5_000, 700, 9);
         let sampled = Sampled::of(&trace, 1.0, 7);
         assert_eq!((sampled.trace.requests(), sampled.budget(12_345)), (trace.requests(), 12_345));
-        let figures = Replay::new(&trace, 1 << 20).run(&Policy::Lru);
+        let figures = Replay::new(&trace, 1 << 20).run(Policy::Lru);
         let (hits, bytes) = sampled.ratios(&figures);
         assert!((hits - figures.hit_ratio()).abs() < 1e-9 && (bytes - figures.byte_hit_ratio()).abs() < 1e-9);
     }

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use serde::Serialize;
+
 use super::read::{self, Format};
 use crate::error::{Error, Result};
 use crate::ids::{AssetKind, Hashing};
@@ -28,12 +30,14 @@ pub struct Object {
 }
 
 /// What was seen while reading that a reader of figures may want to know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Notes {
     /// Requests with a size of zero: counted as one byte, since a cache holds at least the name.
     pub zero_sizes: u64,
     /// Requests whose size was not the one that their object had before: the largest counts.
     pub resized: u64,
+    /// Requests whose time lies before that of one above them, by a little: replayed in the order of the file.
+    pub late: u64,
     /// Whether the file ends within a record of a format that says where it ends whole: read up to there.
     pub cut_short: bool,
 }
@@ -181,6 +185,11 @@ impl Gathering {
         }
         self.trace.requests.push(place);
         Ok(())
+    }
+
+    /// So many requests came a little late.
+    pub(super) fn late(&mut self, requests: u64) {
+        self.trace.notes.late = requests;
     }
 
     /// It ended within a record, and what came before is whole.

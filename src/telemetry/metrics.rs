@@ -115,6 +115,8 @@ pub struct Metrics {
     pub prefetches: Counter,
     /// Numbers the requests, for their spans.
     pub requests: Counter,
+    /// Times that what is queued was put in order anew since a viewer moved.
+    pub rescorings: Counter,
     /// Generations published.
     pub reloads: Counter,
     /// What reads and decoding took lately.
@@ -149,6 +151,8 @@ pub struct MetricsReport {
     pub reads_dropped: u64,
     pub memory_waits: u64,
     pub prefetches: u64,
+    #[serde(default)]
+    pub rescorings: u64,
     pub reloads: u64,
     pub load_latency: Quantiles,
     pub reload_latency: Quantiles,
@@ -178,6 +182,7 @@ impl Metrics {
             reads_dropped: self.reads_dropped.get(),
             memory_waits: self.memory_waits.get(),
             prefetches: self.prefetches.get(),
+            rescorings: self.rescorings.get(),
             reloads: self.reloads.get(),
             load_latency: self.load_latency.quantiles(),
             reload_latency: self.reload_latency.quantiles(),

@@ -63,7 +63,8 @@ impl State {
             };
             match self.board(entry.pending, permit, home, &mut frames) {
                 Ok(done) => empty.extend(done),
-                Err((pending, shortfall)) => {
+                Err(back) => {
+                    let (pending, shortfall) = *back;
                     still.push_back(Waiting { pending, kind: shortfall.kind });
                     lacking.get_or_insert(shortfall);
                 }

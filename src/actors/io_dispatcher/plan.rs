@@ -84,9 +84,9 @@ impl Planned {
         self.len as u64 + self.frames.iter().map(FrameJob::scratch_bytes).max().unwrap_or(0)
     }
 
-    /// Whether somebody still waits for any of it.
-    pub fn is_wanted(&self) -> bool {
-        self.frames.iter().any(|job| job.waits.is_wanted())
+    /// How urgent it is to those who still wait for any of it; `None` when nobody does.
+    pub fn urgency(&self) -> Option<Priority> {
+        self.frames.iter().filter_map(|job| job.waits.urgency()).min()
     }
 
     /// Ends every flight that waits for it with the same error.

@@ -21,7 +21,7 @@ impl State {
         permit: Permit,
         home: u8,
         frames: &mut Vec<plan::Wanted>,
-    ) -> Result<Option<Finished>, (Pending, Shortfall)> {
+    ) -> Result<Option<Finished>, Box<(Pending, Shortfall)>> {
         let placement = &pending.located.placement;
         let (kind, len) = (pending.located.record.kind, placement.piece_bytes());
         let urgency = pending.lease.priority();
@@ -31,12 +31,12 @@ impl State {
         let place = pending.lease.place().filter(|place| usize::from(*place) < self.reads.len()).unwrap_or(home);
         let charge = match self.shared.budget.charge_or_wait_for(urgency, kind, bytes) {
             Ok(charge) => charge.at(place),
-            Err(shortfall) => return Err((pending, shortfall)),
+            Err(shortfall) => return Err(Box::new((pending, shortfall))),
         };
         let build = if in_blocks { Content::build_in_blocks } else { Content::build };
         let Ok(target) = build(len as usize, charge) else {
             // The operating system has no memory for it, though the budget has: the same as a full budget.
-            return Err((pending, Shortfall { missing_bytes: bytes, kind: None }));
+            return Err(Box::new((pending, Shortfall { missing_bytes: bytes, kind: None })));
         };
         if bytes > 0 {
             self.starved = None;
@@ -101,7 +101,7 @@ impl State {
             while batch.len() < limits::READ_BATCH_MAX {
                 let Some(permit) = self.credits[node].take() else { break };
                 let Some((number, planned)) = self.next_read(node, open) else { break };
-                if !planned.is_wanted() {
+                if planned.urgency().is_none() {
                     self.shared.metrics.reads_dropped.one();
                     continue;
                 }

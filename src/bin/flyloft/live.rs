@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use flyloft::config::RuntimeConfig;
+use flyloft::build::config::{FILE_NAME, TreeConfig};
+use flyloft::config::{RuntimeConfig, RuntimeSettings};
 use flyloft::event::{ChangedAsset, PressureLevel, Published};
+use flyloft::runtime::RecordingReport;
 use flyloft::{AssetPath, Event, Runtime};
 
 use crate::failure::{Failure, Result};
 use crate::output::Output;
 use crate::progress::Bar;
-use crate::size;
+use crate::{open, size};
 
 /// How long open requests may take once the program is asked to stop.
 pub const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -56,6 +58,13 @@ pub async fn start(source: &Path, building: &Building, config: RuntimeConfig) ->
     Ok(Runtime::builder().config(config).bundle(source).start().await?)
 }
 
+/// What `[runtime]` of the folder's flyloft.toml sets. What is wrong with the file the build says, with its place.
+pub fn settings(source: &Path) -> RuntimeSettings {
+    let Ok(text) = std::fs::read_to_string(source.join(FILE_NAME)) else { return RuntimeSettings::default() };
+    TreeConfig::parse(&text, &open::registry(true))
+        .map_or_else(|_| RuntimeSettings::default(), |config| config.runtime().clone())
+}
+
 /// Stops the runtime in order: every open request is answered, the newest generation is durable.
 pub async fn stop(runtime: &Runtime) -> Result<()> {
     let stopped = runtime.shutdown(STOP_WITHIN).await;
@@ -91,6 +100,16 @@ pub fn stop_signal() -> Result<impl Future<Output = ()> + Send + 'static> {
             std::future::pending().await
         }
     })
+}
+
+/// What a recording came to, in one line.
+pub fn recorded(report: &RecordingReport) -> String {
+    let RecordingReport { file, bytes, accesses, missed } = report;
+    let missed = match missed {
+        0 => String::new(),
+        missed => format!(", {} came too fast", size::count(*missed)),
+    };
+    format!("trace {}: {} accesses in {}{missed}", file.display(), size::count(*accesses), size::bytes(*bytes))
 }
 
 /// Says one line on standard output, at once.

@@ -11,12 +11,13 @@ use std::time::Duration;
 use clap::Args;
 use flyloft::bundle::AssetRecord;
 use flyloft::platform::clock::{Clock, SystemClock};
+use flyloft::runtime::RecordingReport;
 use flyloft::{Error, Runtime};
 use serde::Serialize;
 
 use crate::failure::{Answer, Failure, Result};
 use crate::output::Output;
-use crate::{open, size};
+use crate::{live, open, size};
 use pattern::{Order, Pattern};
 
 /// Stream a bundle's assets through the runtime and report throughput, latencies and hit rate
@@ -45,6 +46,12 @@ pub struct Call {
     /// Measure reading resident assets, in order and anywhere, by size, beside the memory's own figures and the caches
     #[arg(long, conflicts_with_all = ["pattern", "clients", "count", "cold"])]
     profile: bool,
+    /// Load what was asked for in this trace, in its order, instead of a pattern
+    #[arg(long, value_name = "TRACE", conflicts_with_all = ["pattern", "profile"])]
+    replay: Option<PathBuf>,
+    /// Record what is asked for, when, and how it is answered, in this file
+    #[arg(long, value_name = "FILE", conflicts_with = "profile")]
+    trace: Option<PathBuf>,
     /// One JSON document
     #[arg(long)]
     json: bool,
@@ -54,6 +61,8 @@ pub struct Call {
 struct Report {
     file: String,
     pattern: Pattern,
+    /// The trace that was followed instead.
+    replay: Option<String>,
     clients: u32,
     seed: u64,
     budget_bytes: u64,
@@ -73,9 +82,12 @@ struct Report {
     hits: u64,
     misses: u64,
     hit_rate: f64,
+    /// Reads sent to the engines, and their bytes.
+    reads: u64,
     read_bytes: u64,
     evictions: u64,
     peak_bytes: u64,
+    trace: Option<RecordingReport>,
 }
 
 /// What one client saw.
@@ -121,8 +133,13 @@ pub fn run(call: &Call) -> Result<Answer> {
 
 async fn measure(call: &Call, records: Vec<AssetRecord>, page_cache: String) -> Result<Report> {
     let runtime = Runtime::builder().bundle(&call.file).budget_bytes(call.budget).start().await?;
-    let count = call.count.unwrap_or(records.len() as u64);
-    let order = Arc::new(Order::new(call.pattern, records.len(), call.seed));
+    let order = match &call.replay {
+        Some(trace) => pattern::replayed(trace, &records)?,
+        None => Order::new(call.pattern, records.len(), call.seed),
+    };
+    let recording = call.trace.as_ref().map(|file| runtime.record(file)).transpose()?;
+    let count = call.count.unwrap_or(order.len() as u64);
+    let order = Arc::new(order);
     let records = Arc::new(records);
     let next = Arc::new(AtomicUsize::new(0));
     let clock = SystemClock;
@@ -153,6 +170,10 @@ async fn measure(call: &Call, records: Vec<AssetRecord>, page_cache: String) -> 
     }
     let took = clock.now().saturating_duration_since(began);
     let (stats, status) = (runtime.stats(), runtime.status());
+    let trace = match recording {
+        Some(recording) => Some(recording.finish().await?),
+        None => None,
+    };
     runtime.shutdown(Duration::from_secs(5)).await;
     all.latencies_ns.sort_unstable();
     let at = |share: f64| {
@@ -164,6 +185,7 @@ async fn measure(call: &Call, records: Vec<AssetRecord>, page_cache: String) -> 
     Ok(Report {
         file: call.file.display().to_string(),
         pattern: call.pattern,
+        replay: call.replay.as_ref().map(|trace| trace.display().to_string()),
         clients: call.clients,
         seed: call.seed,
         budget_bytes: call.budget,
@@ -181,9 +203,11 @@ async fn measure(call: &Call, records: Vec<AssetRecord>, page_cache: String) -> 
         hits,
         misses,
         hit_rate: hits as f64 / (hits + misses).max(1) as f64,
+        reads: stats.metrics.reads,
         read_bytes: stats.metrics.read_bytes,
         evictions: stats.metrics.evictions,
         peak_bytes: stats.budget.peak,
+        trace,
     })
 }
 
@@ -227,6 +251,10 @@ fn print(report: &Report, output: &mut Output) -> Result<()> {
     let (read, peak, budget) =
         (size::bytes(report.read_bytes), size::bytes(report.peak_bytes), size::bytes(report.budget_bytes));
     field("memory", format!("{peak} at most of {budget}, {} evictions", size::count(report.evictions)))?;
-    field("read", format!("{read} through {}", report.engine.join(", ")))?;
+    let reads = size::counted(report.reads, "read");
+    field("read", format!("{read} in {reads} through {}", report.engine.join(", ")))?;
+    if let Some(trace) = &report.trace {
+        field("trace", live::recorded(trace).trim_start_matches("trace ").to_owned())?;
+    }
     field("page cache", report.page_cache.clone())
 }

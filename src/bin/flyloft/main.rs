@@ -21,6 +21,7 @@ mod output;
 mod pack;
 mod progress;
 mod serve;
+mod simulate;
 mod size;
 mod unpack;
 mod verify;
@@ -62,6 +63,7 @@ enum Command {
     Serve(serve::Call),
     Watch(watch::Call),
     Load(load::Call),
+    Simulate(simulate::Call),
     Doctor(doctor::Call),
 }
 
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
         Command::Serve(call) => serve::run(&call),
         Command::Watch(call) => watch::run(&call),
         Command::Load(call) => load::run(&call),
+        Command::Simulate(call) => simulate::run(&call),
         Command::Doctor(call) => doctor::run(&call),
     };
     match ended {

@@ -1,12 +1,15 @@
 //! What several commands do first: open a bundle, start an async runtime.
 
+use std::fs::File;
 use std::future::Future;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use flyloft::build::transform::TransformRegistry;
 use flyloft::builder::{STORE_BUNDLE, default_store};
 use flyloft::bundle::{AssetRecord, Bundle};
 use flyloft::platform::fs::{FileSystem, OsFileSystem};
+use flyloft::telemetry::accesses::TraceReader;
 use flyloft::{AssetPath, Error};
 use tokio::runtime::Builder;
 
@@ -20,6 +23,12 @@ pub fn bundle(file: &Path) -> Result<Bundle> {
     }
     let storage = OsFileSystem.open(file).map_err(|error| Error::io("open", file, error))?;
     Ok(Bundle::open(storage, false)?)
+}
+
+/// A trace of accesses.
+pub fn trace(file: &Path) -> Result<TraceReader<BufReader<File>>> {
+    let opened = File::open(file).map_err(|error| Error::io("open", file, error))?;
+    Ok(TraceReader::new(BufReader::with_capacity(64 << 10, opened), &file.display().to_string())?)
 }
 
 /// The store of a folder: the one that is named, or its default.

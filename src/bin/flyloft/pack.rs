@@ -1,15 +1,18 @@
 //! `pack`: from a tree to a bundle.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use flyloft::build::{self, ActionCacheOptions, BuildOptions, PackReport};
+use flyloft::AssetId;
+use flyloft::build::{self, AccessOrder, ActionCacheOptions, BuildOptions, PackReport};
 use flyloft::config::Layout;
 use flyloft::event::BuildFailure;
 use flyloft::platform::clock::{Clock, SystemClock};
 use flyloft::platform::fs::OsFileSystem;
+use flyloft::telemetry::accesses::TraceEnd;
 use serde::Serialize;
 
 use crate::failure::{self, Answer, Failure, Result};
@@ -31,6 +34,9 @@ pub struct Call {
     /// How a new bundle is laid out: quick to reach one asset, or smallest to ship
     #[arg(long, value_enum)]
     layout: Option<LayoutName>,
+    /// Lay a new bundle out by what was asked for together in this trace; may be given several times
+    #[arg(long, value_name = "TRACE")]
+    order_by: Vec<PathBuf>,
     /// A folder that keeps what transforms made, for other packings and machines too
     #[arg(long, value_name = "DIR")]
     action_cache: Option<PathBuf>,
@@ -71,7 +77,8 @@ pub fn run(call: &Call) -> Result<Answer> {
     let layout = layout(call);
     let actions = call.action_cache.as_ref().map(ActionCacheOptions::new);
     let registry = Arc::new(open::registry(call.allow_commands));
-    let options = BuildOptions { layout, actions, registry, ..BuildOptions::default() };
+    let order = order(call)?;
+    let options = BuildOptions { layout, actions, registry, order, ..BuildOptions::default() };
     let bar = Bar::new();
     let packed = build::pack(Arc::new(OsFileSystem), Arc::new(clock), &call.dir, &call.output, options, &bar);
     bar.clear();
@@ -102,6 +109,29 @@ pub fn run(call: &Call) -> Result<Answer> {
     }
     output.finish()?;
     Ok(Answer::Yes)
+}
+
+/// Where assets are to lie by the traces that were given.
+fn order(call: &Call) -> Result<Option<Arc<HashMap<AssetId, u32>>>> {
+    if call.order_by.is_empty() {
+        return Ok(None);
+    }
+    if call.output.exists() {
+        let why = "what a bundle holds stays where it lies; remove it or name another to lay it out anew";
+        return Err(Failure::unusable(format_args!("{}: --order-by: {why}", call.output.display())));
+    }
+    let mut order = AccessOrder::default();
+    for trace in &call.order_by {
+        let mut reader = open::trace(trace)?;
+        order.learn(&mut reader)?;
+        if let Some(end @ TraceEnd::Cut { .. }) = reader.end() {
+            failure::tell(&format!("warning: {}: {end}", trace.display()));
+        }
+    }
+    if order.assets() == 0 {
+        return Err(Failure::unusable(format_args!("--order-by: nothing was asked for in these traces")));
+    }
+    Ok(Some(Arc::new(order.places())))
 }
 
 /// The layout that was asked for; else the one that the bundle has; else the default.

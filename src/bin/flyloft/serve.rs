@@ -23,9 +23,12 @@ pub struct Call {
     /// Where to listen; port 0 takes any that is free
     #[arg(short, long, default_value = "127.0.0.1:7070")]
     listen: String,
-    /// Memory to use at most, such as 512MiB
-    #[arg(short, long, value_parser = size::parse, default_value = "512MiB")]
-    budget: u64,
+    /// Memory to use at most, such as 512MiB [default: what the folder's flyloft.toml says, or 512MiB]
+    #[arg(short, long, value_parser = size::parse)]
+    budget: Option<u64>,
+    /// Record what is asked for, when, and how it is answered, in this file
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     #[command(flatten)]
     building: Building,
 }
@@ -38,8 +41,10 @@ async fn serve(call: &Call) -> Result<Answer> {
     let asked_to_stop = live::stop_signal()?;
     // Before anything is built: a port that is in use is known at once.
     let listener = Listener::bind(&call.listen).await?;
-    let config = RuntimeConfig { budget_bytes: call.budget, watch: call.watch, ..RuntimeConfig::default() };
+    let mut config = live::settings(&call.source).over(RuntimeConfig { watch: call.watch, ..RuntimeConfig::default() });
+    config.budget_bytes = call.budget.unwrap_or(config.budget_bytes);
     let runtime = live::start(&call.source, &call.building, config).await?;
+    let recording = call.trace.as_ref().map(|file| runtime.record(file)).transpose()?;
     let mut events = runtime.events();
     let status = runtime.status();
     say(format_args!("serving {} at http://{}/", call.source.display(), listener.address()))?;
@@ -61,9 +66,16 @@ async fn serve(call: &Call) -> Result<Answer> {
     let served = listener.serve(runtime.clone(), asked_to_stop).await;
     drop(announced);
     reporter.abort();
+    let recorded = match recording {
+        Some(recording) => Some(recording.finish().await),
+        None => None,
+    };
     let stopped = live::stop(&runtime).await;
     served?;
     stopped?;
+    if let Some(recorded) = recorded.transpose()? {
+        say(live::recorded(&recorded))?;
+    }
     Ok(Answer::Yes)
 }
 

@@ -13,9 +13,10 @@ use crate::build::contents::ContentReader;
 use crate::build::frames::{Bytes, Layer};
 use crate::build::source::{Reader, Source, open_folder};
 use crate::build::spill::{Body, Spill};
-use crate::build::{Progress, parallel, plan};
+use crate::build::{Progress, config, parallel, plan};
 use crate::bundle::{
-    AssetPut, AssetRecord, BuildInput, Bundle, Changes, ContentPut, FrameRef, Laid, Prepared, check_stored,
+    AssetPut, AssetRecord, BuildInput, Bundle, Changes, ContentPut, FrameRef, Laid, PLACES_TAG, Prepared, check_stored,
+    encode_places,
 };
 use crate::error::{Error, Result};
 use crate::event::{ChangedAsset, ReloadTimings};
@@ -81,6 +82,7 @@ impl TreeBuilder {
             puts.into_iter().zip(&new.is_first).map(|(output, first)| put(output, *first)).collect();
         put.append(&mut kept);
         let changes = Changes { put, remove, put_folders, remove_folders };
+        self.put_places(&changed, before.is_none())?;
         let many = new.contents.len() >= BESIDE_MIN;
         let preparation = self.writer.preparation();
         let (prepared, laid) = if many {
@@ -126,6 +128,17 @@ impl TreeBuilder {
         timings.tables_us = us(encoded, written);
         timings.check_us = us(written, self.clock.now());
         Ok((Some(bundle), changed))
+    }
+
+    /// What the tree says of places goes with the `flyloft.toml` that says it: one that was gone back from, or does not
+    /// build, says nothing new.
+    fn put_places(&mut self, changed: &[ChangedAsset], first: bool) -> Result<()> {
+        let is_it = |changed: &ChangedAsset| changed.path.as_str() == config::FILE_NAME;
+        if !first && !changed.iter().any(is_it) {
+            return Ok(());
+        }
+        let places = self.tree.config.places().iter().map(|(path, place)| (path.id(), place.clone()));
+        self.writer.put_section(PLACES_TAG, encode_places(&places.collect::<Vec<_>>()))
     }
 
     /// Makes the tables of a large generation while other threads free what was read, flush the frames and check them:
@@ -276,7 +289,12 @@ impl TreeBuilder {
     fn new_contents(&self, outputs: &mut [Output]) -> Result<New> {
         let uses: Vec<(&AssetPath, &[AssetPath])> =
             outputs.iter().map(|output| (&output.path, output.dependencies.as_slice())).collect();
-        let order = plan::order(self.threads, &uses);
+        let mut order = plan::order(self.threads, &uses);
+        if let Some(places) = &self.options.order {
+            // Stable: those without a place stay in their order, behind the others.
+            let place = |at: &u32| places.get(&uses[*at as usize].0.id()).copied().unwrap_or(u32::MAX);
+            order.sort_by_cached_key(place);
+        }
         let mut seen: HashSet<ContentHash> = HashSet::with_capacity(outputs.len());
         let mut new = New { contents: Vec::with_capacity(outputs.len()), is_first: vec![false; outputs.len()] };
         for at in order {

@@ -1,8 +1,11 @@
 //! From the text of a `flyloft.toml` to its values. Walked by hand, since only that gives each value its place.
 
+mod places;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Value};
 
@@ -11,6 +14,7 @@ use super::ignore::{Patterns, PatternsBuilder};
 use super::near::{hint, hint_of};
 use super::{Mistake, Rule, Step, TreeConfig, parameters_hash};
 use crate::build::transform::{TransformRegistry, one_line};
+use crate::config::RuntimeSettings;
 use crate::error::Error;
 use crate::ids::AssetPath;
 
@@ -45,8 +49,10 @@ pub(super) fn tree_config(text: &str, registry: &TransformRegistry) -> (TreeConf
             "ignore" => config.ignore = parser.patterns(value).unwrap_or_else(|mistake| parser.note(mistake)),
             "transform" => config.rules = parser.rules(value).unwrap_or_else(|mistake| parser.note(mistake)),
             "deps" => config.dependencies = parser.dependencies(value).unwrap_or_else(|mistake| parser.note(mistake)),
+            "places" => config.places = parser.places(value).unwrap_or_else(|mistake| parser.note(mistake)),
+            "runtime" => config.runtime = parser.runtime(value).unwrap_or_else(|mistake| parser.note(mistake)),
             _ => {
-                let mistake = parser.unknown(key, &["ignore", "transform", "deps"]);
+                let mistake = parser.unknown(key, &["ignore", "transform", "deps", "places", "runtime"]);
                 parser.note(mistake)
             }
         }
@@ -251,6 +257,20 @@ impl Parser<'_> {
             }
         }
         Ok((path, uses))
+    }
+
+    fn runtime(&self, node: &Node<'_>) -> Result<RuntimeSettings> {
+        let DeValue::Table(table) = node.get_ref() else {
+            return self.expected(node, "a table: write [runtime]");
+        };
+        let table = Spanned::new(node.span(), table.clone());
+        let settings = RuntimeSettings::deserialize(toml::de::Deserializer::from(table)).map_err(|error| {
+            let why = one_line(error.message().to_owned());
+            let hint = hint_of(&why);
+            self.error(error.span().unwrap_or_else(|| node.span()), format!("runtime: {why}{hint}"))
+        })?;
+        settings.validate().map_err(|error| self.error(node.span(), format!("runtime: {error}")))?;
+        Ok(settings)
     }
 
     fn path(&self, text: &str, span: Range<usize>) -> Result<AssetPath> {

@@ -85,6 +85,11 @@ fn the_documented_example_is_valid_and_means_what_it_says() {
     assert_eq!(config.dependencies(&path("index.html")), [path("data/menu.json")]);
     assert_eq!(config.dependencies(&path("other")), []);
     assert_eq!(config.all_dependencies().count(), 2);
+    let names: Vec<&str> = config.places().iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(names, ["models/tower.glb", "models/tree.glb", "models/tree.glb"]);
+    let tower = Place::at([120.0, 0.0, 40.5]).radius_m(8.0).level(150.0, "models/tower-far.glb");
+    assert_eq!(config.places()[0].1, tower);
+    assert_eq!(config.places()[2].1, Place::at([14.0, 0.0, 9.0]).importance(0.5));
 }
 
 #[test]
@@ -132,7 +137,7 @@ fn a_mistake_is_reported_with_its_line_and_column() {
     };
     check(
         "\n ignored = []",
-        "2:2: unknown key \"ignored\"; expected ignore, transform or deps; did you mean 'ignore'?",
+        "2:2: unknown key \"ignored\"; expected ignore, transform, deps, places or runtime; did you mean 'ignore'?",
     );
     check("ignore = 3", "1:10: expected a glob or an array of globs, found an integer");
     check("ignore = ['a', true]", "1:16: expected a string, found true or false");
@@ -164,6 +169,36 @@ fn a_mistake_is_reported_with_its_line_and_column() {
     assert!(error.starts_with("flyloft.toml:1:") && !error.contains('\n'), "{error}");
     let error = parse("[deps]\na = []\na = []").unwrap_err().to_string();
     assert!(error.starts_with("flyloft.toml:3:1: duplicate key"), "{error}");
+}
+
+#[test]
+fn a_place_that_cannot_be_used_is_reported_where_it_stands() {
+    let check = |text: &str, expected: &str| {
+        let error = parse(&format!("[places]\n{text}")).unwrap_err().to_string();
+        assert_eq!(error, format!("flyloft.toml:2:{expected}"), "{text}");
+    };
+    check("a = 3", "5: expected a table with at, and radius, importance or levels, found an integer");
+    check("a = { radius = 1 }", "5: this place has no at = [x, y, z]");
+    check("a = { at = [1, 2] }", "12: expected three numbers, [x, y, z], found 2 of them");
+    check("a = { at = [1, 2, '3'] }", "19: expected a number, found a string");
+    check("a = { at = [1, nan, 3] }", "12: NaN is not a coordinate within 1000000000 metres of the origin");
+    check("a = { at = [1, inf, 3] }", "12: inf is not a coordinate within 1000000000 metres of the origin");
+    check("a = { at = [1, 2, 3], radius = -1 }", "32: -1 is not a radius within 0 to 1000000000 metres");
+    check("a = [{ at = [1, 2, 3] }, { at = [1, 2, 3], importance = 2 }]", "57: 2 is not within 0 to 1");
+    check(
+        "a = { at = [1, 2, 3], raduis = 1 }",
+        "23: unknown key \"raduis\"; expected at, radius, importance or levels; did you mean 'radius'?",
+    );
+    check("a = { at = [1, 2, 3], levels = [{ distance = 5 }] }", "33: this level has no asset");
+    check("a = { at = [1, 2, 3], levels = [{ asset = 'b' }] }", "33: this level has no distance");
+    check(
+        "a = { at = [1, 2, 3], levels = [{ distance = 5, asset = 'b' }, { distance = 5, asset = 'c' }] }",
+        "32: 5 is not a distance above 5: levels are in the order of their distances",
+    );
+    check("\"../a\" = { at = [1, 2, 3] }", "1: \"../a\" is not a path of the tree: it has a '.' or '..' part");
+    assert!(
+        parse("places = 3").unwrap_err().to_string().ends_with("expected a table: write [places], found an integer")
+    );
 }
 
 #[test]

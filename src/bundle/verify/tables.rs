@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 
 use super::Reporter;
 use super::contents::each;
+use crate::bundle::places::PLACES_TAG;
 use crate::bundle::reader::{Bundle, Inner};
 use crate::bundle::records::{AssetRow, ContentRow, FolderRow, key};
 use crate::bundle::tree;
@@ -47,6 +48,9 @@ pub(super) fn check(bundle: &Bundle, reporter: &mut Reporter<'_>) -> Result<()> 
     for section in &inner.root.sections {
         let section = bundle.section(section.tag);
         reporter.take(section)?;
+    }
+    if inner.root.sections.iter().any(|section| section.tag == PLACES_TAG) {
+        reporter.take(bundle.places())?;
     }
     let read = |key: &[u8], _: &[u8]| Some((key.get(..8)?.to_vec(), key::tail(key)?));
     each(inner, &tree::FRAME_HASHES, read, reporter, |(hash, number), reporter| {

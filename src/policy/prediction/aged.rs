@@ -65,7 +65,7 @@ mod tests {
             aged.entry(7, || 0);
             assert!(aged.len() <= 16);
         }
-        assert_eq!((aged.get(7), aged.get(999), aged.get(5)), (Some(&7), Some(&999), None));
+        assert_eq!((aged.get(7), aged.get(999), aged.get(5)), (Some(&0), Some(&999), None));
         assert_eq!(aged.iter().count(), aged.len());
     }
 }

@@ -1,7 +1,7 @@
 //! What is used together: a table of which assets were used shortly after which, whatever came between.
 //!
 //! As in "C-Miner: Mining Block Correlations in Storage Systems" (Li, Chen, Srinivasan, Zhou, FAST 2004), but counted
-//! online, and each asset's successors bounded as frequent items of a stream (Misra and Gries, 1982).
+//! online, and each asset's successors bounded as frequent items of a stream are.
 
 use std::collections::VecDeque;
 
@@ -59,9 +59,13 @@ impl Known {
         } else if self.next.len() < SUCCESSORS_MAX {
             self.next.push(Successor { id, count: 1, due: after });
         } else {
-            // Each newcomer costs all of them one; who has none left makes room.
-            self.next.iter_mut().for_each(|successor| successor.count -= 1);
-            self.next.retain(|successor| successor.count > 0);
+            // Each newcomer costs the weakest one; who was seen but once makes room.
+            let weakest = self.next.iter_mut().min_by_key(|successor| successor.count);
+            let weakest = weakest.expect("there is no room, so there are some");
+            match weakest.count {
+                0 | 1 => *weakest = Successor { id, count: 1, due: after },
+                _ => weakest.count -= 1,
+            }
         }
     }
 

@@ -24,7 +24,7 @@ use super::{
     Strided, World,
 };
 use crate::config::PredictionConfig;
-use crate::ids::{AssetId, Hashing};
+use crate::ids::{AssetId, AssetKind, Hashing};
 use track::{Track, cost_us};
 
 pub use track::ExpertStats;
@@ -36,7 +36,7 @@ const FETCHED_MAX: usize = 64 << 10;
 /// Assets whose uses are counted.
 const USES_MAX: usize = 32 << 10;
 /// Guesses of one access that the network looks at.
-const SCORED_MAX: usize = 24;
+const SCORED_MAX: usize = 16;
 /// Prefetches of one access.
 const PREDICTED_MAX: usize = 256;
 /// What a guess may be late by, in accesses, besides twice its time.
@@ -215,8 +215,9 @@ impl Ensemble {
     /// Time has passed without an access, or something has moved: as [`Ensemble::accessed`] otherwise.
     pub fn passed(&mut self, now: Duration, world: &dyn World, into: &mut Vec<Predicted>) {
         self.expire(now);
-        let Some(last) = self.last else { return };
-        let access = Access { now, ..last };
+        // Whoever is told nothing but that something moved guesses too.
+        let nothing = Access { id: AssetId(0), bytes: 0, kind: AssetKind::Other, resident: true, now, wall_seconds: 0 };
+        let access = Access { now, ..self.last.unwrap_or(nothing) };
         self.ask(&access, world, into, |expert, distance, guesses| expert.passed(now, world, distance, guesses));
     }
 
@@ -385,6 +386,11 @@ impl Ensemble {
         let mut samples: Vec<Option<Box<Features>>> = Vec::new();
         if let Some(neural) = &self.neural {
             for merged in merged.iter_mut().take(SCORED_MAX) {
+                if self.open.contains_key(&merged.guess.id.0) {
+                    // What it said when it saw that first still holds.
+                    samples.push(None);
+                    continue;
+                }
                 let bytes = world.bytes(merged.guess.id).unwrap_or(access.bytes);
                 let uses = self.uses.get(merged.guess.id.0).copied().unwrap_or_default();
                 let features = neural.features(&merged.guess, &merged.by, bytes, (self.tick, uses), access);
@@ -397,7 +403,7 @@ impl Ensemble {
         for (merged, sample) in merged.iter().zip(samples) {
             if self.watch(merged, sample, access.now)
                 && into.len() - from < PREDICTED_MAX
-                && let Some(predicted) = self.believed(merged, world)
+                && let Some(predicted) = self.believed(merged.guess, world)
             {
                 into.push(predicted);
             }
@@ -436,14 +442,14 @@ impl Ensemble {
     }
 
     /// The guess as a prediction, where somebody who made it is believed.
-    fn believed(&self, merged: &Merged, world: &dyn World) -> Option<Predicted> {
-        let Guess { id, due, .. } = merged.guess;
-        let earned = |(track, confidence): (&Track, f32)| {
-            let share = track.levels[Track::level_of(confidence)].share();
-            let is_believed = confidence > 0.0 && !track.silent && share >= self.threshold && track.has_credit();
+    fn believed(&self, guess: Guess, world: &dyn World) -> Option<Predicted> {
+        let Guess { id, due, .. } = guess;
+        let earned = |(track, level): (&Track, u8)| {
+            let share = track.levels[usize::from(level.checked_sub(1)?)].share();
+            let is_believed = !track.silent && share >= self.threshold && track.has_credit();
             is_believed.then_some((share, track.stats.expert))
         };
-        let earned = self.tracks.iter().zip(merged.by).filter_map(earned);
+        let earned = self.tracks.iter().zip(self.open.get(&id.0)?.by).filter_map(earned);
         let (confidence, expert) = earned.max_by(|one, other| one.0.total_cmp(&other.0))?;
         let bytes = world.bytes(id);
         let fits = bytes.is_none_or(|bytes| bytes <= self.largest_bytes);

@@ -22,6 +22,11 @@ const WEIGHT_MAX: f32 = 32.0;
 /// Of guesses whose outcome is known to be trained on again after each new one: what was seen once teaches little.
 const KEPT: usize = 256;
 
+/// Of guesses that went as expected every so many is trained on.
+const KNOWN_EVERY: u64 = 4;
+/// After every so many one of the last is trained on again.
+const AGAIN_EVERY: u64 = 2;
+
 /// What it looks at for one guess.
 pub type Features = [f32; INPUTS];
 
@@ -47,6 +52,8 @@ pub struct Neural {
     out: [f32; HIDDEN + 1],
     out_squares: [f32; HIDDEN + 1],
     host: [f32; FEATURES_MAX],
+    /// Inputs that may be other than zero, besides the bias.
+    width: usize,
     kept: Vec<(Features, bool)>,
     turn: u64,
 }
@@ -61,6 +68,7 @@ impl Default for Neural {
             out: std::array::from_fn(|cell| if cell == HIDDEN { -1.0 } else { weight(10_000 + cell) }),
             out_squares: [1e-3; HIDDEN + 1],
             host: [0.0; FEATURES_MAX],
+            width: OWN,
             kept: Vec::new(),
             turn: 0,
         }
@@ -71,6 +79,7 @@ impl Neural {
     /// What the program tells of itself from now on. Large numbers are made small: what counts is below about 10.
     pub fn set_host(&mut self, features: &[f32]) {
         self.host = [0.0; FEATURES_MAX];
+        self.width = self.width.max(OWN + features.len().min(FEATURES_MAX));
         for (to, from) in self.host.iter_mut().zip(features) {
             *to = if from.is_finite() { from.signum() * from.abs().ln_1p() } else { 0.0 };
         }
@@ -114,23 +123,31 @@ impl Neural {
 
     fn forward(&self, features: &Features) -> ([f32; HIDDEN], f32) {
         let cell = |weights: &[f32; INPUTS + 1]| {
-            let sum: f32 = weights.iter().zip(features).map(|(weight, input)| weight * input).sum();
-            let sum = sum + weights[INPUTS];
+            let sum = dot(&weights[..self.width], &features[..self.width]) + weights[INPUTS];
             if sum > 0.0 { sum } else { 0.1 * sum }
         };
         let hidden: [f32; HIDDEN] = std::array::from_fn(|number| cell(&self.hidden[number]));
-        let sum: f32 = self.out.iter().zip(&hidden).map(|(weight, input)| weight * input).sum();
-        (hidden, 1.0 / (1.0 + (-(sum + self.out[HIDDEN])).exp()))
+        let sum = dot(&self.out[..HIDDEN], &hidden) + self.out[HIDDEN];
+        (hidden, 1.0 / (1.0 + (-sum).exp()))
     }
 
-    /// A guess that looked like this came true, or did not. Trains on it, and once more on one of the last.
+    /// A guess that looked like this came true, or did not. Trains on it, and now and then on one of the last again. Once
+    /// it has seen many, of those that it expected to go as they went only one in a few teaches it anything.
     pub fn learn(&mut self, features: &Features, came_true: bool) {
+        self.turn += 1;
+        let said = self.score(features);
+        let is_news = (said - f32::from(u8::from(came_true))).abs() > 0.25;
+        if self.kept.len() >= KEPT && !is_news && !self.turn.is_multiple_of(KNOWN_EVERY) {
+            return;
+        }
         self.train(features, came_true);
         if self.kept.len() < KEPT {
             self.kept.push((*features, came_true));
             return;
         }
-        self.turn += 1;
+        if !self.turn.is_multiple_of(AGAIN_EVERY) {
+            return;
+        }
         let place = (mixed(self.turn) % KEPT as u64) as usize;
         let (again, was_true) = std::mem::replace(&mut self.kept[place], (*features, came_true));
         self.train(&again, was_true);
@@ -147,9 +164,10 @@ impl Neural {
             let slope = if value > 0.0 { 1.0 } else { 0.1 };
             let down = wrong * self.out[cell] * slope;
             step(&mut self.out[cell], &mut self.out_squares[cell], wrong * value);
-            let weights = self.hidden[cell].iter_mut().zip(&mut self.squares[cell]);
-            let inputs = features.iter().chain(std::iter::once(&1.0));
-            weights.zip(inputs).for_each(|((weight, square), input)| step(weight, square, down * input));
+            let (weights, squares) = (&mut self.hidden[cell], &mut self.squares[cell]);
+            step(&mut weights[INPUTS], &mut squares[INPUTS], down);
+            let inputs = features[..self.width].iter().zip(&mut weights[..self.width]).zip(&mut squares[..self.width]);
+            inputs.for_each(|((input, weight), square)| step(weight, square, down * input));
         }
         step(&mut self.out[HIDDEN], &mut self.out_squares[HIDDEN], wrong);
     }
@@ -176,6 +194,18 @@ impl Neural {
     }
 }
 
+/// The sum of products, in four parts that do not wait for each other.
+fn dot(one: &[f32], other: &[f32]) -> f32 {
+    let mut sums = [0.0; 4];
+    let (ones, rest) = one.as_chunks::<4>();
+    let (others, other_rest) = other.as_chunks::<4>();
+    for (one, other) in ones.iter().zip(others) {
+        sums.iter_mut().zip(one.iter().zip(other)).for_each(|(sum, (one, other))| *sum += one * other);
+    }
+    let rest: f32 = rest.iter().zip(other_rest).map(|(one, other)| one * other).sum();
+    sums.iter().sum::<f32>() + rest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,6 +223,7 @@ mod tests {
     #[test]
     fn it_learns_what_no_weighing_of_its_inputs_can_tell_and_remembers_it() {
         let mut neural = Neural::default();
+        neural.set_host(&[0.0; FEATURES_MAX]);
         for number in 0..20_000 {
             let (features, came_true) = example(number);
             neural.learn(&features, came_true);
@@ -206,6 +237,7 @@ mod tests {
         };
         assert!(right(&neural) > 930, "{}", right(&neural));
         let mut again = Neural::default();
+        again.set_host(&[0.0; FEATURES_MAX]);
         again.restore(&neural.saved()).unwrap();
         assert_eq!(right(&again), right(&neural));
     }

@@ -38,8 +38,12 @@ impl Context {
         } else if self.next.len() < SUCCESSORS_MAX {
             self.next.push((id, 1));
         } else {
-            self.next.iter_mut().for_each(|(_, count)| *count -= 1);
-            self.next.retain(|(_, count)| *count > 0);
+            let weakest = self.next.iter_mut().min_by_key(|(_, count)| *count);
+            let weakest = weakest.expect("there is no room, so there are some");
+            match weakest.1 {
+                0 | 1 => *weakest = (id, 1),
+                _ => weakest.1 -= 1,
+            }
         }
         if self.total >= TOTAL_MAX {
             self.total /= 2;

@@ -21,7 +21,7 @@ const WINDOW: Duration = Duration::from_millis(25);
 const TOO_SLOW: f64 = 0.75;
 const FAST: f64 = 0.92;
 /// What is left of the best rate after each window: the device or the load may have become another one.
-const FORGET: f64 = 0.999;
+const FORGET: f64 = 0.9999;
 
 /// The room for low-priority reads.
 #[derive(Clone, Copy, Debug)]

@@ -1,8 +1,8 @@
 //! A whole queue scored at once for new positions of the viewers: what [`super::score`] says of each, from arrays.
 //!
 //! What does not change while a request waits is worked out when it is put in; the rest is a few vector instructions
-//! for eight or sixteen requests at a time. The loops are plain: `pulp` compiles them once per instruction set and
-//! chooses at run time, so that every machine does the same operations in the same order and gets the same scores.
+//! for eight or sixteen requests at a time. `pulp` compiles the loop once per instruction set and chooses at run time.
+//! No operation is fused with another, so that every machine gets the same scores.
 
 use super::Hints;
 use super::score::WAITED_FULL;
@@ -102,31 +102,6 @@ impl Batch {
             array.clear();
         }
     }
-
-    fn part(&self, from: usize, to: usize) -> Part<'_> {
-        Part {
-            x: &self.x[from..to],
-            y: &self.y[from..to],
-            z: &self.z[from..to],
-            radius: &self.radius[from..to],
-            smallness: &self.smallness[from..to],
-            since_s: &self.since_s[from..to],
-            coarseness: &self.coarseness[from..to],
-        }
-    }
-}
-
-/// Scores at a time: their arrays stay in the first level of the cache.
-const PART: usize = 512;
-
-struct Part<'b> {
-    x: &'b [f32],
-    y: &'b [f32],
-    z: &'b [f32],
-    radius: &'b [f32],
-    smallness: &'b [f32],
-    since_s: &'b [f32],
-    coarseness: &'b [f32],
 }
 
 /// What a batch scored.
@@ -148,58 +123,107 @@ impl Scored {
 /// Scores every request of the batch, with the widest vectors that this machine has. The same as
 /// [`super::score`] of [`Features::hints`], but for the last digits.
 pub fn score_all(batch: &Batch, eyes: &[Eye], now_s: f32, weights: &Weights, into: &mut Scored) {
+    into.resize(batch.len());
     // The choice of instructions is a load of a static; on the first call it asks the processor.
-    pulp::Arch::new().dispatch(
-        #[inline(always)]
-        || score_parts(batch, eyes, now_s, weights, into),
-    );
+    pulp::Arch::new().dispatch(All { batch, eyes, now_s, weights, into });
 }
 
-/// [`score_all`] with the instructions that every processor of this architecture has: for comparison.
+/// [`score_all`] one request after the other, with the instructions that every processor of this architecture has: for
+/// comparison.
 pub fn score_all_plain(batch: &Batch, eyes: &[Eye], now_s: f32, weights: &Weights, into: &mut Scored) {
-    score_parts(batch, eyes, now_s, weights, into);
+    into.resize(batch.len());
+    score_from(0, batch, eyes, now_s, weights, into);
 }
 
-#[inline(always)]
-fn score_parts(batch: &Batch, eyes: &[Eye], now_s: f32, weights: &Weights, into: &mut Scored) {
-    let len = batch.len();
-    into.resize(len);
-    let mut from = 0;
-    while from < len {
-        let to = len.min(from + PART);
-        let (scores, distances) = (&mut into.scores[from..to], &mut into.distances[from..to]);
-        score_part(&batch.part(from, to), eyes, now_s, weights, scores, distances);
-        from = to;
-    }
-}
-
-/// `scores` holds the views until the end.
-#[inline(always)]
-fn score_part(part: &Part<'_>, eyes: &[Eye], now_s: f32, weights: &Weights, scores: &mut [f32], distances: &mut [f32]) {
-    // One length for all, so that the loops check it once.
-    let len = scores.len();
-    let (x, y, z, radius) = (&part.x[..len], &part.y[..len], &part.z[..len], &part.radius[..len]);
-    let (smallness, since_s, coarseness) = (&part.smallness[..len], &part.since_s[..len], &part.coarseness[..len]);
-    let distances = &mut distances[..len];
-    scores.fill(0.0);
-    distances.fill(f32::INFINITY);
-    for eye in eyes {
-        for i in 0..len {
-            let (distance, view) = sight(eye, x[i], y[i], z[i], radius[i]);
+/// Scores those from `first` on, one after the other.
+fn score_from(first: usize, batch: &Batch, eyes: &[Eye], now_s: f32, weights: &Weights, into: &mut Scored) {
+    for i in first..batch.len() {
+        let (mut nearest, mut seen) = (f32::INFINITY, 0.0);
+        for eye in eyes {
+            let (distance, view) = sight(eye, batch.x[i], batch.y[i], batch.z[i], batch.radius[i]);
             // Comparisons with what is not a number are false: what has no place stays as far away as it was.
-            distances[i] = if distance < distances[i] { distance } else { distances[i] };
-            scores[i] = if view > scores[i] { view } else { scores[i] };
+            nearest = if distance < nearest { distance } else { nearest };
+            seen = if view > seen { view } else { seen };
         }
-    }
-    let waited_full = WAITED_FULL.as_secs_f32();
-    for i in 0..len {
-        let near = 1.0 / (distances[i] + 1.0);
-        let waited = fraction((now_s - since_s[i]) / waited_full);
-        scores[i] = weights.distance * near
-            + weights.view * scores[i]
-            + weights.size * smallness[i]
+        let waited = fraction((now_s - batch.since_s[i]) * (1.0 / WAITED_FULL.as_secs_f32()));
+        into.distances[i] = nearest;
+        into.scores[i] = weights.distance * (1.0 / (nearest + 1.0))
+            + weights.view * seen
+            + weights.size * batch.smallness[i]
             + weights.waited * waited
-            + weights.coarseness * coarseness[i];
+            + weights.coarseness * batch.coarseness[i];
+    }
+}
+
+/// [`score_from`] in vectors; what is left over goes one after the other. The operations and their order are the same.
+struct All<'b> {
+    batch: &'b Batch,
+    eyes: &'b [Eye],
+    now_s: f32,
+    weights: &'b Weights,
+    into: &'b mut Scored,
+}
+
+impl pulp::WithSimd for All<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, simd: S) {
+        let Self { batch, eyes, now_s, weights, into } = self;
+        let ((x, _), (y, _), (z, _)) =
+            (S::as_simd_f32s(&batch.x), S::as_simd_f32s(&batch.y), S::as_simd_f32s(&batch.z));
+        let ((radius, _), (smallness, _)) = (S::as_simd_f32s(&batch.radius), S::as_simd_f32s(&batch.smallness));
+        let ((since, _), (coarseness, _)) = (S::as_simd_f32s(&batch.since_s), S::as_simd_f32s(&batch.coarseness));
+        let (scores, left_over) = S::as_mut_simd_f32s(&mut into.scores);
+        let (distances, _) = S::as_mut_simd_f32s(&mut into.distances);
+        let left_over = left_over.len();
+        let splat = |value: f32| simd.splat_f32s(value);
+        let (zero, one, infinite) = (splat(0.0), splat(1.0), splat(f32::INFINITY));
+        let (now, per_wait) = (splat(now_s), splat(1.0 / WAITED_FULL.as_secs_f32()));
+        let of_distance = splat(weights.distance);
+        let of_view = splat(weights.view);
+        let of_size = splat(weights.size);
+        let of_waited = splat(weights.waited);
+        let of_coarseness = splat(weights.coarseness);
+        // A comparison with what is not a number is false, so that zero is chosen.
+        let fraction = |value| {
+            let least = simd.select_f32s(simd.greater_than_f32s(value, zero), value, zero);
+            simd.select_f32s(simd.less_than_f32s(least, one), least, one)
+        };
+        // One length for all, so that the loop checks it once.
+        let len = scores.len();
+        let (x, y, z, radius) = (&x[..len], &y[..len], &z[..len], &radius[..len]);
+        let (smallness, since, coarseness) = (&smallness[..len], &since[..len], &coarseness[..len]);
+        let distances = &mut distances[..len];
+        for i in 0..len {
+            let (mut nearest, mut seen) = (infinite, zero);
+            for eye in eyes {
+                let ([ex, ey, ez], [ax, ay, az]) = (eye.position.map(splat), eye.direction.map(splat));
+                let (x, y, z) = (simd.sub_f32s(x[i], ex), simd.sub_f32s(y[i], ey), simd.sub_f32s(z[i], ez));
+                let dot = |[a, b, c]: [S::f32s; 3], [d, e, f]: [S::f32s; 3]| {
+                    simd.add_f32s(simd.add_f32s(simd.mul_f32s(a, d), simd.mul_f32s(b, e)), simd.mul_f32s(c, f))
+                };
+                let centre = simd.sqrt_f32s(dot([x, y, z], [x, y, z]));
+                let along = dot([x, y, z], [ax, ay, az]);
+                let distance = simd.sub_f32s(centre, radius[i]);
+                let outside = fraction(simd.div_f32s(along, centre));
+                let view = simd.select_f32s(simd.greater_than_f32s(distance, zero), outside, one);
+                let view = simd.select_f32s(simd.greater_than_or_equal_f32s(radius[i], zero), view, zero);
+                let distance = simd.select_f32s(simd.less_than_f32s(distance, zero), zero, distance);
+                nearest = simd.select_f32s(simd.less_than_f32s(distance, nearest), distance, nearest);
+                seen = simd.select_f32s(simd.greater_than_f32s(view, seen), view, seen);
+            }
+            let near = simd.div_f32s(one, simd.add_f32s(nearest, one));
+            let waited = fraction(simd.mul_f32s(simd.sub_f32s(now, since[i]), per_wait));
+            let mut score = simd.mul_f32s(of_distance, near);
+            score = simd.add_f32s(score, simd.mul_f32s(of_view, seen));
+            score = simd.add_f32s(score, simd.mul_f32s(of_size, smallness[i]));
+            score = simd.add_f32s(score, simd.mul_f32s(of_waited, waited));
+            score = simd.add_f32s(score, simd.mul_f32s(of_coarseness, coarseness[i]));
+            scores[i] = score;
+            distances[i] = nearest;
+        }
+        score_from(batch.len() - left_over, batch, eyes, now_s, weights, into);
     }
 }
 

@@ -14,6 +14,9 @@ use crate::ids::{AssetPath, ContentHash, Origin, Priority};
 use crate::residency::asset::Name;
 use crate::residency::generations::Live;
 
+/// Marks a priority that follows the distance.
+const BY_DISTANCE: u8 = 0x80;
+
 /// How an entry ended. The error is boxed, since entries are many and errors few.
 pub(super) type Outcome = Result<Answer, Box<Error>>;
 
@@ -25,7 +28,8 @@ pub(super) struct Entry {
     pub(super) path: Option<AssetPath>,
     /// The node of the first request, where one was asked for.
     pub(super) place: Option<u8>,
-    /// The most urgent priority asked for so far; only ever raised.
+    /// The most urgent priority asked for so far, only ever raised; with [`BY_DISTANCE`] while nobody named one, and then
+    /// it follows the viewers, down as well.
     priority: AtomicU8,
     /// Set once anyone but the predictor has asked for it.
     is_asked: AtomicBool,
@@ -115,15 +119,39 @@ pub(super) enum Found {
 
 impl Entry {
     pub(super) fn new(key: Key, ask: Ask, since_ms: u32, state: State) -> Entry {
-        let Ask { priority, origin, span, path, place, .. } = ask;
+        let Ask { priority, by_distance, origin, span, path, place, .. } = ask;
         let span = (!span.is_disabled()).then(|| Box::new(span));
-        let (priority, is_asked) = (AtomicU8::new(priority as u8), AtomicBool::new(origin != Origin::Predictor));
+        let priority = AtomicU8::new(marked(priority, by_distance));
+        let is_asked = AtomicBool::new(origin != Origin::Predictor);
         Entry { key, span, path, place, priority, is_asked, since_ms, state: Mutex::new(state) }
     }
 
     /// The most urgent priority asked for.
     pub(super) fn priority(&self) -> Priority {
-        Priority::ALL[usize::from(self.priority.load(Ordering::Relaxed))]
+        Priority::ALL[usize::from(self.priority.load(Ordering::Relaxed) & !BY_DISTANCE)]
+    }
+
+    /// Whether its priority follows the distance, since nobody named one.
+    pub(super) fn is_by_distance(&self) -> bool {
+        self.priority.load(Ordering::Relaxed) & BY_DISTANCE != 0
+    }
+
+    /// Notes a request of `priority`, which somebody named unless it is `by_distance`. Whether that changed anything, and
+    /// if so whether it is more urgent than all before.
+    pub(super) fn raise(&self, priority: Priority, by_distance: bool) -> Option<bool> {
+        let change = |old: u8| {
+            let least = (old & !BY_DISTANCE).min(priority as u8);
+            let mark = if by_distance { old & BY_DISTANCE } else { 0 };
+            Some(least | mark).filter(|new| *new != old)
+        };
+        let old = self.priority.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change).ok()?;
+        Some(old & !BY_DISTANCE > priority as u8)
+    }
+
+    /// Gives it this priority, less urgent ones included, if it follows the distance. Whether it does.
+    pub(super) fn follow_distance(&self, priority: Priority) -> bool {
+        let change = |old: u8| (old & BY_DISTANCE != 0).then_some(marked(priority, true));
+        self.priority.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change).is_ok()
     }
 
     /// Whether nobody but the predictor has asked for it.
@@ -138,15 +166,14 @@ impl Entry {
         }
     }
 
-    /// Whether `priority` is more urgent than all before; notes it.
-    pub(super) fn raise(&self, priority: Priority) -> bool {
-        self.priority.fetch_min(priority as u8, Ordering::Relaxed) > priority as u8
-    }
-
     /// What an error calls it.
     pub(super) fn what(&self) -> String {
         super::what(self.path.as_ref(), self.key.id)
     }
+}
+
+fn marked(priority: Priority, by_distance: bool) -> u8 {
+    priority as u8 | if by_distance { BY_DISTANCE } else { 0 }
 }
 
 impl State {
@@ -181,6 +208,16 @@ impl State {
     /// How many wait.
     pub(super) fn waiting(&self) -> u32 {
         self.waiting
+    }
+
+    /// The earliest deadline of anyone who waits.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let slots = std::iter::once(&self.slots.first).chain(&self.slots.more);
+        let deadline = |slot: &Slot| match slot {
+            Slot::Waits(waiter) => waiter.deadline,
+            _ => None,
+        };
+        slots.filter_map(deadline).min()
     }
 
     /// Adds a waiter; gives its slot.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tracing::Span;
 
@@ -45,6 +46,26 @@ impl Lease {
     /// How urgent it is now.
     pub fn priority(&self) -> Priority {
         self.entry.priority()
+    }
+
+    /// Whether its priority follows the distance from the viewers, since nobody named one.
+    pub fn is_by_distance(&self) -> bool {
+        self.entry.is_by_distance()
+    }
+
+    /// Gives it this priority, less urgent ones included, if it follows the distance. Whether it does.
+    pub fn follow_distance(&self, priority: Priority) -> bool {
+        self.entry.follow_distance(priority)
+    }
+
+    /// How long the first request for it has been waiting, to the millisecond.
+    pub fn waited(&self, now: Instant) -> Duration {
+        self.ledger.age(self.entry.since_ms, now)
+    }
+
+    /// The earliest deadline of those who wait for it under this name, now.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.entry.state.lock().deadline()
     }
 
     /// Whether nobody but the predictor has asked for it.

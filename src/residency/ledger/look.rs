@@ -57,7 +57,7 @@ impl Ledger {
         now.saturating_duration_since(*self.began.get_or_init(|| now)).as_millis() as u32
     }
 
-    fn age(&self, since_ms: u32, now: Instant) -> Duration {
+    pub(super) fn age(&self, since_ms: u32, now: Instant) -> Duration {
         Duration::from_millis(u64::from(self.stamp(now).wrapping_sub(since_ms)))
     }
 }

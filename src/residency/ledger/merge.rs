@@ -38,9 +38,9 @@ impl Ledger {
                 Attempt::Lead => return Merge::Lead(lease),
                 Attempt::Follow(leader) => {
                     lease.spend();
-                    let priority = lease.priority();
+                    let (priority, by_distance) = (lease.priority(), lease.is_by_distance());
                     drop(lease);
-                    self.raise(&leader, priority);
+                    self.raise(&leader, priority, by_distance);
                     return Merge::Follows;
                 }
                 Attempt::Stale => return Merge::Follows,

@@ -17,7 +17,7 @@ const RUN_MAX: u64 = 1 << 20;
 
 /// Reads ARC's.
 pub(super) fn read_arc(source: &mut dyn BufRead, into: &mut Gathering) -> Result<()> {
-    lines::each(source, into, |into, line| {
+    lines::each(source, into, |into, line, _| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let number = |at: usize| words.get(at).and_then(|word| word.parse::<u64>().ok());
         let (Some(start), Some(count), 4) = (number(0), number(1), words.len()) else {
@@ -35,7 +35,7 @@ pub(super) fn read_arc(source: &mut dyn BufRead, into: &mut Gathering) -> Result
 
 /// Reads LIRS's.
 pub(super) fn read_lirs(source: &mut dyn BufRead, into: &mut Gathering) -> Result<()> {
-    lines::each(source, into, |into, line| {
+    lines::each(source, into, |into, line, _| {
         if line == "*" {
             return Ok(());
         }

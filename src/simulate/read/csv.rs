@@ -4,6 +4,7 @@ use std::io::BufRead;
 
 use super::super::trace::Gathering;
 use super::lines;
+use super::order::Order;
 use crate::error::Result;
 use crate::ids::AssetId;
 
@@ -24,15 +25,16 @@ struct Columns {
 /// Reads all of it. A column of times may be missing where a header says so, and one of sizes: each counts as one then.
 pub(super) fn read(source: &mut dyn BufRead, into: &mut Gathering) -> Result<()> {
     let mut columns: Option<Columns> = None;
-    let mut newest = f64::NEG_INFINITY;
-    lines::each(source, into, |into, line| {
+    let mut order = Order::default();
+    lines::each(source, into, |into, line, number| {
         let Some(columns) = columns else {
             let (found, is_header) = Columns::of(line)?;
             columns = Some(found);
-            return if is_header { Ok(()) } else { request(found, &mut newest, line, into) };
+            return if is_header { Ok(()) } else { request(found, &mut order, (line, number), into) };
         };
-        request(columns, &mut newest, line, into)
-    })
+        request(columns, &mut order, (line, number), into)
+    })?;
+    order.finish(into)
 }
 
 impl Columns {
@@ -62,7 +64,12 @@ fn clean(field: &str) -> &str {
     field.trim().trim_matches('"')
 }
 
-fn request(columns: Columns, newest: &mut f64, line: &str, into: &mut Gathering) -> Result<(), String> {
+fn request(
+    columns: Columns,
+    order: &mut Order,
+    (line, number): (&str, u64),
+    into: &mut Gathering,
+) -> Result<(), String> {
     let (mut time, mut id, mut size) = (None, None, None);
     let mut count = 0;
     for (at, field) in line.split(columns.separator).enumerate() {
@@ -84,10 +91,7 @@ fn request(columns: Columns, newest: &mut f64, line: &str, into: &mut Gathering)
         if !now.is_finite() {
             return Err(format!("'{time}' is not a time"));
         }
-        if now < *newest {
-            return Err(format!("the time {now} comes after {newest}; sort the trace by time"));
-        }
-        *newest = now;
+        order.see(now, || format!("line {number}"));
     }
     let size = match size.map(clean) {
         None => 1,

@@ -8,17 +8,17 @@ use crate::error::{Error, Result};
 /// A longer line is no line of a trace.
 const LINE_BYTES_MAX: usize = 64 << 10;
 
-/// Calls `each` for every line that says something, with `into` and without the line's end. What `each` refuses is an
+/// Calls `each` for every line that says something, with `into`, without the line's end, and with its number. What `each` refuses is an
 /// error with the line's number.
 pub(super) fn each(
     source: &mut dyn BufRead,
     into: &mut Gathering,
-    mut each: impl FnMut(&mut Gathering, &str) -> Result<(), String>,
+    mut each: impl FnMut(&mut Gathering, &str, u64) -> Result<(), String>,
 ) -> Result<()> {
     let mut line = Vec::new();
     for number in 1u64.. {
         line.clear();
-        let refused = |name: &str, why: String| Error::trace(name, format!("line {number}"), why);
+        let refused = |name: &str, why: String| Error::trace(name, &format!("line {number}"), why);
         if !next(source, &mut line).map_err(|error| refused(into.name(), format!("cannot be read on: {error}")))? {
             break;
         }
@@ -27,7 +27,7 @@ pub(super) fn each(
         }
         let text = std::str::from_utf8(&line).map_err(|_| refused(into.name(), "it is not UTF-8".into()))?.trim();
         if !text.is_empty() && !text.starts_with('#') {
-            each(into, text).map_err(|why| refused(into.name(), why))?;
+            each(into, text, number).map_err(|why| refused(into.name(), why))?;
         }
     }
     Ok(())

@@ -5,6 +5,7 @@
 use std::io::BufRead;
 
 use super::super::trace::Gathering;
+use super::order::Order;
 use crate::error::{Error, Result};
 
 const RECORD_BYTES: usize = 24;
@@ -38,9 +39,9 @@ pub(super) fn looks_like(head: &[u8]) -> bool {
 
 /// Reads all of it.
 pub(super) fn read(source: &mut dyn BufRead, into: &mut Gathering) -> Result<()> {
-    let mut newest = 0;
+    let mut order = Order::default();
     for at in (0u64..).step_by(RECORD_BYTES) {
-        let refused = |name: &str, why: String| Error::trace(name, format!("byte {at}"), why);
+        let refused = |name: &str, why: String| Error::trace(name, &format!("byte {at}"), why);
         let mut bytes = [0; RECORD_BYTES];
         let got =
             fill(source, &mut bytes).map_err(|error| refused(into.name(), format!("cannot be read on: {error}")))?;
@@ -52,16 +53,12 @@ pub(super) fn read(source: &mut dyn BufRead, into: &mut Gathering) -> Result<()>
             return Err(refused(into.name(), why));
         }
         let record = record(&bytes);
-        if record.time < newest {
-            let why = format!("the time {} comes after {newest}; sort the trace by time", record.time);
-            return Err(refused(into.name(), why));
-        }
-        newest = record.time;
+        order.see(f64::from(record.time), || format!("byte {at}"));
         if let Err(why) = into.request(record.id, u64::from(record.size)) {
             return Err(refused(into.name(), why));
         }
     }
-    Ok(())
+    order.finish(into)
 }
 
 /// Reads until `into` is full or the source ends. Bytes read.

@@ -5,16 +5,7 @@
 
 use flyloft::simulate::Object;
 
-/// A cache that is replayed into.
-pub trait Subject {
-    /// Whether it was there. If not, it may be from now on.
-    fn request(&mut self, place: u32, object: &Object) -> bool;
-    /// Bytes held now.
-    fn held_bytes(&self) -> u64;
-}
-
-/// Makes a [`Subject`] for a budget and about so many objects in it.
-pub type Make = fn(budget_bytes: u64, objects: usize) -> Box<dyn Subject>;
+use crate::table::{Make, Subject};
 
 /// Each with what tables call it.
 pub const PEERS: [(&str, Make); 5] = [

@@ -1,7 +1,15 @@
 //! Which asset is loaded when: the same for the same seed, whoever asks in whatever order.
 
+use std::collections::HashMap;
+use std::path::Path;
+
 use clap::ValueEnum;
+use flyloft::AssetId;
+use flyloft::bundle::AssetRecord;
 use serde::Serialize;
+
+use crate::failure::{Failure, Result};
+use crate::open;
 
 /// Which assets are loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
@@ -24,6 +32,27 @@ pub struct Order {
     sums: Vec<f64>,
     /// Which asset is the n-th most wanted, for zipf.
     ranks: Vec<u32>,
+    /// Which asset it is at each turn, where that was recorded.
+    turns: Option<Vec<u32>>,
+}
+
+/// The accesses of a trace, to those of `records` that it names.
+pub fn replayed(trace: &Path, records: &[AssetRecord]) -> Result<Order> {
+    let index: HashMap<AssetId, u32> =
+        records.iter().enumerate().map(|(index, record)| (record.id, index as u32)).collect();
+    let mut turns = Vec::new();
+    for access in open::trace(trace)? {
+        let access = access?;
+        if access.level.is_access() {
+            turns.extend(index.get(&access.id));
+        }
+    }
+    if turns.is_empty() {
+        let file = trace.display();
+        return Err(Failure::unusable(format_args!("{file}: it asks for nothing that the bundle has")));
+    }
+    let (pattern, assets) = (Pattern::All, records.len());
+    Ok(Order { pattern, assets, seed: 0, sums: Vec::new(), ranks: Vec::new(), turns: Some(turns) })
 }
 
 impl Order {
@@ -41,11 +70,19 @@ impl Order {
                 ranks.swap(index, (mix(seed, index as u64 ^ 0x5eed) % (index as u64 + 1)) as usize);
             }
         }
-        Self { pattern, assets, seed, sums, ranks }
+        Self { pattern, assets, seed, sums, ranks, turns: None }
+    }
+
+    /// How many loads make it up.
+    pub fn len(&self) -> usize {
+        self.turns.as_ref().map_or(self.assets, Vec::len)
     }
 
     /// The index of the asset to load at `turn`.
     pub fn at(&self, turn: usize) -> usize {
+        if let Some(turns) = &self.turns {
+            return turns[turn % turns.len()] as usize;
+        }
         match self.pattern {
             Pattern::All => turn % self.assets,
             Pattern::Random => (mix(self.seed, turn as u64) % self.assets as u64) as usize,

@@ -14,6 +14,10 @@ const DOUBT: f32 = 2.0;
 const WINDOW: u32 = 32;
 /// How far precision may be off the target (S7).
 const TOLERANCE: f32 = 0.05;
+/// Prefetches that an expert may make before any of them was used.
+const CREDIT: f32 = 16.0;
+/// The same for what viewers come to: a scene is many assets at once.
+const CREDIT_SPATIAL: f32 = 64.0;
 /// The most prefetches that an expert may have made without any of them being used.
 const CREDIT_MAX: f32 = 256.0;
 /// Accesses after which an expert without credit may try one more.
@@ -95,6 +99,8 @@ pub(super) struct Track {
     late: u32,
     /// Microseconds of loading that its prefetches saved.
     saved_us: f64,
+    /// What it says need not be earned first: guesses count when they end, not when they are made.
+    is_declared: bool,
     /// It guesses for the network alone.
     pub(super) silent: bool,
     pub(super) stats: ExpertStats,
@@ -102,10 +108,13 @@ pub(super) struct Track {
 
 impl Track {
     pub(super) fn new(expert: ExpertKind, target: f32, distance_max: u8) -> Self {
-        // What an asset uses is declared, not guessed: it is believed until it proves wrong.
-        let (level, credit) = match expert {
-            ExpertKind::Dependency => (Level { guesses: 10.0, came_true: 9.0 }, 64.0),
-            _ => (Level { guesses: DOUBT, came_true: 0.0 }, 16.0),
+        // What an asset uses is declared, not guessed, and so are places and viewers: believed until it proves wrong.
+        let is_declared = matches!(expert, ExpertKind::Dependency | ExpertKind::Spatial);
+        let credit = if expert == ExpertKind::Spatial { CREDIT_SPATIAL } else { CREDIT };
+        let level = if is_declared {
+            Level { guesses: 10.0, came_true: 9.0 }
+        } else {
+            Level { guesses: DOUBT, came_true: 0.0 }
         };
         let stats = ExpertStats {
             expert,
@@ -128,6 +137,7 @@ impl Track {
             distance_max,
             target,
             credit,
+            is_declared,
             ended: 0,
             came_true: 0,
             late: 0,
@@ -143,13 +153,18 @@ impl Track {
 
     /// A guess was made that is looked after from now on.
     pub(super) fn guessed(&mut self, level: usize) {
-        self.levels[level].guessed();
+        if !self.is_declared {
+            self.levels[level].guessed();
+        }
         self.stats.guesses += 1;
     }
 
     /// It ended.
     pub(super) fn ended(&mut self, level: usize, came_true: bool) {
         self.ended += 1;
+        if self.is_declared {
+            self.levels[level].guessed();
+        }
         if came_true {
             self.levels[level].came_true += 1.0;
             self.came_true += 1;
