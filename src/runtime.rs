@@ -16,6 +16,7 @@ mod prediction;
 mod profile;
 mod reader;
 mod record;
+mod report;
 mod rollback;
 mod snapshot;
 mod status;
