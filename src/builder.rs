@@ -16,8 +16,8 @@ use crate::build::transform::{Transform, TransformRegistry};
 use crate::build::{self, ActionCacheOptions, BuildOptions, Built, NoProgress, Progress, Task, TreeBuilder, Workshop};
 use crate::bundle::Bundle;
 use crate::config::{
-    BandwidthConfig, BudgetConfig, Engine, EvictionConfig, Integrity, PredictionConfig, RuntimeConfig, ScheduleConfig,
-    SpatialConfig, WarmConfig,
+    BandwidthConfig, BudgetConfig, DebugConfig, Engine, EvictionConfig, Integrity, PredictionConfig, RuntimeConfig,
+    ScheduleConfig, SpatialConfig, WarmConfig,
 };
 use crate::error::{Error, Result};
 use crate::event::BuildFailure;
@@ -124,6 +124,12 @@ impl RuntimeBuilder {
     /// How the budget is shared, and what happens as it fills. Default [`BudgetConfig::default`].
     pub fn budget(mut self, budget: BudgetConfig) -> Self {
         self.config.budget = budget;
+        self
+    }
+
+    /// What is watched to find a fault of the program. Default nothing.
+    pub fn debug(mut self, debug: DebugConfig) -> Self {
+        self.config.debug = debug;
         self
     }
 
@@ -350,6 +356,7 @@ impl RuntimeBuilder {
             outside: OutsideMemory::new(self.memory),
             pressure: Told::new(Sizes::of(&config), self.clock.now()),
             locks: Locks::default(),
+            holders: config.debug.holders.then(Arc::default),
             followers: Followers::default(),
             reloads: Reloads::default(),
             handle: core.handle(),

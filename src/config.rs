@@ -2,6 +2,7 @@
 
 mod bandwidth;
 mod budget;
+mod debug;
 mod eviction;
 mod place;
 mod prediction;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::budget::BudgetConfig;
+pub use self::debug::DebugConfig;
 use crate::error::{Error, Result};
 use crate::ids::AssetKind;
 use crate::limits;
@@ -238,6 +240,9 @@ pub struct RuntimeConfig {
     /// How the budget is shared, and what happens as it fills.
     #[serde(default)]
     pub budget: BudgetConfig,
+    /// What is watched to find a fault of the program.
+    #[serde(default)]
+    pub debug: DebugConfig,
     /// The read engine. Default [`Engine::Auto`].
     pub engine: Engine,
     /// How I/O workers are pinned. Default [`Pinning::Auto`].
@@ -328,6 +333,7 @@ impl Default for RuntimeConfig {
             budget_bytes: 512 << 20,
             kind_budget_bytes: BTreeMap::new(),
             budget: BudgetConfig::default(),
+            debug: DebugConfig::default(),
             engine: Engine::default(),
             pinning: Pinning::default(),
             io_cpus: Vec::new(),
@@ -409,6 +415,7 @@ impl RuntimeConfig {
             }
         }
         self.budget.validate(self.resident_bytes_max())?;
+        self.debug.validate()?;
         let within = |field: &str, value: usize, least: usize, most: usize| {
             if (least..=most).contains(&value) {
                 Ok(())
@@ -505,6 +512,7 @@ mod tests {
         check("kind_budget_bytes.mesh", |config| {
             config.kind_budget_bytes.insert(AssetKind::Mesh, 0);
         });
+        check("debug.warn_after", |config| config.debug.warn_after = Duration::ZERO);
         check("budget.critical_reserve_bytes", |config| config.budget.critical_reserve_bytes = config.budget_bytes);
         check("queue_depth", |config| config.queue_depth = 0);
         check("io.pool_bytes", |config| config.io.pool_bytes = 0);

@@ -6,6 +6,7 @@
 mod bandwidth;
 mod budget;
 mod callback;
+mod debugging;
 mod eviction;
 pub mod explain;
 mod load;
@@ -15,6 +16,7 @@ mod prediction;
 mod profile;
 mod reader;
 mod record;
+mod report;
 mod rollback;
 mod snapshot;
 mod status;
@@ -34,6 +36,7 @@ use ractor::{Actor, ActorRef};
 pub use crate::actors::{ActorReport, ActorState};
 pub use budget::BudgetChange;
 pub use callback::ReloadCallback;
+pub use debugging::LeakReport;
 pub use explain::Explanation;
 pub use load::{Load, Request};
 pub use lock::Lock;
@@ -394,7 +397,13 @@ impl Runtime {
         inner.set_health(Health::Stopped);
         let took = inner.shared.clock.now().saturating_duration_since(began);
         let answered = open_at_first.saturating_sub(abandoned) as u64;
-        ShutdownReport { answered, abandoned: abandoned as u64, in_time: abandoned == 0, took, committed, recorded }
+        let leaks = inner.shared.config.debug.leaks.then(|| LeakReport::of(&inner.shared));
+        if let Some(leaks) = leaks.as_ref().filter(|leaks| !leaks.is_clean()) {
+            let (bytes, generations) = (leaks.tied_bytes + leaks.io_bytes, leaks.generations);
+            tracing::warn!(bytes, generations, holders = leaks.holders.len(), "not everything was given back");
+        }
+        let abandoned = abandoned as u64;
+        ShutdownReport { answered, abandoned, in_time: abandoned == 0, took, committed, recorded, leaks }
     }
 }
 

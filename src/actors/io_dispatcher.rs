@@ -34,6 +34,8 @@ use crate::residency::{Ask, Key, Lease, Located, Want};
 
 /// How often deadlines are looked at while any request has one or waits for memory.
 const TICK: Duration = Duration::from_millis(5);
+/// How long evictions have before those are refused who may not wait for memory.
+const EVICTION_TURN: Duration = Duration::from_millis(50);
 /// Leases that are taken from the ledger, and looked up, at once.
 const LOOKUP_BATCH: usize = 128;
 /// The same of low priority while somebody more urgent asks: what is being looked up stands before what comes next.
@@ -348,8 +350,7 @@ impl State {
             }
             return self.pump();
         }
-        if stuck >= TICK {
-            // An eviction had its turn.
+        if stuck >= EVICTION_TURN {
             self.refuse_least_urgent();
         }
         if let Some(shortfall) = retried.filter(|_| !self.waiting.is_empty()) {

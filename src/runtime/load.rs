@@ -255,6 +255,9 @@ impl Future for Load {
             }
         };
         if let Some(started) = self.started.take() {
+            if let (Some(holders), Ok(asset)) = (&started.shared.holders, &answer) {
+                holders.took(asset, &started.shared.table, started.shared.clock.now());
+            }
             started.answered(&answer, priority);
         }
         Poll::Ready(answer)
