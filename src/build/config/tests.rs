@@ -337,5 +337,5 @@ fn a_runtime_is_set_up_and_what_it_cannot_be_set_to_is_reported_with_its_place()
     check("[runtime]\nbudget_bytes = 'much'", &["flyloft.toml:2:16"]);
     check("[runtime]\nbudget_bytes = 0", &["flyloft.toml:", "budget_bytes"]);
     check("[runtime.eviction]\npolicy = 'clock'", &["flyloft.toml:2:10", "clock", "sieve"]);
-    check("[runtime.eviction]\ntarget_percent = 0", &["eviction.target_percent"]);
+    check("[runtime.eviction.weights]\nage = -1.0", &["eviction.weights.age"]);
 }
