@@ -43,8 +43,7 @@ fn a_scan_does_not_wash_out_what_is_used_often() {
 #[test]
 fn what_comes_back_brings_its_past_along() {
     // Far more than fits: only the ghosts can tell the few hundred that come back from those that do not.
-    let requests: Vec<u64> =
-        (0..30_000u64).map(|at| if at % 2 == 0 { at / 2 % 500 } else { 1_000_000 + at }).collect();
+    let requests: Vec<u64> = (0..30_000u64).map(|at| if at % 2 == 0 { at / 2 % 500 } else { 1_000_000 + at }).collect();
     let (ours, lru) = compared(100, requests);
     assert_eq!(lru, 0);
     assert!(ours > 1_500, "{ours}");
