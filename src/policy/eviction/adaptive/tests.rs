@@ -17,42 +17,41 @@ fn compared(budget: u64, requests: Vec<u64>) -> (usize, usize) {
 
 #[test]
 fn of_a_loop_that_is_larger_than_the_cache_it_keeps_a_part() {
-    let (ours, lru) = compared(500, (0..100_000).map(|at| at % 1000).collect());
+    let (ours, lru) = compared(100, (0..20_000).map(|at| at % 200).collect());
     assert_eq!(lru, 0);
-    assert!(ours > 30_000, "{ours}");
+    assert!(ours > 4_000, "{ours}");
 }
 
 #[test]
 fn what_moves_on_is_followed() {
     // Uses of the last few hundred new ones: recency is all there is.
     let mut random = random(7);
-    let requests: Vec<u64> = (0..60_000u64).map(|at| at / 4 + random.next().unwrap() % 400).collect();
-    let (ours, lru) = compared(300, requests);
-    assert!(ours as f64 > 0.98 * lru as f64, "{ours} of {lru}");
+    let requests: Vec<u64> = (0..20_000u64).map(|at| at / 4 + random.next().unwrap() % 140).collect();
+    let (ours, lru) = compared(100, requests);
+    assert!(ours as f64 > 0.97 * lru as f64, "{ours} of {lru}");
 }
 
 #[test]
 fn a_scan_does_not_wash_out_what_is_used_often() {
     let mut often = skewed(3, 2000);
     let requests: Vec<u64> =
-        (0..80_000u64).map(|at| if at / 2000 % 2 == 0 { often.next().unwrap() } else { 1_000_000 + at }).collect();
-    let (ours, lru) = compared(200, requests);
+        (0..30_000u64).map(|at| if at / 2000 % 2 == 0 { often.next().unwrap() } else { 1_000_000 + at }).collect();
+    let (ours, lru) = compared(100, requests);
     assert!(ours as f64 > 1.05 * lru as f64, "{ours} and {lru}");
 }
 
 #[test]
 fn what_comes_back_brings_its_past_along() {
-    // Far more than fits: only the ghosts can tell the thousand that come back from those that do not.
-    let requests: Vec<u64> =
-        (0..200_000u64).map(|at| if at % 2 == 0 { at / 2 % 1000 } else { 1_000_000 + at }).collect();
-    let (ours, lru) = compared(200, requests);
+    // Far more than fits: only the ghosts can tell the few hundred that come back from those that do not.
+    let requests: Vec<u64> = (0..30_000u64).map(|at| if at % 2 == 0 { at / 2 % 500 } else { 1_000_000 + at }).collect();
+    let (ours, lru) = compared(100, requests);
     assert_eq!(lru, 0);
-    assert!(ours > 10_000, "{ours}");
+    assert!(ours > 1_500, "{ours}");
 }
 
 #[test]
 fn the_same_seed_decides_the_same() {
-    let requests: Vec<u64> = skewed(5, 5000).take(20_000).collect();
+    let requests: Vec<u64> = skewed(5, 5000).take(6_000).collect();
     let run = || hits(&mut adaptive(), 100, requests.iter().copied());
     assert_eq!(run(), run());
 }
@@ -61,7 +60,7 @@ fn the_same_seed_decides_the_same() {
 fn by_size(objective: EvictionObjective) -> (usize, usize) {
     let (mut policy, mut world, mut random) = (Adaptive::new(objective, 1), World::default(), random(9));
     let mut hits = (0, 0);
-    for _ in 0..40_000 {
+    for _ in 0..15_000 {
         let id = random.next().unwrap() % 200;
         let large = id % 2 == 0;
         if world.request(&mut policy, 10_000, id, if large { 1000 } else { 10 }) {
@@ -83,7 +82,7 @@ fn the_objective_says_whether_the_small_or_all_bytes_alike_are_kept() {
 fn what_costs_more_to_load_again_stays_longer() {
     let (mut policy, mut world, mut random) = (adaptive(), World::default(), random(11));
     let mut hits = [0, 0];
-    for _ in 0..40_000 {
+    for _ in 0..15_000 {
         world.tick += 1;
         let id = random.next().unwrap() % 200;
         let dear = (id % 2) as usize;
@@ -103,7 +102,7 @@ fn what_costs_more_to_load_again_stays_longer() {
 fn an_arrival_that_is_worth_less_than_what_it_would_push_out_is_not_kept() {
     let (mut policy, mut world) = (adaptive(), World::default());
     let mut often = skewed(13, 50);
-    for _ in 0..20_000 {
+    for _ in 0..8_000 {
         world.request(&mut policy, 300, often.next().unwrap(), 10);
     }
     let huge = Admitted { weight: 300, tick: world.tick, ..admitted(1_000_000) };
