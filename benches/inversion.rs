@@ -137,12 +137,14 @@ impl Case {
         let runtime = start(file);
         let idle = self.loads(&runtime, seed);
         finish(runtime);
-        let before = cpu_by_thread();
+        let mut spent = Vec::new();
         let (low, busy) = streaming(file, |progress| {
             progress.wait_for(SETTLE);
-            progress.measured(|| self.loads(&progress.runtime, seed))
+            let before = cpu_by_thread();
+            let busy = progress.measured(|| self.loads(&progress.runtime, seed));
+            spent = cpu_since(&before);
+            busy
         });
-        let spent = cpu_since(&before);
         let all: u64 = spent.iter().map(|(_, spent)| spent).sum();
         let part = |(name, spent): &(String, u64)| format!("{name} {:.0} %", *spent as f64 * 100.0 / all as f64);
         self.threads = spent.iter().take(5).map(part).collect::<Vec<_>>().join(", ");

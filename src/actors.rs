@@ -56,7 +56,9 @@ use crate::platform::watch::Watch;
 use crate::policy::bandwidth::Bandwidth;
 use crate::policy::eviction::Admitted;
 use crate::residency::surroundings::Surroundings;
-use crate::residency::{Asset, Budget, Followers, Generations, History, Ledger, Locks, Reaper, ResidentTable, Values};
+use crate::residency::{
+    Asset, Budget, Followers, Generations, History, Holders, Ledger, Locks, Reaper, ResidentTable, Values,
+};
 use crate::telemetry::{Accesses, Events, Level, Metrics, Moment, Noted, Reloads};
 
 /// Where each actor can be reached. Published by the supervisors.
@@ -126,6 +128,8 @@ pub struct Shared {
     pub values: Arc<Values>,
     /// What is to stay in memory.
     pub locks: Locks,
+    /// Who took handles and snapshots, in debug mode.
+    pub holders: Option<Arc<Holders>>,
     /// Who follows an asset through reloads.
     pub followers: Followers,
     /// Publications on their way to callbacks.
@@ -211,6 +215,9 @@ impl Shared {
                 origin,
                 latency_us: 0,
             });
+        }
+        if let Some(holders) = &self.holders {
+            holders.took(asset, &self.table, self.clock.now());
         }
     }
 

@@ -16,8 +16,8 @@ use crate::build::transform::{Transform, TransformRegistry};
 use crate::build::{self, ActionCacheOptions, BuildOptions, Built, NoProgress, Progress, Task, TreeBuilder, Workshop};
 use crate::bundle::Bundle;
 use crate::config::{
-    BandwidthConfig, BudgetConfig, Engine, EvictionConfig, Integrity, PredictionConfig, RuntimeConfig, ScheduleConfig,
-    SpatialConfig,
+    BandwidthConfig, BudgetConfig, DebugConfig, Engine, EvictionConfig, Integrity, PredictionConfig, RuntimeConfig,
+    ScheduleConfig, SpatialConfig, WarmConfig,
 };
 use crate::error::{Error, Result};
 use crate::event::BuildFailure;
@@ -35,7 +35,7 @@ use crate::platform::watch::{OsWatch, Watch};
 use crate::policy::bandwidth::Bandwidth;
 use crate::residency::surroundings::Looker;
 use crate::residency::{Followers, Generations, History, Ledger, Locks, Reaper, ResidentTable, Sizes};
-use crate::runtime::{self, Runtime};
+use crate::runtime::{self, Runtime, STORE_JOURNAL};
 use crate::telemetry::{Events, Metrics, Reloads};
 
 /// The name of the bundle in a store.
@@ -127,6 +127,12 @@ impl RuntimeBuilder {
         self
     }
 
+    /// What is watched to find a fault of the program. Default nothing.
+    pub fn debug(mut self, debug: DebugConfig) -> Self {
+        self.config.debug = debug;
+        self
+    }
+
     /// Whether a directory is watched and reloaded. Default no.
     pub fn watch(mut self, watch: bool) -> Self {
         self.config.watch = watch;
@@ -191,6 +197,12 @@ impl RuntimeBuilder {
     /// How assets are predicted. Default [`PredictionConfig::default`].
     pub fn prediction(mut self, prediction: PredictionConfig) -> Self {
         self.config.prediction = prediction;
+        self
+    }
+
+    /// What is loaded ahead, and what is remembered for the next start. Default [`WarmConfig::default`].
+    pub fn warm(mut self, warm: WarmConfig) -> Self {
+        self.config.warm = warm;
         self
     }
 
@@ -327,6 +339,7 @@ impl RuntimeBuilder {
         let drivers = machine.drivers(&self.config, &heaps, threads)?;
         let tables = bundle.prepare_tables(&self.config.tables)?;
         let store = workshop.as_ref().map(|workshop| workshop.store());
+        let journal = self.config.warm.file(store, STORE_JOURNAL)?;
         let learned = Learned::open(&self.config, Arc::clone(&self.fs), store);
         let config = self.config;
         let budget = machine.budget(&config, heaps);
@@ -343,6 +356,7 @@ impl RuntimeBuilder {
             outside: OutsideMemory::new(self.memory),
             pressure: Told::new(Sizes::of(&config), self.clock.now()),
             locks: Locks::default(),
+            holders: config.debug.holders.then(Arc::default),
             followers: Followers::default(),
             reloads: Reloads::default(),
             handle: core.handle(),
@@ -389,7 +403,7 @@ impl RuntimeBuilder {
             // The first look at a large tree took much more than what stays of it.
             workshop.pool().submit(GIVE_BACK_LANE, Box::new(memory::give_back));
         }
-        Ok((shared, core, runtime::Opened { source: name, trace: self.trace }))
+        Ok((shared, core, runtime::Opened { source: name, trace: self.trace, journal, fs: self.fs }))
     }
 
     fn open_bundle(&self, file: &Path) -> Result<Bundle> {

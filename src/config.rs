@@ -2,12 +2,14 @@
 
 mod bandwidth;
 mod budget;
+mod debug;
 mod eviction;
 mod place;
 mod prediction;
 mod schedule;
 mod settings;
 mod spatial;
+mod warm;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,6 +18,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::budget::BudgetConfig;
+pub use self::debug::DebugConfig;
 use crate::error::{Error, Result};
 use crate::ids::AssetKind;
 use crate::limits;
@@ -27,6 +30,7 @@ pub use prediction::{ExpertsConfig, Observe, PredictionConfig};
 pub use schedule::{LaneDistances, ScheduleConfig, Weights};
 pub use settings::RuntimeSettings;
 pub use spatial::SpatialConfig;
+pub use warm::WarmConfig;
 
 /// How bytes are laid out in a bundle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -236,6 +240,9 @@ pub struct RuntimeConfig {
     /// How the budget is shared, and what happens as it fills.
     #[serde(default)]
     pub budget: BudgetConfig,
+    /// What is watched to find a fault of the program.
+    #[serde(default)]
+    pub debug: DebugConfig,
     /// The read engine. Default [`Engine::Auto`].
     pub engine: Engine,
     /// How I/O workers are pinned. Default [`Pinning::Auto`].
@@ -269,6 +276,9 @@ pub struct RuntimeConfig {
     /// How assets are predicted.
     #[serde(default)]
     pub prediction: PredictionConfig,
+    /// What is loaded ahead, and what is remembered for the next start.
+    #[serde(default)]
+    pub warm: WarmConfig,
     /// Whether a source directory is watched and reloaded. Default `false`.
     pub watch: bool,
     /// When a change set is complete.
@@ -323,6 +333,7 @@ impl Default for RuntimeConfig {
             budget_bytes: 512 << 20,
             kind_budget_bytes: BTreeMap::new(),
             budget: BudgetConfig::default(),
+            debug: DebugConfig::default(),
             engine: Engine::default(),
             pinning: Pinning::default(),
             io_cpus: Vec::new(),
@@ -338,6 +349,7 @@ impl Default for RuntimeConfig {
             deadline: None,
             prefetch_dependencies: true,
             prediction: PredictionConfig::default(),
+            warm: WarmConfig::default(),
             watch: false,
             settle: SettleConfig::default(),
             allow_commands: false,
@@ -403,6 +415,7 @@ impl RuntimeConfig {
             }
         }
         self.budget.validate(self.resident_bytes_max())?;
+        self.debug.validate()?;
         let within = |field: &str, value: usize, least: usize, most: usize| {
             if (least..=most).contains(&value) {
                 Ok(())
@@ -465,6 +478,7 @@ impl RuntimeConfig {
             return Err(Error::config("poll.always", "poll.period is none: say how often"));
         }
         self.prediction.validate()?;
+        self.warm.validate()?;
         if self.memory_wait.is_zero() {
             return Err(Error::config("memory_wait", "it is zero: no load could ever wait for an eviction"));
         }
@@ -498,6 +512,7 @@ mod tests {
         check("kind_budget_bytes.mesh", |config| {
             config.kind_budget_bytes.insert(AssetKind::Mesh, 0);
         });
+        check("debug.warn_after", |config| config.debug.warn_after = Duration::ZERO);
         check("budget.critical_reserve_bytes", |config| config.budget.critical_reserve_bytes = config.budget_bytes);
         check("queue_depth", |config| config.queue_depth = 0);
         check("io.pool_bytes", |config| config.io.pool_bytes = 0);
@@ -518,9 +533,12 @@ mod tests {
         check("action_cache_bytes", |config| config.action_cache_bytes = 1);
         check("retain_generations", |config| config.retain_generations = 257);
         check("watched_wait", |config| config.watched_wait = Duration::from_secs(11));
+        check("warm.percent", |config| config.warm.percent = 0);
+        check("warm.at_once", |config| config.warm.at_once = 257);
         check("prediction.distance", |config| config.prediction.distance = 0);
         check("memory_wait", |config| config.memory_wait = Duration::ZERO);
         check("deadline", |config| config.deadline = Some(Duration::ZERO));
+        check("eviction.weights.age", |config| config.eviction.weights.age = f32::NAN);
         check("spatial.reach_m", |config| config.spatial.reach_m = -1.0);
         check("eviction.weights.age", |config| config.eviction.weights.age = f32::NAN);
         check("schedule.weights.view", |config| config.schedule.weights.view = -1.0);

@@ -233,7 +233,8 @@ impl Error {
     }
 
     /// A trace that cannot be used; `place` says where in it, and is empty for the whole.
-    pub fn trace(file: impl Into<String>, place: &str, why: impl fmt::Display) -> Self {
+    pub fn trace(file: impl Into<String>, place: impl fmt::Display, why: impl fmt::Display) -> Self {
+        let place = place.to_string();
         let why = if place.is_empty() { why.to_string() } else { format!("{place}: {why}") };
         Self::Trace { file: file.into(), why }
     }

@@ -85,6 +85,22 @@ pub enum Event {
         /// Why.
         cause: PressureCause,
     },
+    /// A warming began to load.
+    Warming {
+        /// Assets that it goes through.
+        assets: u64,
+        /// Bytes of them.
+        bytes: u64,
+    },
+    /// A warming ended.
+    Warmed {
+        /// Why.
+        end: String,
+        /// Assets that it loaded.
+        assets: u64,
+        /// Bytes of them.
+        bytes: u64,
+    },
     /// The runtime gave up; every open request was answered with an error.
     Failed {
         /// How it ended last.

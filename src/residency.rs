@@ -16,6 +16,7 @@ pub mod content;
 pub mod followers;
 pub mod generations;
 pub mod history;
+pub mod holders;
 pub mod ledger;
 pub mod locks;
 pub mod order;
@@ -30,6 +31,7 @@ pub use content::{Chunk, Content, ContentBuilder};
 pub use followers::Followers;
 pub use generations::{Generations, Live};
 pub use history::History;
+pub use holders::{Holder, Holders, Holding};
 pub use ledger::{
     Answer, Ask, Change, Joined, Key, Lease, Ledger, LedgerStats, Located, Merge, Ticket, Wakers, Want, Working,
 };

@@ -6,6 +6,7 @@
 mod bandwidth;
 mod budget;
 mod callback;
+mod debugging;
 mod eviction;
 pub mod explain;
 mod load;
@@ -15,13 +16,16 @@ mod prediction;
 mod profile;
 mod reader;
 mod record;
+mod report;
 mod rollback;
 mod snapshot;
 mod status;
 mod typed;
 mod viewer;
+mod warm;
 mod watched;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -32,6 +36,7 @@ use ractor::{Actor, ActorRef};
 pub use crate::actors::{ActorReport, ActorState};
 pub use budget::BudgetChange;
 pub use callback::ReloadCallback;
+pub use debugging::LeakReport;
 pub use explain::Explanation;
 pub use load::{Load, Request};
 pub use lock::Lock;
@@ -43,6 +48,8 @@ pub use snapshot::Snapshot;
 pub use status::{EngineStatus, ExpertStats, Health, PredictionStats, ShutdownReport, Stats, Status};
 pub use typed::{Decode, DecodeContext, DecodeError, Json, LoadAs, Postcard, Typed};
 pub use viewer::{Viewer, ViewerState};
+use warm::Warmth;
+pub use warm::{STORE_JOURNAL, Warm, WarmEnd, WarmProgress, WarmReport, WarmStats, Warming};
 pub use watched::{Newest, Watched};
 
 use crate::actors::Shared;
@@ -54,6 +61,7 @@ use crate::event::{Event, Published};
 use crate::ids::{AssetId, AssetPath, Origin, Priority};
 use crate::messages::SupervisorMessage;
 use crate::platform::affinity::CpuSet;
+use crate::platform::fs::FileSystem;
 use crate::platform::threads::{Core, Pool};
 use crate::residency::Asset;
 use crate::telemetry::Subscription;
@@ -82,7 +90,10 @@ pub(crate) struct Opened {
     /// A folder or a bundle file, for people.
     pub(crate) source: String,
     /// Where accesses are recorded from the start on.
-    pub(crate) trace: Option<std::path::PathBuf>,
+    pub(crate) trace: Option<PathBuf>,
+    /// Where it is remembered what is asked for.
+    pub(crate) journal: Option<PathBuf>,
+    pub(crate) fs: Arc<dyn FileSystem>,
 }
 
 pub(crate) struct Inner {
@@ -92,6 +103,8 @@ pub(crate) struct Inner {
     root: Mutex<Option<ActorRef<SupervisorMessage>>>,
     /// The recording that was asked for with the start, until the shutdown.
     recording: Mutex<Option<Recording>>,
+    /// What became of what was loaded ahead, and what is remembered for the next start.
+    warmth: Arc<Warmth>,
     health: AtomicU8,
     /// Why it failed, while it is failed.
     cause: Mutex<Option<String>>,
@@ -107,12 +120,16 @@ impl Runtime {
 
     pub(crate) async fn launch(shared: Arc<Shared>, core: Core, opened: Opened) -> Result<Self> {
         let started = shared.clock.now();
-        let Opened { source, trace } = opened;
+        let Opened { source, trace, fs, journal } = opened;
+        let warmth = Warmth::new(fs, journal);
         let (root, cause, recording) = (Mutex::new(None), Mutex::new(None), Mutex::new(None));
         let health = AtomicU8::new(Health::Running as u8);
-        let inner = Arc::new(Inner { shared, core, root, recording, health, cause, source, started });
+        let inner = Arc::new(Inner { shared, core, root, recording, warmth, health, cause, source, started });
         inner.start_root().await?;
         let runtime = Self { inner };
+        if runtime.inner.warmth.remembers() {
+            runtime.inner.warmth.listen(runtime.shared())?;
+        }
         if let Some(file) = trace {
             *runtime.inner.recording.lock() = Some(runtime.record(file)?);
         }
@@ -295,7 +312,7 @@ impl Runtime {
 
     /// Counters, budgets and latencies.
     pub fn stats(&self) -> Stats {
-        Stats::of(self.shared())
+        Stats::of(self.shared(), self.inner.warmth.stats())
     }
 
     /// What runs, what failed, what is served.
@@ -372,6 +389,7 @@ impl Runtime {
             // Without a thread for it, it is done here.
             Err(_) => inner.stop_threads(),
         };
+        inner.warmth.stop().await;
         let recorded = match recording {
             Some(recording) => Some(recording.finish().await),
             None => None,
@@ -379,7 +397,13 @@ impl Runtime {
         inner.set_health(Health::Stopped);
         let took = inner.shared.clock.now().saturating_duration_since(began);
         let answered = open_at_first.saturating_sub(abandoned) as u64;
-        ShutdownReport { answered, abandoned: abandoned as u64, in_time: abandoned == 0, took, committed, recorded }
+        let leaks = inner.shared.config.debug.leaks.then(|| LeakReport::of(&inner.shared));
+        if let Some(leaks) = leaks.as_ref().filter(|leaks| !leaks.is_clean()) {
+            let (bytes, generations) = (leaks.tied_bytes + leaks.io_bytes, leaks.generations);
+            tracing::warn!(bytes, generations, holders = leaks.holders.len(), "not everything was given back");
+        }
+        let abandoned = abandoned as u64;
+        ShutdownReport { answered, abandoned, in_time: abandoned == 0, took, committed, recorded, leaks }
     }
 }
 

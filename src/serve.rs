@@ -9,6 +9,7 @@
 //! | `/events` | server-sent events: every [`crate::Event`] as JSON, named by its type |
 //! | `/status` | [`crate::runtime::Status`] as JSON, with [`crate::runtime::Stats`] in the field `stats` |
 //! | `/metrics` | the same figures for Prometheus |
+//! | `/report` | [`crate::runtime::Stats`] as a page of text |
 //! | `/memory` | [`crate::runtime::MemoryProfile`] as JSON |
 //! | `/tree` | what a folder holds, as JSON: `prefix`, `after`, `search`, `limit` |
 //! | `/explain?path=` | [`crate::runtime::Explanation`] of one path, as JSON |
@@ -104,6 +105,7 @@ fn routes(face: Arc<Face>) -> Router {
         .route("/status", get(status))
         .route("/metrics", get(metrics::text))
         .route("/memory", get(memory))
+        .route("/report", get(report))
         .route("/tree", get(tree::list))
         .route("/explain", get(explain::explain))
         .fallback(unknown)
@@ -193,6 +195,11 @@ struct Report {
 
 async fn status(State(face): State<Arc<Face>>) -> Response {
     json(&Report { status: face.runtime.status(), stats: face.runtime.stats() })
+}
+
+async fn report(State(face): State<Arc<Face>>) -> Response {
+    let text = face.runtime.stats().to_string();
+    ([(CONTENT_TYPE, "text/plain; charset=utf-8"), (CACHE_CONTROL, "no-store")], text).into_response()
 }
 
 async fn memory(State(face): State<Arc<Face>>) -> Response {

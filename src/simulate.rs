@@ -14,6 +14,7 @@
 //! policy as the runtime's evictor drives it.
 
 mod limit;
+mod prefetch;
 mod read;
 mod recommend;
 mod replay;
@@ -25,6 +26,7 @@ mod trace;
 
 pub use crate::config::EvictionPolicy as Policy;
 pub use limit::{Aim, Limits};
+pub use prefetch::{LATENCY_CLASSES, Predictor, Prefetched};
 pub use read::Format;
 pub use recommend::{Objective, Recommendation};
 pub use replay::{Figures, Replay};

@@ -282,6 +282,9 @@ fn status_says_what_runs_and_with_what_figures() {
 fn every_metric_says_what_it_is_before_its_samples() {
     let server = Server::of(&site());
     server.get("/a/css/site.css");
+    let memory = server.json("/memory");
+    assert!(memory["budget_bytes"].as_u64() > Some(0) && memory["stages"]["cached"].is_u64(), "{memory}");
+    assert!(server.get("/report").text().starts_with("throughput"));
     let answer = server.get("/metrics");
     assert_eq!(answer.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
     let mut family = String::new();

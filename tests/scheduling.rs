@@ -4,6 +4,7 @@ mod common;
 
 use common::{Tree, within};
 use flyloft::config::{BandwidthConfig, RuntimeConfig};
+use flyloft::policy::schedule::Hints;
 use flyloft::{Error, Load, Priority, Runtime};
 use std::time::Duration;
 
@@ -126,4 +127,25 @@ async fn reads_of_low_priority_are_small_and_those_of_others_large() {
         assert_eq!(lane.queue_latency.count, lane.reads);
         assert_eq!(lane.completions, 8);
     }
+}
+
+#[tokio::test]
+async fn within_a_priority_the_nearest_goes_first() {
+    let tree = tree(12, SIZE);
+    let runtime = start(&tree, slow()).await;
+    // What keeps the others waiting until all of them are there.
+    let first: Vec<Load> = (0..4).map(|number| low(&runtime, number)).collect();
+    queued(&runtime, |queued| queued >= 2).await;
+    let ask = |(number, distance): (u64, f32)| {
+        let hints = Hints { distance_m: Some(distance), ..Hints::default() };
+        runtime.request(path(number)).priority(Priority::Low).hints(hints).send()
+    };
+    let far: Vec<Load> = (4..11).map(|number| ask((number, 1000.0))).collect();
+    let near = ask((11, 1.0));
+    queued(&runtime, |queued| queued >= 8).await;
+    drop(first);
+    assert_eq!(&*within(near).await.unwrap(), noise(11, SIZE));
+    let open = runtime.stats().ledger.open;
+    assert!(open >= 6, "{open} of the far ones still wait");
+    drop(far);
 }

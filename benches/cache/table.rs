@@ -33,6 +33,8 @@ struct Ratios {
 #[derive(Clone)]
 enum Who {
     Ours(Policy),
+    /// Where it may let objects pass by, as the peers do.
+    Refusing(Policy),
     Peer(Make),
     Reached(Aim),
     Bound,
@@ -78,8 +80,10 @@ pub fn run(peers: &[(&str, Make)]) {
 fn replay(trace: &Trace, size: f64, who: &Who) -> Ratios {
     let budget = ((trace.footprint_bytes() as f64 * size) as u64).max(1);
     match who {
-        Who::Ours(policy) => {
-            let figures = Replay::new(trace, budget).run(*policy);
+        Who::Ours(policy) | Who::Refusing(policy) => {
+            let replay = Replay::new(trace, budget);
+            let replay = if matches!(who, Who::Refusing(_)) { replay.refusing() } else { replay };
+            let figures = replay.run(*policy);
             let most = figures.peak_bytes as f64 / budget as f64;
             Ratios { objects: figures.hit_ratio(), bytes: figures.byte_hit_ratio(), most, ns: figures.ns_per_request }
         }
@@ -224,6 +228,8 @@ fn wanted(args: Vec<String>, known: &[(&str, Make)]) -> Result<Wanted, String> {
     let ours = policies.iter().map(|policy| (format!("flyloft {policy}"), Who::Ours(*policy)));
     let theirs = known.iter().filter(|(name, _)| peers.contains(name));
     let mut who: Vec<(String, Who)> = ours.collect();
+    let adaptive = policies.iter().filter(|policy| **policy == Policy::Adaptive);
+    who.extend(adaptive.map(|policy| (format!("flyloft {policy}, may refuse"), Who::Refusing(*policy))));
     who.extend(theirs.map(|(name, make)| ((*name).to_owned(), Who::Peer(*make))));
     who.push(("limit by objects".into(), Who::Reached(Aim::Objects)));
     who.push(("limit by bytes".into(), Who::Reached(Aim::Bytes)));

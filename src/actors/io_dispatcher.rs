@@ -34,6 +34,8 @@ use crate::residency::{Ask, Key, Lease, Located, Want};
 
 /// How often deadlines are looked at while any request has one or waits for memory.
 const TICK: Duration = Duration::from_millis(5);
+/// How long evictions have before those are refused who may not wait for memory.
+const EVICTION_TURN: Duration = Duration::from_millis(50);
 /// Leases that are taken from the ledger, and looked up, at once.
 const LOOKUP_BATCH: usize = 128;
 /// The same of low priority while somebody more urgent asks: what is being looked up stands before what comes next.
@@ -48,6 +50,8 @@ const LANE_MAX: usize = 1024;
 const FLIGHTS_MAX: usize = 8192;
 /// At most this part of the resident budget is evicted for loads that are queued behind the one that lacks memory.
 const EVICT_AHEAD_PART: u64 = 16;
+/// The score of what nobody but the predictor asked for: behind everything of its lane that somebody did.
+const SPECULATIVE_SCORE: f32 = -1e9;
 
 /// The actor.
 pub struct IoDispatcher;
@@ -107,6 +111,8 @@ struct Pending {
     since: Instant,
     /// The earliest deadline of those who wait for it.
     deadline: Option<Instant>,
+    /// Where it stood within its lane.
+    score: f32,
 }
 
 struct Waiting {
@@ -213,9 +219,9 @@ impl State {
 
     fn enqueue(&mut self, lease: Lease, located: Arc<Located>, since: Instant) {
         let key = lease.key();
-        let (pending, priority, score) = self.place_of(lease, located, since);
-        let near = Self::deadline_score(pending.deadline, since);
-        self.wanted.push(priority, near.map_or(score, |near| near.max(score)), key, pending);
+        let (mut pending, priority, score) = self.place_of(lease, located, since);
+        pending.score = self.own_score(&pending, since).unwrap_or(score);
+        self.wanted.push(priority, pending.score, key, pending);
     }
 
     fn finished(&self, batch: Vec<Finished>) {
@@ -275,7 +281,15 @@ impl State {
         let home = self.least_busy();
         let mut open = self.may_plan();
         while frames.len() < self.plan_ahead() {
-            let Some((key, pending)) = self.wanted.pop_of(open) else { break };
+            let Some((key, mut pending, score)) = self.wanted.pop_scored(open) else { break };
+            pending.score = score;
+            let low = Priority::Low as usize;
+            if pending.lease.is_speculative() && open[low] && self.wanted.len() > self.wanted.lane_len(Priority::Low) {
+                // It is its lane's turn, but what nobody asked for is never ahead of what somebody did.
+                self.wanted.push(Priority::Low, SPECULATIVE_SCORE, key, pending);
+                open[low] = false;
+                continue;
+            }
             if !pending.lease.is_wanted() {
                 moved = true;
                 continue;
@@ -301,6 +315,7 @@ impl State {
     }
 
     fn prefetch(&mut self, wishes: Vec<Prefetch>) {
+        // Nothing is fetched ahead while a load waits for memory. A full cache makes room for it as for any other load.
         if !self.waiting.is_empty() || !admits_speculation(self.shared.budget.level(), true) {
             return;
         }
@@ -335,8 +350,7 @@ impl State {
             }
             return self.pump();
         }
-        if stuck >= TICK {
-            // An eviction had its turn.
+        if stuck >= EVICTION_TURN {
             self.refuse_least_urgent();
         }
         if let Some(shortfall) = retried.filter(|_| !self.waiting.is_empty()) {

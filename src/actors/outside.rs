@@ -63,6 +63,7 @@ fn look_soon(weak: &Weak<Shared>) -> bool {
         if let Some(shared) = weak.upgrade() {
             shared.look_outside();
             shared.fit();
+            shared.warn_of_holders();
         }
     };
     shared.decoders[0].submit(Priority::High as u8, Box::new(look));
@@ -105,6 +106,18 @@ impl Shared {
             let given = self.budget.give_unused_back();
             memory::give_back();
             tracing::debug!(given, "memory that nobody uses went back to the system");
+        }
+    }
+
+    /// Warns of what is retired and held for long, once each, where it is remembered by whom.
+    fn warn_of_holders(&self) {
+        let Some(holders) = &self.holders else { return };
+        let (least, period) = (self.config.debug.warn_after.as_secs_f64(), self.config.budget.sample.as_secs_f64());
+        for holder in holders.report(&self.table, true, self.clock.now()) {
+            if (least..least + period).contains(&holder.held_seconds) {
+                let taker = holder.takers.last().map_or("", String::as_str);
+                tracing::warn!(%holder, taker, "a generation that readers no longer see is kept in memory");
+            }
         }
     }
 

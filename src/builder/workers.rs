@@ -102,6 +102,9 @@ impl Machine {
         let bind = |start, len| if several { numa::prefer(start, len, node.number) } else { Ok(()) };
         let bytes = usize::try_from(config.io_pool_bytes()).unwrap_or(usize::MAX);
         let pool = BufferPool::new(bytes, Some(&bind));
+        if let Some(pool) = pool.as_ref().ok().filter(|_| config.debug.poison) {
+            pool.poison();
+        }
         if let Err(error) = &pool {
             tracing::warn!(%error, "no pool of buffers; each read allocates its own");
         }

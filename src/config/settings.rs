@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{EvictionConfig, RuntimeConfig};
+use super::{EvictionConfig, PredictionConfig, RuntimeConfig};
 use crate::error::Result;
 
 /// Values for a runtime; what is not given leaves the configuration as it was.
@@ -16,6 +16,12 @@ pub struct RuntimeSettings {
     /// [`RuntimeConfig::eviction`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eviction: Option<EvictionConfig>,
+    /// [`RuntimeConfig::prediction`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prediction: Option<PredictionConfig>,
+    /// [`RuntimeConfig::prefetch_dependencies`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefetch_dependencies: Option<bool>,
 }
 
 impl RuntimeSettings {
@@ -27,6 +33,12 @@ impl RuntimeSettings {
         }
         if let Some(eviction) = &self.eviction {
             config.eviction = *eviction;
+        }
+        if let Some(prediction) = &self.prediction {
+            config.prediction = prediction.clone();
+        }
+        if let Some(prefetch) = self.prefetch_dependencies {
+            config.prefetch_dependencies = prefetch;
         }
         config
     }

@@ -1,7 +1,7 @@
 //! What the evictor is told.
 //!
 //! Senders: the cache manager (`Residents`), the dispatcher (`MakeRoom`), whoever notices pressure (`Relieve`), the program
-//! (`Switch`), and itself (`Relieve`, for the next step). What is resident is noted beside the actors
+//! (`Switch`), and itself (`RelieveOn`). What is resident is noted beside the actors
 //! and taken in by the evictor when it has to choose, so that a load wakes nobody for it; a restart rebuilds it from the
 //! resident table. A lost `MakeRoom` is repeated by the
 //! dispatcher's tick, a lost `Relieve` by the next rise; a `Switch` is what the next evictor begins with, whether it comes
@@ -24,6 +24,8 @@ pub enum EvictorMessage {
     /// The pressure is high: evict what is above the target of the budget, a small batch at a time, so that loads which
     /// need room come in between.
     Relieve,
+    /// The next step of that.
+    RelieveOn,
     /// The policy is to be another one: the one that the shared choice names.
     Switch,
 }

@@ -157,6 +157,11 @@ impl<T, K: Eq + Hash + Clone> Lanes<T, K> {
     /// [`Lanes::pop`] of the lanes that are `open`, by priority. Those that are not are not passed over by it: they are
     /// held back for a reason of their own.
     pub fn pop_of(&mut self, open: [bool; 4]) -> Option<(K, T)> {
+        self.pop_scored(open).map(|(key, item, _)| (key, item))
+    }
+
+    /// [`Lanes::pop_of`], with the score that the item had.
+    pub fn pop_scored(&mut self, open: [bool; 4]) -> Option<(K, T, f32)> {
         let chosen = self.choose(open)?;
         for (index, lane) in self.lanes.iter_mut().enumerate().filter(|(index, _)| open[*index]) {
             let waits = index != chosen && lane.live > 0;
@@ -171,14 +176,15 @@ impl<T, K: Eq + Hash + Clone> Lanes<T, K> {
         due.max_by_key(|index| (self.lanes[*index].passed, Reverse(*index))).or_else(|| waiting().next())
     }
 
-    fn pop_lane(&mut self, index: usize) -> Option<(K, T)> {
+    fn pop_lane(&mut self, index: usize) -> Option<(K, T, f32)> {
         let lane = &mut self.lanes[index];
         lane.pops = lane.pops.wrapping_add(1);
         if lane.pops.is_multiple_of(Self::PATIENT)
             && let Some((_, key)) = lane.oldest.first_key_value()
         {
             let key = key.clone();
-            return self.remove(&key).map(|item| (key, item));
+            let score = self.items.get(&key).map_or(0.0, |slot| slot.score);
+            return self.remove(&key).map(|item| (key, item, score));
         }
         while let Some(queued) = self.lanes[index].heap.pop() {
             if let Entry::Occupied(entry) = self.items.entry(queued.key)
@@ -187,7 +193,7 @@ impl<T, K: Eq + Hash + Clone> Lanes<T, K> {
                 let (key, slot) = entry.remove_entry();
                 self.lanes[index].live -= 1;
                 self.lanes[index].oldest.remove(&slot.arrival);
-                return Some((key, slot.item));
+                return Some((key, slot.item, slot.score));
             }
         }
         None

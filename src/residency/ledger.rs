@@ -49,6 +49,7 @@ use super::table::ResidentTable;
 use crate::bundle::{AssetRecord, Placement};
 use crate::error::{Error, Result};
 use crate::ids::{AssetId, AssetPath, ContentHash, Generation, Hashing, Origin, Priority};
+use crate::policy::schedule::Hints;
 
 pub use self::inbox::{Change, OnReady};
 pub use self::lease::{Lease, Working};
@@ -129,6 +130,8 @@ pub struct Ask {
     pub path: Option<AssetPath>,
     /// On which NUMA node it is to be in memory, by its place; `None` where that does not matter. The first one's counts.
     pub place: Option<u8>,
+    /// What is known about how urgent it is within its lane. The first one's counts.
+    pub hints: Option<Box<Hints>>,
 }
 
 impl Ask {
@@ -143,6 +146,7 @@ impl Ask {
             span: Span::none(),
             path: None,
             place: None,
+            hints: None,
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::actors::Shared;
 use crate::config::AssetNode;
 use crate::error::{Error, Result};
 use crate::ids::{AssetId, AssetPath, Origin, Priority};
+use crate::policy::schedule::Hints;
 use crate::residency::{Answer, Ask, Asset, Joined, Key, Live, Ticket, Want};
 use crate::telemetry::{Level, Noted};
 
@@ -26,13 +27,14 @@ pub struct Request {
     origin: Origin,
     deadline: Option<Duration>,
     node: AssetNode,
+    hints: Option<Hints>,
 }
 
 impl Request {
     pub(super) fn new(shared: &Arc<Shared>, path: &str, live: Option<Arc<Live>>) -> Self {
         let (deadline, node) = (shared.config.deadline, shared.config.asset_node);
         let (shared, path) = (Arc::clone(shared), path.to_owned());
-        Self { shared, path, live, priority: None, origin: Origin::User, deadline, node }
+        Self { shared, path, live, priority: None, origin: Origin::User, deadline, node, hints: None }
     }
 
     /// How urgent it is. Where it is not named an asset that has a place goes by its distance from the nearest viewer
@@ -58,6 +60,23 @@ impl Request {
     /// or under way already stays where it is.
     pub fn node(mut self, node: AssetNode) -> Self {
         self.node = node;
+        self
+    }
+
+    /// What is known about how urgent it is among those of its priority: the distance, whether it is in view, how coarse
+    /// the level of detail is, how large it is expected to be; by the weights of [`crate::config::ScheduleConfig`]. Its real
+    /// size counts where none is named. Of several who wait for the same asset the first one's hints count.
+    ///
+    /// ```
+    /// use flyloft::policy::schedule::Hints;
+    /// # fn example(runtime: &flyloft::Runtime) {
+    /// let near = Hints { distance_m: Some(3.0), view: Some(0.9), ..Hints::default() };
+    /// let wall = runtime.request("textures/wall.png").hints(near).send();
+    /// # drop(wall);
+    /// # }
+    /// ```
+    pub fn hints(mut self, hints: Hints) -> Self {
+        self.hints = Some(hints);
         self
     }
 
@@ -97,7 +116,8 @@ impl Request {
         let priority = self.priority.or_else(|| self.shared.lane_of(id)).unwrap_or(DEFAULT_PRIORITY);
         let joined = AssetPath::new(&self.path).and_then(|path| {
             let ask = ask(&self.shared, path, priority, self.origin, self.deadline, started);
-            let ask = Ask { place: self.shared.place_for(self.node), by_distance, ..ask };
+            let ask =
+                Ask { place: self.shared.place_for(self.node), by_distance, hints: self.hints.map(Box::new), ..ask };
             self.shared.ledger.join(&live, key, ask)
         });
         let level = match &joined {
@@ -142,7 +162,7 @@ pub(super) fn ask(
     let request = shared.metrics.requests.next();
     let span = tracing::info_span!("load", request, %path, priority = priority.name());
     let (deadline, place) = (deadline.map(|deadline| now + deadline), shared.place_for(shared.config.asset_node));
-    Ask { priority, by_distance: false, origin, deadline, now, span, path: Some(path), place }
+    Ask { priority, by_distance: false, origin, deadline, now, span, path: Some(path), place, hints: None }
 }
 
 /// A load under way. Dropping it cancels it, unless someone else waits for the same.
@@ -235,6 +255,9 @@ impl Future for Load {
             }
         };
         if let Some(started) = self.started.take() {
+            if let (Some(holders), Ok(asset)) = (&started.shared.holders, &answer) {
+                holders.took(asset, &started.shared.table, started.shared.clock.now());
+            }
             started.answered(&answer, priority);
         }
         Poll::Ready(answer)

@@ -10,7 +10,7 @@ use crate::actors::Shared;
 use crate::bundle::{AssetRecord, BuildRecord, Bundle, Dependency};
 use crate::error::{Error, Result};
 use crate::ids::{AssetId, AssetPath, ContentHash, Generation, Origin, Priority};
-use crate::residency::{Answer, Asset, Key, Live, Located, Want};
+use crate::residency::{Answer, Asset, Holding, Key, Live, Located, Want};
 use crate::telemetry::{Level, Noted};
 
 /// One generation, for as long as it is held: whatever is published meanwhile, everything read through it is of that
@@ -19,11 +19,15 @@ use crate::telemetry::{Level, Noted};
 pub struct Snapshot {
     pub(super) shared: Arc<Shared>,
     pub(super) live: Arc<Live>,
+    /// In debug mode: that it was taken, until the last clone is dropped.
+    _noted: Option<Arc<Holding>>,
 }
 
 impl Snapshot {
     pub(super) fn new(shared: Arc<Shared>, live: Arc<Live>) -> Self {
-        Self { shared, live }
+        let holders = shared.holders.as_ref();
+        let noted = holders.map(|known| Arc::new(known.snapped(live.generation(), shared.clock.now())));
+        Self { shared, live, _noted: noted }
     }
 
     /// The generation that is held.

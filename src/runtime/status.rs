@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::RecordingReport;
+use super::{LeakReport, RecordingReport, WarmStats};
 use crate::actors::{ActorReport, OutsideReport, Shared};
 use crate::bundle::TablesReport;
 use crate::error::Result;
@@ -63,6 +63,8 @@ pub struct Status {
     pub live_generations: usize,
     /// What was done ahead about the tables of contents.
     pub tables: TablesReport,
+    /// Who holds generations that readers no longer see, where that is remembered: the longest first, without backtraces.
+    pub holders: Vec<String>,
     /// What there is of memory outside of the budget.
     pub memory: OutsideReport,
     /// Seconds since the start.
@@ -115,6 +117,7 @@ impl Status {
             assets: live.bundle().info().assets,
             live_generations: shared.generations.live_count(),
             tables: shared.tables.lock().report().clone(),
+            holders: shared.holder_lines(),
             memory: shared.outside_report(),
             uptime_seconds: uptime.as_secs_f64(),
             engines: shared.drivers.iter().zip(&shared.decoders).enumerate().map(engine).collect(),
@@ -138,6 +141,8 @@ pub struct Stats {
     pub bandwidth: BandwidthReport,
     /// Decoded values.
     pub values: ValueStats,
+    /// What was loaded ahead, and what became of it.
+    pub warming: WarmStats,
     /// What is locked in memory.
     pub locks: LockStats,
     /// Assets that are resident.
@@ -149,8 +154,9 @@ pub struct Stats {
 }
 
 impl Stats {
-    pub(super) fn of(shared: &Shared) -> Self {
+    pub(super) fn of(shared: &Shared, warming: WarmStats) -> Self {
         Self {
+            warming,
             metrics: shared.metrics.report(),
             budget: shared.budget.snapshot(),
             ledger: shared.ledger.stats(),
@@ -179,4 +185,6 @@ pub struct ShutdownReport {
     pub committed: Result<()>,
     /// What was recorded, where that was asked for with the start.
     pub recorded: Option<Result<RecordingReport>>,
+    /// What was not given back, where that is asked for ([`crate::config::DebugConfig::leaks`]).
+    pub leaks: Option<LeakReport>,
 }

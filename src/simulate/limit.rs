@@ -269,6 +269,8 @@ mod tests {
     }
 
     proptest! {
+        // Every schedule is tried for each.
+        #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn equal_sizes_reach_the_optimum_and_no_schedule_exceeds_the_bound(
             ids in proptest::collection::vec(0u64..5, 1..9), sizes in proptest::array::uniform5(1u64..4), budget in 1u64..7,

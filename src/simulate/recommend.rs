@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::study::{Curve, Point};
 use crate::config::EvictionPolicy;
+use crate::limits;
 
 /// What counts in a recommendation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -63,9 +64,11 @@ pub struct Recommendation {
 const WORTH_POINTS: f64 = 0.25;
 
 impl Recommendation {
-    /// As lines of a flyloft.toml.
+    /// As lines of a flyloft.toml. A budget below the smallest that a runtime takes is that one there.
     pub fn toml(&self) -> String {
-        let Self { budget_bytes, policy, .. } = self;
+        let Self { policy, .. } = self;
+        // A runtime has use for a little even where a small trace has not.
+        let budget_bytes = self.budget_bytes.max(limits::BUDGET_BYTES_MIN);
         format!("[runtime]\nbudget_bytes = {budget_bytes}\n\n[runtime.eviction]\npolicy = \"{policy}\"\n")
     }
 }
@@ -118,6 +121,6 @@ mod tests {
         check(Objective::Balanced, 100.0, 100);
         let told = recommend(&curves, Objective::Objects, 1.5);
         assert!((told.below_points - 1.0).abs() < 1e-9);
-        assert_eq!(told.toml(), "[runtime]\nbudget_bytes = 200\n\n[runtime.eviction]\npolicy = \"lru\"\n");
+        assert_eq!(told.toml(), "[runtime]\nbudget_bytes = 8388608\n\n[runtime.eviction]\npolicy = \"lru\"\n");
     }
 }

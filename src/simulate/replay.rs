@@ -27,6 +27,8 @@ pub struct Figures {
     pub evictions: u64,
     /// Requests for objects larger than the budget.
     pub bypassed: u64,
+    /// Requests for what the policy would not keep at the cost of its victims; none unless [`Replay::refusing`].
+    pub refused: u64,
     /// The most that was charged at once.
     pub peak_bytes: u64,
     /// Nanoseconds per request, policy and table together.
@@ -50,12 +52,20 @@ impl Figures {
 pub struct Replay<'a> {
     trace: &'a Trace,
     budget_bytes: u64,
+    refusing: bool,
 }
 
 impl<'a> Replay<'a> {
     /// Of `trace` under `budget_bytes`.
     pub fn new(trace: &'a Trace, budget_bytes: u64) -> Self {
-        Self { trace, budget_bytes }
+        Self { trace, budget_bytes, refusing: false }
+    }
+
+    /// The same where the policy may let an object pass by that is not worth its victims, as caches do which hand values
+    /// out of memory that is not theirs. Only the adaptive policy does.
+    #[must_use]
+    pub fn refusing(self) -> Self {
+        Self { refusing: true, ..self }
     }
 
     /// What comes of it under `policy`.
@@ -74,32 +84,27 @@ impl<'a> Replay<'a> {
         let began = clock.now();
         let mut table = Table::new(self.trace);
         let mut figures = Figures::default();
-        let mut victims = Vec::new();
+        let mut evicted = Vec::new();
         for (turn, place) in (1u32..).zip(self.trace.requests()) {
-            let slot = &mut table.slots[*place as usize];
+            let at = *place as usize;
+            let size = table.slots[at].size;
             figures.requests += 1;
-            figures.requested_bytes += slot.size;
-            if slot.usage != ABSENT {
-                slot.usage = Usage::from_bits(slot.usage).used(table.tick).to_bits();
+            figures.requested_bytes += size;
+            if table.has(at) {
+                table.hit(at);
                 figures.hits += 1;
-                figures.hit_bytes += slot.size;
+                figures.hit_bytes += size;
                 continue;
             }
             table.tick = turn;
-            let size = slot.size;
             if size > self.budget_bytes {
                 figures.bypassed += 1;
                 continue;
             }
-            while table.charged_bytes + size > self.budget_bytes {
-                victims.clear();
-                policy.choose(table.charged_bytes + size - self.budget_bytes, None, &table, &mut victims);
-                if !table.evict(policy, &victims, &mut figures) {
-                    break;
-                }
-            }
-            if table.charged_bytes + size <= self.budget_bytes {
-                table.admit(policy, *place, self.trace);
+            evicted.clear();
+            let arriving = self.refusing.then(|| table.arriving(*place, false));
+            if table.make_room(policy, size, self.budget_bytes, arriving, &mut figures, &mut evicted) {
+                table.admit(policy, *place, false);
                 figures.peak_bytes = figures.peak_bytes.max(table.charged_bytes);
             }
         }
@@ -113,11 +118,13 @@ impl<'a> Replay<'a> {
 const ABSENT: u64 = u64::MAX;
 
 /// What is resident: an array, since objects are numbered densely.
-struct Table<'a> {
+pub(super) struct Table<'a> {
     slots: Vec<Slot>,
     trace: &'a Trace,
     charged_bytes: u64,
-    tick: u32,
+    /// The number of the request that missed last.
+    pub tick: u32,
+    victims: Vec<AssetId>,
 }
 
 struct Slot {
@@ -127,38 +134,78 @@ struct Slot {
 }
 
 impl<'a> Table<'a> {
-    fn new(trace: &'a Trace) -> Self {
+    pub fn new(trace: &'a Trace) -> Self {
         let slots = trace.objects().iter().map(|object| Slot { usage: ABSENT, size: object.size }).collect();
-        Self { slots, trace, charged_bytes: 0, tick: 0 }
+        Self { slots, trace, charged_bytes: 0, tick: 0, victims: Vec::new() }
     }
 
-    fn admit(&mut self, policy: &mut dyn Eviction, place: u32, trace: &Trace) {
-        let object = trace.objects()[place as usize];
+    pub fn has(&self, place: usize) -> bool {
+        self.slots[place].usage != ABSENT
+    }
+
+    /// A hit on what is there.
+    pub fn hit(&mut self, place: usize) {
+        let slot = &mut self.slots[place];
+        slot.usage = Usage::from_bits(slot.usage).used(self.tick).to_bits();
+    }
+
+    /// Evicts until `size` more bytes fit, and appends what went. Whether they fit now. `arriving` is what they are for, if
+    /// the policy may refuse it.
+    pub fn make_room(
+        &mut self,
+        policy: &mut dyn Eviction,
+        size: u64,
+        budget_bytes: u64,
+        arriving: Option<Admitted>,
+        figures: &mut Figures,
+        evicted: &mut Vec<AssetId>,
+    ) -> bool {
+        while self.charged_bytes + size > budget_bytes {
+            let mut victims = std::mem::take(&mut self.victims);
+            victims.clear();
+            policy.choose(self.charged_bytes + size - budget_bytes, None, self, &mut victims);
+            if arriving.is_some_and(|arriving| !policy.keeps(&arriving, &victims, self)) {
+                figures.refused += 1;
+                self.victims = victims;
+                return false;
+            }
+            let before = figures.evictions;
+            for id in &victims {
+                let slot = place_of(*id).and_then(|place| self.slots.get_mut(place));
+                let Some(slot) = slot.filter(|slot| slot.usage != ABSENT) else { continue };
+                let last = Usage::from_bits(std::mem::replace(&mut slot.usage, ABSENT));
+                self.charged_bytes -= slot.size;
+                figures.evictions += 1;
+                policy.removed(*id, Removal::Evicted, Some(last));
+                evicted.push(*id);
+            }
+            self.victims = victims;
+            if figures.evictions == before {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// For which there is room.
+    pub fn admit(&mut self, policy: &mut dyn Eviction, place: u32, speculative: bool) {
+        let arriving = self.arriving(place, speculative);
         self.slots[place as usize].usage = Usage::new(self.tick).to_bits();
-        self.charged_bytes += object.size;
-        policy.admitted(&Admitted {
+        self.charged_bytes += arriving.weight;
+        policy.admitted(&arriving);
+    }
+
+    fn arriving(&self, place: u32, speculative: bool) -> Admitted {
+        let object = self.trace.objects()[place as usize];
+        Admitted {
             id: id_of(place),
             weight: object.size,
             kind: object.kind,
             tick: self.tick,
             cost_us: if object.cost_us > 0.0 { object.cost_us } else { 1.0 },
-            priority: Priority::Medium,
-            speculative: false,
-        });
-    }
-
-    /// Whether something was evicted.
-    fn evict(&mut self, policy: &mut dyn Eviction, victims: &[AssetId], figures: &mut Figures) -> bool {
-        let before = figures.evictions;
-        for id in victims {
-            let slot = place_of(*id).and_then(|place| self.slots.get_mut(place)).filter(|slot| slot.usage != ABSENT);
-            let Some(slot) = slot else { continue };
-            let last = Usage::from_bits(std::mem::replace(&mut slot.usage, ABSENT));
-            self.charged_bytes -= slot.size;
-            figures.evictions += 1;
-            policy.removed(*id, Removal::Evicted, Some(last));
+            priority: if speculative { Priority::Low } else { Priority::Medium },
+            speculative,
         }
-        figures.evictions > before
     }
 }
 
@@ -179,14 +226,14 @@ impl View for Table<'_> {
 // Ids in the runtime are bits of a hash, and a policy may rely on that. So are these: a permutation of the places that
 // can be turned back without a table (the finalizer of splitmix64; Steele, Lea, Flood, 2014).
 
-fn id_of(place: u32) -> AssetId {
+pub(super) fn id_of(place: u32) -> AssetId {
     let mut word = (u64::from(place) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     AssetId(word ^ (word >> 31))
 }
 
-fn place_of(id: AssetId) -> Option<usize> {
+pub(super) fn place_of(id: AssetId) -> Option<usize> {
     let mut word = id.0;
     word = (word ^ (word >> 31) ^ (word >> 62)).wrapping_mul(inverse(0x94d0_49bb_1331_11eb));
     word = (word ^ (word >> 27) ^ (word >> 54)).wrapping_mul(inverse(0xbf58_476d_1ce4_e5b9));

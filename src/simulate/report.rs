@@ -1,6 +1,7 @@
 //! Findings as one page of HTML that needs nothing beside it: curves, limits, tables, and what to set.
 
 mod chart;
+mod prefetch;
 
 use std::fmt::{self, Write};
 
@@ -76,6 +77,9 @@ fn section(page: &mut String, at: usize, found: &Findings) -> fmt::Result {
     }
     writeln!(page, "</div>")?;
     table(page, at, found)?;
+    if !found.prefetch.is_empty() {
+        prefetch::write(page, found)?;
+    }
     writeln!(page, "</section>")
 }
 
@@ -196,7 +200,7 @@ mod tests {
         let mut found = Study::default().run(&trace, &|_, _| ()).unwrap();
         found.trace = "<script>alert('a')</script>&\"b\"".into();
         let page = page(&[found.clone(), found.clone()]);
-        assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>"));
+        assert!(page.starts_with("<!doctype html>") && page.ends_with("</html>\n"));
         assert_eq!((page.matches("<svg").count(), page.matches("<script>").count()), (4, 1));
         assert!(page.contains("&lt;script&gt;alert(&#39;a&#39;)&lt;/script&gt;&amp;&quot;b&quot;"));
         for outside in ["http:", "https:", "src=", "href=", "@import", "url("] {

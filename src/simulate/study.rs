@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 
 use super::limit::{Aim, Limits};
+use super::prefetch::{self, Predictor, Prefetched};
 use super::recommend::{Objective, Recommendation, recommend};
 use super::replay::{Figures, Replay};
 use super::sample::{Sample, Sampled};
@@ -16,6 +17,9 @@ use crate::platform::clock::{Clock, SystemClock};
 
 /// Budgets that one study may have.
 pub const SIZES_MAX: usize = 256;
+
+/// Requests that prediction is tried on.
+const PREFETCH_REQUESTS_MAX: usize = 1 << 20;
 
 /// A budget to replay under.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,7 +37,10 @@ pub struct Study {
     pub sizes: Vec<Size>,
     /// Which policies. Default all.
     pub policies: Vec<EvictionPolicy>,
-    /// How much of the trace. Default [`Sample::Auto`].
+    /// Who prefetches, under the default policy. Default nobody is tried.
+    pub predictors: Vec<Predictor>,
+    /// How much of the trace. Default [`Sample::Auto`]. Prediction needs neighbours, so it is tried on the first requests,
+    /// a million at most, instead.
     pub sample: Sample,
     /// Chooses the sample. Default 1.
     pub seed: u64,
@@ -48,6 +55,7 @@ impl Default for Study {
         Self {
             sizes: [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.6, 1.0].map(Size::Share).to_vec(),
             policies: EvictionPolicy::ALL.to_vec(),
+            predictors: Vec::new(),
             sample: Sample::Auto,
             seed: 1,
             objective: Objective::Balanced,
@@ -118,10 +126,23 @@ pub struct Findings {
     pub curves: Vec<Curve>,
     /// The limits, one for each budget.
     pub limits: Vec<LimitPoint>,
+    /// What prefetching would have been worth, by predictor and budget.
+    pub prefetch: Vec<Prefetched>,
     /// What to set.
     pub recommendation: Recommendation,
     /// Seconds that the study took.
     pub seconds: f64,
+}
+
+impl Findings {
+    /// The share of the misses that nobody's prefetching leaves which is gone with `one`; `None` where that was not tried.
+    pub fn fewer_misses(&self, one: &Prefetched) -> Option<f64> {
+        let nobody = |other: &&Prefetched| {
+            other.predictor == Predictor::None && other.budget_bytes == one.budget_bytes && other.misses > 0
+        };
+        let without = self.prefetch.iter().find(nobody)?;
+        Some(1.0 - one.misses as f64 / without.misses as f64)
+    }
 }
 
 /// One replay, or one limit.
@@ -130,6 +151,7 @@ enum Job {
     Policy(usize, usize),
     Reached(usize, Aim),
     Bounds(Aim),
+    Prefetch(Predictor, usize),
 }
 
 impl Study {
@@ -192,11 +214,16 @@ impl Study {
                 Done::Figures(replay.run(self.policies[policy]))
             }
             Job::Reached(budget, aim) => Done::Figures(limits.reached(sampled.budget(budgets[budget]), aim)),
+            Job::Prefetch(predictor, budget) => {
+                let (budget, policy) = (budgets[budget], EvictionPolicy::default());
+                Done::Prefetched(Box::new(prefetch::replay(trace, PREFETCH_REQUESTS_MAX, budget, policy, predictor)))
+            }
             Job::Bounds(aim) => {
                 let scaled: Vec<u64> = budgets.iter().map(|budget| sampled.budget(*budget)).collect();
                 Done::Bounds(limits.bounds(&scaled, aim))
             }
         });
+        let mut prefetch = Vec::new();
         let point = |budget: usize| LimitPoint { budget_bytes: budgets[budget], ..LimitPoint::default() };
         let mut limits: Vec<LimitPoint> = (0..budgets.len()).map(point).collect();
         let mut curves: Vec<Curve> =
@@ -226,6 +253,7 @@ impl Study {
                 (Job::Bounds(Aim::Bytes), Done::Bounds(ratios)) => {
                     limits.iter_mut().zip(ratios).for_each(|(limit, ratio)| limit.bytes_bound = ratio);
                 }
+                (Job::Prefetch(..), Done::Prefetched(prefetched)) => prefetch.push(*prefetched),
                 // A job's answer is of its own kind.
                 _ => {}
             }
@@ -242,6 +270,7 @@ impl Study {
             recommendation: recommend(&curves, self.objective, self.within_points),
             curves,
             limits,
+            prefetch,
             seconds: clock.now().saturating_duration_since(began).as_secs_f64(),
         })
     }
@@ -253,7 +282,10 @@ impl Study {
             let policies = (0..self.policies.len()).map(move |policy| Job::Policy(policy, budget));
             policies.chain(aims.map(|aim| Job::Reached(budget, aim)))
         };
-        aims.map(Job::Bounds).into_iter().chain((0..budgets).flat_map(of_budget)).collect()
+        let prefetch = self.predictors.iter().flat_map(|one| (0..budgets).map(|budget| Job::Prefetch(*one, budget)));
+        let others = aims.map(Job::Bounds).into_iter().chain((0..budgets).flat_map(of_budget));
+        // Those that take longest first.
+        prefetch.chain(others).collect()
     }
 }
 
@@ -269,6 +301,7 @@ impl Size {
 enum Done {
     Figures(Figures),
     Bounds(Vec<f64>),
+    Prefetched(Box<Prefetched>),
 }
 
 /// The results of `jobs`, in their order, on every core.

@@ -40,6 +40,28 @@ fn a_trace_is_replayed_under_budgets_and_policies_and_a_configuration_is_recomme
 }
 
 #[test]
+fn prefetching_is_tried_by_those_who_are_named() {
+    let tree = Tree::new();
+    let (file, page) = (tree.outside("a.csv"), tree.outside("a.html"));
+    // A loop over a thousand objects.
+    let text_of = |turn: u64| format!("{turn},{},1000\n", turn % 1_000);
+    fs::write(&file, (0..10_000).map(text_of).collect::<String>()).unwrap();
+    let call = ["simulate", text(&file), "--sizes", "10%", "--policies", "lru", "--predictors", "sequential,ensemble"];
+    let told = flyloft(&[&call[..], &["--report", text(&page)]].concat()).done();
+    assert!(told.contains("precision") && told.contains("\nsequential") && told.contains("\nensemble"), "{told}");
+    let page = fs::read_to_string(page).unwrap();
+    assert!(page.contains("Prefetching") && page.contains("Latencies of requests"));
+    let found = flyloft(&[&call[..], &["--json"]].concat()).json();
+    let prefetch = found["traces"][0]["prefetch"].as_array().unwrap().clone();
+    let misses = |name: &str| {
+        let one = prefetch.iter().find(|one| one["predictor"] == name).unwrap();
+        one["misses"].as_u64().unwrap()
+    };
+    assert!(misses("none") == 10_000 && misses("sequential") < 5_000 && misses("ensemble") < 5_000);
+    flyloft(&["simulate", text(&file), "--predictors", "oracle"]).refused(2, &["--predictors", "ensemble"]);
+}
+
+#[test]
 fn a_budget_of_today_is_looked_at_from_a_tenth_to_twice_of_it() {
     let tree = Tree::new();
     let file = tree.outside("a.csv");

@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::State;
+use super::{Pending, SPECULATIVE_SCORE, State};
+use crate::policy::schedule::{Hints, Weights, score};
 use crate::residency::Change;
 
 /// A deadline this near counts before every other reason for an order within a lane.
@@ -53,15 +54,14 @@ impl State {
         }
     }
 
-    /// The score of a load whose deadline is near, the nearer the higher; none of one that has time.
-    pub(super) fn deadline_score(deadline: Option<Instant>, now: Instant) -> Option<f32> {
-        let left = deadline?.saturating_duration_since(now);
-        (left <= NEAR).then(|| NEAR_SCORE * (2.0 - left.as_secs_f32() / NEAR.as_secs_f32()))
+    /// Where a load stands within its lane for reasons of its own; `None` where it goes by the places.
+    pub(super) fn own_score(&self, pending: &Pending, now: Instant) -> Option<f32> {
+        own_score(pending, &self.shared.config.schedule.weights, now)
     }
 
     /// Moves loads ahead whose deadlines have come near.
     pub(super) fn near_deadlines(&mut self, now: Instant) {
-        let near = |(key, pending): (&_, &super::Pending)| Some((*key, Self::deadline_score(pending.deadline, now)?));
+        let near = |(key, pending): (&_, &Pending)| Some((*key, deadline_score(pending.deadline, now)?));
         let near: Vec<_> = self.wanted.entries().filter_map(near).collect();
         for (key, score) in near {
             if let Some(priority) = self.wanted.priority(&key) {
@@ -69,4 +69,23 @@ impl State {
             }
         }
     }
+}
+
+/// A near deadline counts first. What nobody but the predictor asked for is behind everything of its lane, and a request that
+/// says what it knows goes by that.
+pub(super) fn own_score(pending: &Pending, weights: &Weights, now: Instant) -> Option<f32> {
+    let near = deadline_score(pending.deadline, now);
+    let speculative = || pending.lease.is_speculative().then_some(SPECULATIVE_SCORE);
+    let hinted = || {
+        let hints = pending.lease.hints()?;
+        let size_bytes = hints.size_bytes.or(Some(pending.located.record.len));
+        Some(score(&Hints { size_bytes, ..*hints }, weights))
+    };
+    near.or_else(speculative).or_else(hinted)
+}
+
+/// The score of a load whose deadline is near, the nearer the higher; none of one that has time.
+fn deadline_score(deadline: Option<Instant>, now: Instant) -> Option<f32> {
+    let left = deadline?.saturating_duration_since(now);
+    (left <= NEAR).then(|| NEAR_SCORE * (2.0 - left.as_secs_f32() / NEAR.as_secs_f32()))
 }

@@ -39,6 +39,8 @@ pub struct Wanted {
     pub part: Part,
     /// Since when its flight has waited.
     pub since: Instant,
+    /// Where its flight stood within its lane.
+    pub score: f32,
 }
 
 impl Wanted {
@@ -65,6 +67,8 @@ pub struct Planned {
     pub priority: Priority,
     /// Since when the first of its flights has waited.
     pub since: Instant,
+    /// The highest score of its flights: reads go in their order, too.
+    pub score: f32,
     /// Whose file.
     pub live: Arc<Live>,
 }
@@ -126,8 +130,8 @@ impl UnderWay {
         if wanted.priority < waits.priority() && !raise(known.read, wanted.priority) {
             return Err(Box::new(wanted));
         }
-        let Wanted { live, priority, access, place, frame, part, since } = wanted;
-        let again = |part| Box::new(Wanted { live, priority, access, place, frame, part, since });
+        let Wanted { live, priority, access, place, frame, part, since, score } = wanted;
+        let again = |part| Box::new(Wanted { live, priority, access, place, frame, part, since, score });
         waits.join(part, priority).map_err(again)
     }
 
@@ -160,7 +164,7 @@ pub fn merge(mut wanted: Vec<Wanted>) -> Vec<Planned> {
     let mut last_file = 0;
     for next in wanted {
         let file = next.file();
-        let Wanted { live, priority, access, place, frame, part, since } = next;
+        let Wanted { live, priority, access, place, frame, part, since, score } = next;
         let (start, end) = (frame.offset, frame.offset + u64::from(frame.stored_len));
         let mut part = Some(part);
         let mut joins = None;
@@ -192,13 +196,24 @@ pub fn merge(mut wanted: Vec<Wanted>) -> Vec<Planned> {
         let job = |at| FrameJob { frame, at, waits: Waits::new(part, priority), in_place: target };
         match joins {
             Some(read) => {
-                read.since = read.since.min(since);
+                (read.since, read.score) = (read.since.min(since), read.score.max(score));
                 read.frames.push(job((start - read.offset) as usize));
                 read.len = (end - read.offset) as usize;
             }
             None => {
                 let (frames, len) = (vec![job(0)], frame.stored_len as usize);
-                reads.push(Planned { offset: start, len, frames, in_place, access, place, priority, since, live });
+                reads.push(Planned {
+                    offset: start,
+                    len,
+                    frames,
+                    in_place,
+                    access,
+                    place,
+                    priority,
+                    since,
+                    score,
+                    live,
+                });
             }
         }
     }

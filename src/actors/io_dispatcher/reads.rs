@@ -41,7 +41,7 @@ impl State {
         if bytes > 0 {
             self.starved = None;
         }
-        let since = pending.since;
+        let (since, score) = (pending.since, pending.score);
         let (live, priority) = (Arc::clone(pending.lease.live()), pending.lease.priority());
         let access = self.access(&live, kind);
         let flight = Flight::new(pending.lease, pending.located, target, permit);
@@ -53,7 +53,7 @@ impl State {
             let (from, len) = (piece.from as usize, piece.len as usize);
             let part = Part { flight: Arc::clone(&flight), from, len, to };
             let frame = piece.frame;
-            let wanted = plan::Wanted { live: Arc::clone(&live), priority, access, place, frame, part, since };
+            let wanted = plan::Wanted { live: Arc::clone(&live), priority, access, place, frame, part, since, score };
             let raise = |read, priority| self.reads.iter_mut().any(|reads| reads.raise(&read, priority, 0.0));
             match self.under_way.join(wanted, raise) {
                 Ok(()) => self.shared.metrics.frames_joined.one(),
@@ -75,7 +75,7 @@ impl State {
         for planned in plan::merge(frames) {
             self.sequence += 1;
             self.under_way.note(&planned, self.sequence);
-            self.reads[usize::from(planned.place)].push(planned.priority, 0.0, self.sequence, planned);
+            self.reads[usize::from(planned.place)].push(planned.priority, planned.score, self.sequence, planned);
         }
     }
 

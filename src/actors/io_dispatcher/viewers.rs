@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ractor::ActorRef;
 
+use super::changes::own_score;
 use super::{Pending, State};
 use crate::ids::Priority;
 use crate::messages::DispatcherMessage;
@@ -61,12 +62,13 @@ impl State {
         let mut places = rescoring.scored.scores.iter().zip(&rescoring.scored.distances);
         self.wanted.rearrange(|_, pending| {
             let (score, distance) = places.next().expect("one for each item, in their order");
+            let score = own_score(pending, &schedule.weights, now).unwrap_or(*score);
             let lease = &pending.lease;
             if distance.is_finite() {
                 // One that somebody named a priority for stays in its lane.
                 lease.follow_distance(schedule.distances.lane(*distance));
             }
-            (lease.priority(), *score)
+            (lease.priority(), score)
         });
         self.rescoring = rescoring;
         self.shared.metrics.rescorings.one();
@@ -74,11 +76,10 @@ impl State {
 
     /// What is queued for a load, and its lane and score.
     pub(super) fn place_of(&self, lease: Lease, located: Arc<Located>, since: Instant) -> (Pending, Priority, f32) {
-        let deadline = lease.deadline();
         if !self.shared.surroundings.has_viewers() {
             // Looked up when there is one.
             let priority = lease.priority();
-            return (Pending { lease, located, known: None, since, deadline }, priority, 0.0);
+            return (Self::pending(lease, located, None, since), priority, 0.0);
         }
         let (places, eyes) = (self.shared.surroundings.places(), self.shared.surroundings.eyes());
         let known = look_up(&places, &lease, &located, &eyes);
@@ -90,7 +91,12 @@ impl State {
         }
         let priority = lease.priority();
         let known = Some(Box::new(known));
-        (Pending { lease, located, known, since, deadline }, priority, score(&hints, &schedule.weights))
+        (Self::pending(lease, located, known, since), priority, score(&hints, &schedule.weights))
+    }
+
+    fn pending(lease: Lease, located: Arc<Located>, known: Option<Box<Known>>, since: Instant) -> Pending {
+        let deadline = lease.deadline();
+        Pending { lease, located, known, since, deadline, score: 0.0 }
     }
 }
 

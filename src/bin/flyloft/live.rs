@@ -139,6 +139,12 @@ pub fn line(event: &Event, runtime: &Runtime, timings: bool) -> Option<String> {
         }
         Event::Healed { path } => format!("healed: {path} builds again"),
         Event::Warning { what } => format!("warning: {what}"),
+        Event::Warming { assets, bytes } => {
+            format!("warming {} of {}", size::counted(*assets, "asset"), size::bytes(*bytes))
+        }
+        Event::Warmed { end, assets, bytes } => {
+            format!("warmed {} of {}: {end}", size::counted(*assets, "asset"), size::bytes(*bytes))
+        }
         Event::Rescanned { why } => format!("looked at the whole tree again: {why}"),
         Event::ActorRestarted { actor, cause, restarts } => format!("restarted {actor} (restart {restarts}): {cause}"),
         Event::Degraded { part, cause } => format!("degraded: {part} is parked: {cause}"),

@@ -1,5 +1,7 @@
 //! `serve`: a tree or a bundle over HTTP, reloaded as it changes.
 
+mod warming;
+
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -29,6 +31,10 @@ pub struct Call {
     /// Record what is asked for, when, and how it is answered, in this file
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+    /// Load ahead, into free memory: historical (what the last runs asked for), predicted, sequential[=PREFIX] or
+    /// dependencies=PATH; may be given several times
+    #[arg(long, value_name = "WHAT", value_parser = warming::parse)]
+    warm: Vec<warming::Warm>,
     #[command(flatten)]
     building: Building,
 }
@@ -43,6 +49,7 @@ async fn serve(call: &Call) -> Result<Answer> {
     let listener = Listener::bind(&call.listen).await?;
     let mut config = live::settings(&call.source).over(RuntimeConfig { watch: call.watch, ..RuntimeConfig::default() });
     config.budget_bytes = call.budget.unwrap_or(config.budget_bytes);
+    config.warm = warming::config(&call.warm, &call.source, config.warm);
     let runtime = live::start(&call.source, &call.building, config).await?;
     let recording = call.trace.as_ref().map(|file| runtime.record(file)).transpose()?;
     let mut events = runtime.events();
@@ -63,8 +70,11 @@ async fn serve(call: &Call) -> Result<Answer> {
             report(&event, &reported, &source, allow_commands);
         }
     });
+    // For as long as they are held.
+    let warmings = call.warm.iter().map(|warm| runtime.warm(warm.warming())).collect::<flyloft::Result<Vec<_>>>()?;
     let served = listener.serve(runtime.clone(), asked_to_stop).await;
     drop(announced);
+    drop(warmings);
     reporter.abort();
     let recorded = match recording {
         Some(recording) => Some(recording.finish().await),

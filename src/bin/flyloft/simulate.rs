@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use flyloft::build::Progress;
-use flyloft::simulate::{Findings, Format, Objective, Policy, Sample, Size, Study, Trace};
+use flyloft::simulate::{Findings, Format, Objective, Policy, Predictor, Sample, Size, Study, Trace};
 use serde::Serialize;
 
 use crate::failure::{Answer, Failure, Result};
@@ -22,7 +22,7 @@ pub struct Call {
     #[arg(required = true, value_name = "TRACE")]
     traces: Vec<PathBuf>,
     /// Budgets: parts of the footprint (or of --budget) such as 1%, or bytes such as 64MiB
-    #[arg(long, value_delimiter = ',', value_name = "SIZES")]
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true, value_name = "SIZES")]
     sizes: Vec<String>,
     /// The budget of today: sizes in percent are parts of it [default sizes then: 10% to 200%]
     #[arg(short, long, value_parser = size::parse)]
@@ -30,6 +30,9 @@ pub struct Call {
     /// Eviction policies [default: all]
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     policies: Vec<String>,
+    /// Who prefetches, under the default policy: sequential, strided, clustered, pattern, ensemble, or all [default: nobody]
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    predictors: Vec<String>,
     /// How the traces are written [default: told by their content]
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
@@ -118,6 +121,18 @@ fn study(call: &Call) -> Result<Study> {
         let parse = |name: &String| option("--policies", name.trim().parse::<Policy>());
         study.policies = call.policies.iter().map(parse).collect::<Result<_>>()?;
     }
+    if call.predictors == ["all"] {
+        study.predictors = Predictor::ALL.to_vec();
+    } else if !call.predictors.is_empty() {
+        // What they are measured by.
+        study.predictors = vec![Predictor::None];
+        for name in &call.predictors {
+            let predictor = option("--predictors", name.trim().parse::<Predictor>())?;
+            if !study.predictors.contains(&predictor) {
+                study.predictors.push(predictor);
+            }
+        }
+    }
     study.sample = Sample::parse(&call.sample)?;
     study.objective = option("--objective", call.objective.parse::<Objective>())?;
     study.validate()?;
@@ -173,7 +188,7 @@ fn print(found: &Findings, output: &mut Output) -> Result<()> {
         output.line(line + &format!("{:>11}{:>11}", "limit", "bound"))?;
         for (at, limit) in found.limits.iter().enumerate() {
             let share = 100.0 * limit.budget_bytes as f64 / found.footprint_bytes as f64;
-            let mut line = format!("{:>10}{:>12}", size::bytes(limit.budget_bytes), format!("({share:.4} %)"));
+            let mut line = format!("{:>10}{:>12}", size::bytes(limit.budget_bytes), format!("({share:.2} %)"));
             let points = found.curves.iter().map(|curve| curve.points[at]);
             let (reached, bound) = match by_bytes {
                 false => (limit.objects_reached, limit.objects_bound),
@@ -183,6 +198,9 @@ fn print(found: &Findings, output: &mut Output) -> Result<()> {
             ratios.chain([reached, bound]).for_each(|ratio| line += &format!("{:>11.2}", 100.0 * ratio));
             output.line(line)?;
         }
+    }
+    if !found.prefetch.is_empty() {
+        prefetch(found, output)?;
     }
     let recommended = &found.recommendation;
     let (hits, bytes) = (100.0 * recommended.hit_ratio, 100.0 * recommended.byte_hit_ratio);
@@ -196,4 +214,26 @@ fn print(found: &Findings, output: &mut Output) -> Result<()> {
         output.line(if line.is_empty() { String::new() } else { format!("  {line}") })?;
     }
     output.line(format_args!("\ntook        {:.2} s", found.seconds))
+}
+
+fn prefetch(found: &Findings, output: &mut Output) -> Result<()> {
+    output.line(format_args!(
+        "\n{:<12}{:>12}{:>10}{:>12}{:>11}{:>9}{:>12}{:>14}",
+        "prefetch", "budget", "misses", "prefetched", "precision", "recall", "wasted", "fewer misses"
+    ))?;
+    for one in found.prefetch.iter().filter(|one| one.predictor != Predictor::None) {
+        let precision = one.precision().map_or("-".to_owned(), |precision| format!("{:.1} %", 100.0 * precision));
+        output.line(format_args!(
+            "{:<12}{:>12}{:>10}{:>12}{:>11}{:>9}{:>12}{:>14}",
+            one.predictor.name(),
+            size::bytes(one.budget_bytes),
+            size::count(one.misses),
+            size::count(one.prefetched),
+            precision,
+            format!("{:.1} %", 100.0 * one.recall()),
+            size::bytes(one.wasted_bytes),
+            found.fewer_misses(one).map_or("-".to_owned(), |share| format!("{:.1} %", 100.0 * share)),
+        ))?;
+    }
+    Ok(())
 }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::build::transform::{Context, Input, NoFiles, Output, Transform};
+use crate::config::{EvictionPolicy, RuntimeConfig};
 
 fn path(text: &str) -> AssetPath {
     AssetPath::new(text).unwrap()
@@ -319,4 +320,22 @@ proptest! {
         let _ = parse(&format!("ignore = '{}'", "{a,".repeat(depth)));
         let _ = parse(&format!("[{}a]", "a.".repeat(depth)));
     }
+}
+
+#[test]
+fn a_runtime_is_set_up_and_what_it_cannot_be_set_to_is_reported_with_its_place() {
+    let config = parse("[runtime]\nbudget_bytes = 16777216\n[runtime.eviction]\npolicy = 'sieve'").unwrap();
+    let set = config.runtime().over(RuntimeConfig { watch: true, ..RuntimeConfig::default() });
+    assert_eq!((set.budget_bytes, set.eviction.policy, set.watch), (16 << 20, EvictionPolicy::Sieve, true));
+    assert_eq!(parse("").unwrap().runtime().over(RuntimeConfig::default()), RuntimeConfig::default());
+    let check = |text: &str, said: &[&str]| {
+        let error = parse(text).unwrap_err().to_string();
+        assert!(said.iter().all(|part| error.contains(part)), "{said:?} is not all in: {error}");
+    };
+    check("runtime = 3", &["flyloft.toml:1:11", "expected a table"]);
+    check("[runtime]\nbudget_byte = 1", &["flyloft.toml:2:1", "did you mean 'budget_bytes'?"]);
+    check("[runtime]\nbudget_bytes = 'much'", &["flyloft.toml:2:16"]);
+    check("[runtime]\nbudget_bytes = 0", &["flyloft.toml:", "budget_bytes"]);
+    check("[runtime.eviction]\npolicy = 'clock'", &["flyloft.toml:2:10", "clock", "sieve"]);
+    check("[runtime.eviction]\ntarget_percent = 0", &["eviction.target_percent"]);
 }

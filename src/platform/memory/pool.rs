@@ -9,7 +9,7 @@ use std::fmt;
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use serde::Serialize;
 
@@ -23,6 +23,8 @@ const SMALL_UNIT_BYTES: usize = 4 << 10;
 const LARGE_UNIT_BYTES: usize = CHUNK_BYTES / GROUP_UNITS;
 /// Units of a group, the bits of its word.
 const GROUP_UNITS: usize = u64::BITS as usize;
+/// What a part that came back is overwritten with.
+const POISON: u8 = 0xdf;
 /// Groups of small units.
 const SMALL_GROUPS: usize = CHUNK_BYTES / (SMALL_UNIT_BYTES * GROUP_UNITS);
 /// Parts up to this size are looked for among the small units first.
@@ -55,6 +57,8 @@ pub struct PoolStats {
     pub taken: u64,
     /// Times that there was no part of the size asked for.
     pub misses: u64,
+    /// Parts that were not as they were left when they were lent again, where that is looked for.
+    pub damaged: u64,
     /// Bytes that a ring has registered.
     pub registered_bytes: u64,
     /// What stands under it.
@@ -80,6 +84,10 @@ pub struct BufferPool {
     note: Option<String>,
     taken: AtomicU64,
     misses: AtomicU64,
+    /// Whether parts that come back are overwritten, and which free units were: a set bit for each.
+    poisoning: AtomicBool,
+    poisoned: Box<[AtomicU64]>,
+    damaged: AtomicU64,
     /// Chunks, from the first on, that a ring has registered.
     registered_chunks: AtomicUsize,
 }
@@ -102,6 +110,9 @@ impl BufferPool {
             note,
             taken: AtomicU64::new(0),
             misses: AtomicU64::new(0),
+            poisoning: AtomicBool::new(false),
+            poisoned: (0..groups).map(|_| AtomicU64::new(0)).collect(),
+            damaged: AtomicU64::new(0),
             registered_chunks: AtomicUsize::new(0),
         }))
     }
@@ -122,6 +133,36 @@ impl BufferPool {
         found
     }
 
+    /// From here on a part that comes back is overwritten, and looked at when it is lent again: who wrote to it meanwhile,
+    /// a read that was taken for completed or a stray pointer, is found out.
+    pub fn poison(&self) {
+        self.poisoning.store(true, Ordering::Relaxed);
+    }
+
+    /// Overwrites a part that is about to come back.
+    #[cold]
+    fn bury(&self, part: &mut PoolBuffer) {
+        part.as_mut_slice().fill(POISON);
+        self.poisoned[part.group].fetch_or(part.bits, Ordering::Relaxed);
+    }
+
+    /// Looks at a part that is about to be lent, as far as it was overwritten.
+    #[cold]
+    fn unearth(&self, part: &PoolBuffer) {
+        let buried = self.poisoned[part.group].fetch_and(!part.bits, Ordering::Relaxed) & part.bits;
+        let unit = part.len / part.bits.count_ones().max(1) as usize;
+        let first = part.bits.trailing_zeros();
+        for (number, bytes) in part.as_slice().chunks(unit).enumerate() {
+            let is_buried = buried & (1 << (first + number as u32)) != 0;
+            let changed = bytes.iter().position(|byte| *byte != POISON).filter(|_| is_buried);
+            if let Some(offset) = changed {
+                let at = bytes.as_ptr().addr() + offset;
+                tracing::error!(at, unit, offset, "a buffer was written to after it went back to its pool");
+                self.damaged.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
     fn find(self: &Arc<Self>, len: usize) -> Option<PoolBuffer> {
         if len > CHUNK_BYTES {
             return None;
@@ -140,7 +181,11 @@ impl BufferPool {
         }
         let large = || from(large, SMALL_GROUPS, LARGE_UNIT_BYTES).map(|(g, b, at, len)| (g, b, at + CHUNK_BYTES, len));
         let (group, bits, at, len) = found.or_else(large)?;
-        Some(PoolBuffer { pool: Arc::clone(self), start: self.arena.at(at, len), len, group, bits })
+        let part = PoolBuffer { pool: Arc::clone(self), start: self.arena.at(at, len), len, group, bits };
+        if self.poisoning.load(Ordering::Relaxed) {
+            self.unearth(&part);
+        }
+        Some(part)
     }
 
     /// What it is and has done.
@@ -154,6 +199,7 @@ impl BufferPool {
             lent_bytes: self.groups.iter().enumerate().map(lent).sum(),
             taken: self.taken.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
+            damaged: self.damaged.load(Ordering::Relaxed),
             registered_bytes: (self.registered_chunks.load(Ordering::Relaxed) * CHUNK_BYTES) as u64,
             backing: self.arena.backing(),
         }
@@ -254,6 +300,10 @@ impl PoolBuffer {
 
 impl Drop for PoolBuffer {
     fn drop(&mut self) {
+        if self.pool.poisoning.load(Ordering::Relaxed) {
+            let pool = Arc::clone(&self.pool);
+            pool.bury(self);
+        }
         // The next one to take these units must see what was written to them as past.
         let before = self.pool.groups[self.group].fetch_or(self.bits, Ordering::Release);
         debug_assert_eq!(before & self.bits, 0, "units were free while they were lent");
@@ -279,6 +329,29 @@ const _: () = {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    #[allow(unsafe_code)]
+    fn a_buffer_that_is_written_to_after_it_came_back_is_found_out_when_it_is_lent_again() {
+        let pool = BufferPool::new(4 << 20, None).unwrap();
+        pool.poison();
+        for len in [5000, 300_000] {
+            let mut part = pool.take(len).unwrap();
+            let start = part.as_mut_slice().as_mut_ptr();
+            drop(part);
+            let part = pool.take(len).unwrap();
+            assert_eq!((part.as_slice().as_ptr(), pool.stats().damaged), (start.cast_const(), 0));
+            assert!(part.as_slice().iter().all(|byte| *byte == POISON));
+            drop(part);
+            // SAFETY: the arena is still there and nobody else uses it: only the pool's rules forbid this write.
+            unsafe { start.add(4999).write(1) };
+            drop(pool.take(len).unwrap());
+            assert_eq!(pool.stats().damaged, 1);
+            drop(pool.take(len).unwrap());
+            assert_eq!(pool.stats().damaged, 1, "it is told once");
+            pool.damaged.store(0, Ordering::Relaxed);
+        }
+    }
 
     fn range(part: &PoolBuffer) -> std::ops::Range<usize> {
         let start = part.as_slice().as_ptr() as usize;

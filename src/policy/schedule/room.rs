@@ -20,6 +20,10 @@ const WINDOW: Duration = Duration::from_millis(25);
 /// Of the best rate: below the first there is room for one more, above the second for one less.
 const TOO_SLOW: f64 = 0.75;
 const FAST: f64 = 0.92;
+/// One more must raise the rate by this factor to stay; where it does not, something else is what takes the time.
+const WORTH: f64 = 1.05;
+/// Windows before it is tried again then.
+const HOLD: u32 = 80;
 /// What is left of the best rate after each window: the device or the load may have become another one.
 const FORGET: f64 = 0.9999;
 
@@ -35,6 +39,10 @@ pub struct LowRoom {
     /// Bytes per second that the device has shown lately.
     best: f64,
     window: Option<Window>,
+    /// The rate before the last try with one more, while it is not judged.
+    tried: Option<f64>,
+    /// Windows before the next try.
+    hold: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +64,7 @@ impl LowRoom {
     pub fn new(reads: usize, bytes: u64) -> Self {
         let read = Self::units(bytes);
         let most = (reads as u64 * Self::units(0)).max(FEW * read);
-        Self { most, read, few: FEW, urgent: None, best: 0.0, window: None }
+        Self { most, read, few: FEW, urgent: None, best: 0.0, window: None, tried: None, hold: 0 }
     }
 
     /// A more urgent request came.
@@ -95,9 +103,18 @@ impl LowRoom {
         self.window = Some(fresh);
         let rate = bytes.saturating_sub(window.bytes) as f64 / passed.as_secs_f64();
         self.best = rate.max(self.best * FORGET);
-        if yields && rate < self.best * TOO_SLOW {
-            self.few = (self.few + 1).min(FEW_MAX);
-        } else if yields && rate > self.best * FAST {
+        if !yields {
+            self.tried = None;
+            return;
+        }
+        self.hold = self.hold.saturating_sub(1);
+        if self.tried.take().is_some_and(|before| rate < before * WORTH) {
+            self.few = (self.few - 1).max(FEW_MIN);
+            self.hold = HOLD;
+        } else if rate < self.best * TOO_SLOW && self.few < FEW_MAX && self.hold == 0 {
+            self.few += 1;
+            self.tried = Some(rate);
+        } else if rate > self.best * FAST {
             self.few = (self.few - 1).max(FEW_MIN);
         }
     }
@@ -142,5 +159,14 @@ mod tests {
         check(1.6e9, 0.45e9, 3..=3);
         check(6.0e9, 1.0e9, 5..=6);
         check(6.0e9, 0.1e9, 8..=8);
+    }
+
+    #[test]
+    fn it_does_not_grow_where_more_reads_bring_no_more() {
+        let (mut room, mut read, mut now) = (LowRoom::new(64, 128 << 10), 0, Instant::now());
+        stream(&mut room, &mut read, &mut now, 1.6e9, 0.5e9, false);
+        // The processors are busy with something else from now on.
+        stream(&mut room, &mut read, &mut now, 0.4e9, 0.5e9, true);
+        assert!(room.few <= FEW + 1, "{}", room.few);
     }
 }

@@ -95,6 +95,10 @@ impl Gauge {
         if charged >= self.rise_at.load(Ordering::SeqCst) || charged < self.fall_below.load(Ordering::SeqCst) {
             tell(&self.on_change);
         }
+        self.look_at_surplus(charged);
+    }
+
+    fn look_at_surplus(&self, charged: u64) {
         if charged >= self.relieve_at.load(Ordering::SeqCst) {
             // One of those who find so much charged tells.
             if self.relieve_at.swap(u64::MAX, Ordering::SeqCst) != u64::MAX {
@@ -141,7 +145,8 @@ impl Gauge {
             self.fall_below.store(fall, Ordering::SeqCst);
             // Whoever charged meanwhile either saw these bounds or is seen here.
             if purse.now() == charged && purse.limit() == limit {
-                return;
+                drop(state);
+                return self.look_at_surplus(charged);
             }
         }
     }

@@ -11,6 +11,7 @@ use tracing::Span;
 use super::{Answer, Ask, Key};
 use crate::error::Error;
 use crate::ids::{AssetPath, ContentHash, Origin, Priority};
+use crate::policy::schedule::Hints;
 use crate::residency::asset::Name;
 use crate::residency::generations::Live;
 
@@ -28,6 +29,8 @@ pub(super) struct Entry {
     pub(super) path: Option<AssetPath>,
     /// The node of the first request, where one was asked for.
     pub(super) place: Option<u8>,
+    /// What the first request knew about its urgency within a lane. Apart, since few say.
+    pub(super) hints: Option<Box<Hints>>,
     /// The most urgent priority asked for so far, only ever raised; with [`BY_DISTANCE`] while nobody named one, and then
     /// it follows the viewers, down as well.
     priority: AtomicU8,
@@ -119,11 +122,11 @@ pub(super) enum Found {
 
 impl Entry {
     pub(super) fn new(key: Key, ask: Ask, since_ms: u32, state: State) -> Entry {
-        let Ask { priority, by_distance, origin, span, path, place, .. } = ask;
+        let Ask { priority, by_distance, origin, span, path, place, hints, .. } = ask;
         let span = (!span.is_disabled()).then(|| Box::new(span));
         let priority = AtomicU8::new(marked(priority, by_distance));
         let is_asked = AtomicBool::new(origin != Origin::Predictor);
-        Entry { key, span, path, place, priority, is_asked, since_ms, state: Mutex::new(state) }
+        Entry { key, span, path, place, hints, priority, is_asked, since_ms, state: Mutex::new(state) }
     }
 
     /// The most urgent priority asked for.

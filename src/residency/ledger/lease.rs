@@ -10,6 +10,7 @@ use super::entry::Entry;
 use super::{Answer, Key, Ledger, Wakers};
 use crate::error::Result;
 use crate::ids::{AssetPath, Priority};
+use crate::policy::schedule::Hints;
 use crate::residency::generations::Live;
 
 /// The right to work on one entry. It travels with the work from stage to stage. Dropping it without an answer, in a
@@ -48,6 +49,16 @@ impl Lease {
         self.entry.priority()
     }
 
+    /// What the first request for it knew about how urgent it is within its lane.
+    pub fn hints(&self) -> Option<&Hints> {
+        self.entry.hints.as_deref()
+    }
+
+    /// The earliest deadline of those who wait for it under this name, now.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.entry.state.lock().deadline()
+    }
+
     /// Whether its priority follows the distance from the viewers, since nobody named one.
     pub fn is_by_distance(&self) -> bool {
         self.entry.is_by_distance()
@@ -61,11 +72,6 @@ impl Lease {
     /// How long the first request for it has been waiting, to the millisecond.
     pub fn waited(&self, now: Instant) -> Duration {
         self.ledger.age(self.entry.since_ms, now)
-    }
-
-    /// The earliest deadline of those who wait for it under this name, now.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.entry.state.lock().deadline()
     }
 
     /// Whether nobody but the predictor has asked for it.

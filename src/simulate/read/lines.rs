@@ -18,7 +18,7 @@ pub(super) fn each(
     let mut line = Vec::new();
     for number in 1u64.. {
         line.clear();
-        let refused = |name: &str, why: String| Error::trace(name, &format!("line {number}"), why);
+        let refused = |name: &str, why: String| Error::trace(name, format!("line {number}"), why);
         if !next(source, &mut line).map_err(|error| refused(into.name(), format!("cannot be read on: {error}")))? {
             break;
         }

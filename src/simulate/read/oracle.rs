@@ -41,7 +41,7 @@ pub(super) fn looks_like(head: &[u8]) -> bool {
 pub(super) fn read(source: &mut dyn BufRead, into: &mut Gathering) -> Result<()> {
     let mut order = Order::default();
     for at in (0u64..).step_by(RECORD_BYTES) {
-        let refused = |name: &str, why: String| Error::trace(name, &format!("byte {at}"), why);
+        let refused = |name: &str, why: String| Error::trace(name, format!("byte {at}"), why);
         let mut bytes = [0; RECORD_BYTES];
         let got =
             fill(source, &mut bytes).map_err(|error| refused(into.name(), format!("cannot be read on: {error}")))?;

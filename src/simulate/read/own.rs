@@ -31,7 +31,7 @@ pub(super) fn read(source: &mut dyn BufRead, into: &mut Gathering) -> Result<()>
             kind,
             cost_us: access.latency_us as f32,
         };
-        into.request_of(object).map_err(|why| Error::trace(&name, &format!("access {}", into.len() + 1), why))?;
+        into.request_of(object).map_err(|why| Error::trace(&name, format!("access {}", into.len() + 1), why))?;
     }
     if let Some(TraceEnd::Cut { .. }) = reader.end() {
         into.cut_short();
