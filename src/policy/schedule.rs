@@ -258,7 +258,8 @@ impl<T, K: Eq + Hash + Clone> Lanes<T, K> {
     }
 
     /// Puts every queued item into the lane and at the score that `place` gives for it, in the order of
-    /// [`Lanes::items`], as when the viewer moved: less urgent lanes included. Arrivals stay. O(n).
+    /// [`Lanes::items`], as when the viewer moved: less urgent lanes included. Arrivals stay. O(n), and O(log n) for each that changes its
+    /// lane.
     pub fn rearrange(&mut self, mut place: impl FnMut(&K, &T) -> (Priority, f32)) {
         let mut heaps: [Vec<Queued<K>>; 4] = std::array::from_fn(|_| Vec::new());
         for (lane, heap) in self.lanes.iter_mut().zip(&mut heaps) {
