@@ -102,9 +102,11 @@ impl State {
     /// The next step against pressure, which waits behind what else there is to do.
     fn relieve(&mut self, myself: &ActorRef<EvictorMessage>) {
         let Some(mut relief) = self.relief.take() else { return };
-        let surplus = self.shared.budget.surplus_bytes();
+        // What is on its way to be freed needs nobody else to go.
+        let budget = &self.shared.budget;
+        let surplus = budget.surplus_bytes().saturating_sub(budget.waiting_to_be_freed());
         match relief.next(surplus) {
-            Next::Done => return,
+            Next::Done => return budget.relieved(),
             Next::Wait => drop(myself.send_after(WAIT, || EvictorMessage::RelieveOn)),
             Next::Evict(bytes) => {
                 self.take_in();

@@ -284,6 +284,11 @@ impl Budget {
         self.gauge.on_surplus.store(Some(Arc::new(tell)));
     }
 
+    /// What was above the target was evicted, as far as it could be: whoever is told of a surplus is told of the next one.
+    pub fn relieved(&self) {
+        self.gauge.relieved();
+    }
+
     /// Sets who is told when the level may be another one: whoever is told counts what could be evicted and says so by
     /// [`Budget::settle`]. It replaces the one before, and is called once.
     pub fn on_pressure(&self, tell: OnRelease) {

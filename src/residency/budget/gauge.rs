@@ -109,6 +109,11 @@ impl Gauge {
         }
     }
 
+    /// Relief is over: the next charge beyond the mark is told again, also when one came while the target was reached.
+    pub(super) fn relieved(&self) {
+        self.relieve_at.store(self.mark.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
+
     /// Why the budget is another one since somebody asked last.
     pub(super) fn take_cause(&self) -> Option<PressureCause> {
         self.state.lock().cause.take()
