@@ -370,7 +370,8 @@ mod tests {
         ]);
         let found = Capabilities::read(root.path(), &CpuSet::one(2), Err("not permitted".into()));
         let missing: Vec<_> = found.items.iter().filter(|item| !item.ok).map(|item| item.name).collect();
-        let mut expected = vec!["io_uring", "memlock", "open files", "huge pages", "cores", "inotify.watches"];
+        let mut expected =
+            vec!["io_uring", "memlock", "open files", "huge pages", "pressure", "cores", "inotify.watches"];
         if !cfg!(target_os = "linux") {
             expected.insert(0, "system");
         }
@@ -389,6 +390,7 @@ mod tests {
         let limits = LIMITS.replace("256  ", "unlimited").replace("65536", "unlimited");
         let root = machine(&[
             ("proc/self/limits", &limits),
+            ("proc/meminfo", "MemTotal: 16000000 kB\nMemAvailable: 8000000 kB\n"),
             ("proc/sys/kernel/osrelease", "6.18.0\n"),
             ("sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n"),
             ("proc/sys/fs/inotify/max_user_watches", "100000\n"),
