@@ -487,8 +487,8 @@ fn connect(shared: &Arc<Shared>) {
     shared.budget.on_pressure(Box::new(move || actors::pressure_changed(&weak)));
     let (dispatcher, predictor) = (shared.addresses.dispatcher.clone(), shared.addresses.predictor.clone());
     shared.surroundings.on_moved(Box::new(move |looker| match looker {
-        Looker::Schedule => dispatcher.hint(DispatcherMessage::ViewersMoved),
-        Looker::Prediction => predictor.hint(PredictorMessage::Moved),
+        Looker::Schedule => dispatcher.cast(DispatcherMessage::ViewersMoved).is_ok(),
+        Looker::Prediction => predictor.cast(PredictorMessage::Moved).is_ok(),
     }));
     let weak = Arc::downgrade(shared);
     shared.budget.on_surplus(Box::new(move || {

@@ -285,7 +285,7 @@ impl Runtime {
         let live = self.shared().generations.current();
         let wish = |path: P| {
             let id = AssetId::of_path(path.as_ref());
-            crate::messages::Prefetch { live: Arc::clone(&live), id }
+            crate::messages::Prefetch { live: Arc::clone(&live), id, proven: false }
         };
         let wishes = paths.into_iter().map(wish).collect();
         // A dispatcher that is down forgets the wish.

@@ -24,11 +24,12 @@ mod study;
 mod synthetic;
 mod trace;
 
+pub use crate::config::EvictionObjective as Objective;
 pub use crate::config::EvictionPolicy as Policy;
 pub use limit::{Aim, Limits};
 pub use prefetch::{LATENCY_CLASSES, Predictor, Prefetched};
 pub use read::Format;
-pub use recommend::{Objective, Recommendation};
+pub use recommend::Recommendation;
 pub use replay::{Figures, Replay};
 pub use report::page;
 pub use sample::Sample;

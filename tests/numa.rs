@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use common::{Tree, check, content, name, within};
 use flyloft::actors::ActorState;
-use flyloft::config::{AssetNode, RuntimeConfig};
+use flyloft::config::{AssetNode, PredictionConfig, RuntimeConfig};
 use flyloft::platform::affinity::{CpuSet, allowed, pin_current};
 use flyloft::platform::threads::{OsThreads, Threads};
 use flyloft::platform::topology::{Cpu, Node, Topology};
@@ -89,7 +89,9 @@ fn decoders_run_on_the_processors_of_their_node_and_anywhere_where_there_is_one(
 fn loaded(topology: &Topology, node: &Node, files: usize, ask: impl Fn(&Runtime) + Sync) -> Runtime {
     let tree = Tree::with_files(files);
     // Few places with the engine, so that one worker cannot take everything.
-    let config = RuntimeConfig { queue_depth: 4, prefetch_dependencies: false, ..RuntimeConfig::default() };
+    // Nothing is read but what is asked for.
+    let prediction = PredictionConfig { enabled: false, ..PredictionConfig::default() };
+    let config = RuntimeConfig { queue_depth: 4, prediction, ..RuntimeConfig::default() };
     let runtime = builder(&tree, topology, config).start_blocking().unwrap();
     std::thread::scope(|scope| {
         let pinned = scope.spawn(|| {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use common::{Tree, within};
 use flyloft::build::transform::{Context, Input, Labelled, NoParameters, Output, Transform};
+use flyloft::config::{EvictionConfig, EvictionPolicy};
 use flyloft::event::Published;
 use flyloft::telemetry::Subscription;
 use flyloft::{ContentHash, Decode, DecodeContext, DecodeError, Error, Event, Json, Runtime, RuntimeConfig};
@@ -291,7 +292,10 @@ async fn a_watched_value_is_replaced_though_its_bytes_were_evicted() {
     for index in 0..8u8 {
         tree.write(&format!("{index}.bin"), &vec![index; 1 << 20]);
     }
-    let runtime = within(tree.builder().watch(true).budget_bytes(8 << 20).start()).await.unwrap();
+    // The default keeps what is so small.
+    let eviction = EvictionConfig { policy: EvictionPolicy::Lru, ..EvictionConfig::default() };
+    let builder = tree.builder().watch(true).budget_bytes(8 << 20).eviction(eviction);
+    let runtime = within(builder.start()).await.unwrap();
     let mut value = within(runtime.watched::<String>("a.txt")).await.unwrap();
     for index in 0..8u8 {
         drop(within(runtime.load(format!("{index}.bin"))).await.unwrap());

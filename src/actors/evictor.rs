@@ -47,7 +47,10 @@ impl Actor for Evictor {
     type State = State;
     type Arguments = Args;
 
-    async fn pre_start(&self, _myself: ActorRef<Self::Msg>, args: Args) -> Result<State, ActorProcessingErr> {
+    async fn pre_start(&self, myself: ActorRef<Self::Msg>, args: Args) -> Result<State, ActorProcessingErr> {
+        // What an earlier one was told may be lost with it. Without a surplus it is done at once.
+        args.shared.budget.relieved();
+        drop(myself.send_message(EvictorMessage::Relieve));
         let policy = build(&args.shared);
         Ok(State { shared: args.shared, policy, relief: None, reported: None })
     }

@@ -29,7 +29,6 @@ use crate::messages::{CacheManagerMessage, DispatcherMessage, Finished, Prefetch
 use crate::platform::cgroup;
 use crate::policy::pressure::admits_speculation;
 use crate::policy::schedule::{Lanes, LowRoom};
-use crate::residency::surroundings::Looker;
 use crate::residency::{Ask, Key, Lease, Located, Want};
 
 /// How often deadlines are looked at while any request has one or waits for memory.
@@ -142,7 +141,7 @@ impl Actor for IoDispatcher {
         let flights = [credits(FLIGHTS_MAX), credits(FLIGHTS_MAX)];
         let credits: Vec<_> = shared.drivers.iter().map(|_| credits(shared.config.queue_depth)).collect();
         // What an earlier one was told may be lost with it.
-        shared.surroundings.looks(Looker::Schedule);
+        drop(myself.send_message(DispatcherMessage::ViewersMoved));
         // What an earlier dispatcher held is in the ledger's inbox again, and nobody may be left to say so.
         drop(myself.send_message(DispatcherMessage::Ready));
         Ok(State {
@@ -316,12 +315,12 @@ impl State {
 
     fn prefetch(&mut self, wishes: Vec<Prefetch>) {
         // Nothing is fetched ahead while a load waits for memory. A full cache makes room for it as for any other load.
-        if !self.waiting.is_empty() || !admits_speculation(self.shared.budget.level(), true) {
+        if !self.waiting.is_empty() {
             return;
         }
-        let now = self.shared.clock.now();
-        for Prefetch { live, id } in wishes {
-            if self.shared.table.candidate(id).is_some() {
+        let (now, level) = (self.shared.clock.now(), self.shared.budget.level());
+        for Prefetch { live, id, proven } in wishes {
+            if !admits_speculation(level, proven) || self.shared.table.candidate(id).is_some() {
                 continue;
             }
             let key = Key { generation: live.generation(), id, want: Want::Resident };
@@ -367,6 +366,12 @@ impl State {
     }
 
     fn keep_ticking(&mut self, myself: &ActorRef<DispatcherMessage>) {
+        // Whoever comes to wait while nobody does begins a wait of its own.
+        if self.waiting.is_empty() {
+            self.starved = None;
+        } else {
+            self.starved.get_or_insert(self.shared.clock.now());
+        }
         if let Some(wait) = self.held.take()
             && !self.holding
         {

@@ -25,6 +25,8 @@ pub struct Learned {
     fs: Arc<dyn FileSystem>,
     file: Option<PathBuf>,
     inner: Mutex<Inner>,
+    /// Held while it is being saved.
+    saving: Mutex<()>,
     /// Why the file was not taken, when it was not.
     refused: Option<String>,
 }
@@ -47,7 +49,7 @@ impl Learned {
         let file = folder.map(|folder| folder.join(FILE));
         let (ensemble, refused) = read(&prediction, &*fs, file.as_deref());
         let inner = Mutex::new(Inner { ensemble, working: false, saved_at: 0 });
-        Self { config: prediction, fs, file, inner, refused }
+        Self { config: prediction, fs, file, inner, saving: Mutex::default(), refused }
     }
 
     /// Why what an earlier run had left was not taken, when it was not.
@@ -94,6 +96,8 @@ impl Learned {
     /// [`Error::Io`] when it cannot be written; what was there before still is.
     pub fn save(&self) -> Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
+        // The later of two at once is the one that stays.
+        let _saving = self.saving.lock();
         let mut inner = self.inner.lock();
         let accesses = inner.ensemble.accesses();
         if accesses == inner.saved_at || inner.working {
@@ -102,10 +106,19 @@ impl Learned {
         let bytes = inner.ensemble.save();
         inner.saved_at = accesses;
         drop(inner);
+        let written = self.write(file, &bytes);
+        if written.is_err() {
+            // It is not saved: the next one tries again.
+            self.inner.lock().saved_at = u64::MAX;
+        }
+        written
+    }
+
+    fn write(&self, file: &Path, bytes: &[u8]) -> Result<()> {
         if let Some(folder) = file.parent() {
             self.fs.create_dir_all(folder).map_err(|error| Error::io("create", folder, error))?;
         }
-        self.fs.write_atomic(file, &bytes).map_err(|error| Error::io("write", file, error))
+        self.fs.write_atomic(file, bytes).map_err(|error| Error::io("write", file, error))
     }
 }
 

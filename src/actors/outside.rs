@@ -94,12 +94,13 @@ impl Shared {
         let before = last.1;
         let ceiling = rules.ceiling(&seen, before);
         *last = (Some(now), ceiling);
-        drop(last);
+        // Held on, so that of two looks at once the later one's bound is the one that stays.
         if ceiling != before {
             let (percent, stalled) = (now.percent(), now.stalled_percent);
             let what = format!("{}: {percent:.0} % is in use, stalled {stalled:.0} %", self.outside.name);
             self.limit_budget(ceiling, PressureCause::Outside { what });
         }
+        drop(last);
         let gives_way = ceiling.is_some_and(|ceiling| ceiling <= before.unwrap_or(u64::MAX));
         if gives_way && now.percent() >= f64::from(config.shrink_percent) {
             // What was evicted at the look before is free by now.

@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::ids::{AssetId, AssetKind, Priority};
 use crate::messages::{DispatcherMessage, Loaded, PredictorMessage, Prefetch, Uses};
 use crate::policy::prediction::{Access, Ensemble, Outcome, Predicted};
-use crate::residency::surroundings::Looker;
+use crate::policy::pressure::prefetch_distance;
 use crate::residency::{Candidate, Order, Ordering};
 use crate::telemetry::accesses::Level;
 
@@ -82,12 +82,12 @@ impl Actor for Predictor {
     type State = State;
     type Arguments = Args;
 
-    async fn pre_start(&self, _myself: ActorRef<Self::Msg>, args: Args) -> Result<State, ActorProcessingErr> {
+    async fn pre_start(&self, myself: ActorRef<Self::Msg>, args: Args) -> Result<State, ActorProcessingErr> {
         let shared = args.shared;
         shared.learned.recover();
         shared.learned.add(Box::new(viewers::expert(&shared)));
-        // What an earlier one was told may be lost with it.
-        shared.surroundings.looks(Looker::Prediction);
+        // What an earlier one was told may be lost with it. This one cannot be down when it speaks to itself.
+        drop(myself.send_message(PredictorMessage::Moved));
         let now = shared.clock.now();
         // What the one before had asked for is watched on.
         let open = shared.learned.work(|ensemble| ensemble.under_way()).unwrap_or_default();
@@ -219,15 +219,18 @@ impl State {
         let live = self.shared.generations.current();
         let mut wishes = Vec::with_capacity(predicted.len());
         let mut refused = Vec::new();
-        for Predicted { id, bytes, .. } in predicted {
+        // Less far ahead while memory is short; the likeliest come first.
+        let far = prefetch_distance(self.shared.pressure(), predicted.len());
+        for (place, Predicted { id, bytes, .. }) in predicted.into_iter().enumerate() {
             let bytes = bytes.unwrap_or(0);
-            if self.coming_bytes + bytes > most || self.watched.len() >= WATCHED_MAX {
+            if place >= far || self.coming_bytes + bytes > most || self.watched.len() >= WATCHED_MAX {
                 refused.push(id);
                 continue;
             }
             self.coming_bytes += bytes;
             self.watched.insert(id, Watched { bytes, since: now, has_come: false });
-            wishes.push(Prefetch { live: Arc::clone(&live), id });
+            // What the ensemble asks for has earned it.
+            wishes.push(Prefetch { live: Arc::clone(&live), id, proven: true });
         }
         if !refused.is_empty() {
             let drop = |ensemble: &mut Ensemble| refused.iter().for_each(|id| ensemble.outcome(*id, Outcome::Dropped));
@@ -252,7 +255,7 @@ impl State {
                 Some(candidate) => {
                     if !watched.has_come {
                         watched.has_come = true;
-                        self.coming_bytes = self.coming_bytes.saturating_sub(watched.bytes);
+                        self.coming_bytes = self.coming_bytes.saturating_sub(std::mem::take(&mut watched.bytes));
                     }
                     if candidate.usage.uses() > 0 {
                         used.insert((candidate.usage.tick(), *id), candidate);
@@ -260,7 +263,7 @@ impl State {
                 }
                 None if watched.has_come => over.push((*id, Outcome::Wasted)),
                 None if now.saturating_duration_since(watched.since) > COMES_WITHIN => {
-                    self.coming_bytes = self.coming_bytes.saturating_sub(watched.bytes);
+                    self.coming_bytes = self.coming_bytes.saturating_sub(std::mem::take(&mut watched.bytes));
                     over.push((*id, Outcome::Dropped));
                 }
                 None => {}

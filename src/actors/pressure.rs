@@ -42,6 +42,8 @@ struct Last {
 
 /// How often it is looked at how much is tied up, at most.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// The longest rest between two looks while the level may be another one.
+const REST_MAX: Duration = Duration::from_secs(2);
 /// Looking takes at most one part in so many of one thread's time.
 const LOOK_PART: u32 = 50;
 /// Assets that are looked at; of more, about as many, spread over all.
@@ -99,11 +101,14 @@ impl Shared {
         self.pressure.expected.store(false, Ordering::SeqCst);
         let began = self.clock.now();
         let is_open = self.budget.is_level_open();
+        // Memory that a reader stood in the way of is freed at the latest here.
+        self.table.evict_all(&[]);
         let evictable = if is_open { self.table.evictable_bytes(LOOKED_AT_MAX) } else { 0 };
         self.budget.settle(evictable);
         let mut last = self.pressure.last.lock();
         let ended = self.clock.now();
-        last.rest_until = ended + LOOK_EVERY.max((ended - began) * LOOK_PART);
+        // A thread that did not run for a while is not a look that took so long.
+        last.rest_until = ended + ((ended - began) * LOOK_PART).clamp(LOOK_EVERY, REST_MAX);
         let (to, to_bytes) = (self.budget.level(), self.budget.sizes().total);
         let from = std::mem::replace(&mut last.level, to);
         let from_bytes = std::mem::replace(&mut last.total_bytes, to_bytes);

@@ -79,6 +79,32 @@ pub enum EvictionObjective {
     Bytes,
 }
 
+impl fmt::Display for EvictionObjective {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Objects => "objects",
+            Self::Balanced => "balanced",
+            Self::Bytes => "bytes",
+        })
+    }
+}
+
+impl FromStr for EvictionObjective {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "objects" => Ok(Self::Objects),
+            "balanced" => Ok(Self::Balanced),
+            "bytes" => Ok(Self::Bytes),
+            _ => {
+                let why = format!("{text:?} is no objective; known are objects, balanced, bytes");
+                Err(Error::config("eviction.objective", why))
+            }
+        }
+    }
+}
+
 /// How much each property of an asset counts for [`EvictionPolicy::Weighted`]. A property's weight is the power that it
 /// has in the product: with 0 it does not count, with 2 a doubling of it counts as two.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -50,6 +50,8 @@ pub struct Prefetch {
     pub live: Arc<Live>,
     /// The asset.
     pub id: AssetId,
+    /// Whether who wishes it is known to be right often enough.
+    pub proven: bool,
 }
 
 const _: () = assert!(size_of::<DispatcherMessage>() <= 64, "dispatcher messages are moved often");

@@ -108,20 +108,11 @@ impl Bandwidth {
     /// # Errors
     /// How long to wait before it is worth trying again.
     pub fn charge(&mut self, priority: Priority, bytes: u64, waits: [bool; 4], now: Instant) -> Result<(), Duration> {
+        self.ready(priority, bytes, waits, now)?;
         let lane = priority as usize;
         if self.rate.is_some() {
-            self.fill(now);
-            let price = bytes as f64;
-            let lends = |other: &usize| *other == lane || (*other > lane && !waits[*other]);
-            let payers: Vec<usize> = (0..4).rev().filter(lends).collect();
-            let have = self.tokens[lane]
-                + payers.iter().filter(|at| **at != lane).map(|at| self.tokens[*at].max(0.0)).sum::<f64>();
-            let enough = price.min(self.burst(lane));
-            if have < enough {
-                self.throttled_since.get_or_insert(now);
-                return Err(self.wait(enough - have, &payers));
-            }
-            let mut left = price;
+            let payers = payers(lane, waits);
+            let mut left = bytes as f64;
             let own = self.tokens[lane].clamp(0.0, left);
             self.tokens[lane] -= own;
             left -= own;
@@ -134,6 +125,27 @@ impl Bandwidth {
         }
         self.sent[lane] += bytes;
         self.resumed(now);
+        Ok(())
+    }
+
+    /// Whether [`Bandwidth::charge`] would let the read go now.
+    ///
+    /// # Errors
+    /// As [`Bandwidth::charge`].
+    pub fn ready(&mut self, priority: Priority, bytes: u64, waits: [bool; 4], now: Instant) -> Result<(), Duration> {
+        if self.rate.is_none() {
+            return Ok(());
+        }
+        self.fill(now);
+        let lane = priority as usize;
+        let payers = payers(lane, waits);
+        let others = payers.iter().filter(|at| **at != lane).map(|at| self.tokens[*at].max(0.0));
+        let have = self.tokens[lane] + others.sum::<f64>();
+        let enough = (bytes as f64).min(self.burst(lane));
+        if have < enough {
+            self.throttled_since.get_or_insert(now);
+            return Err(self.wait(enough - have, &payers));
+        }
         Ok(())
     }
 
@@ -212,6 +224,11 @@ impl Bandwidth {
         let per_second: f64 = payers.iter().map(|at| self.per_second(*at)).sum();
         Duration::try_from_secs_f64(lacking / per_second).unwrap_or(WAIT_MAX).clamp(Duration::from_millis(1), WAIT_MAX)
     }
+}
+
+/// Whose tokens a lane may use: its own, and those of less urgent lanes that have nothing to read, these first.
+fn payers(lane: usize, waits: [bool; 4]) -> Vec<usize> {
+    (0..4).rev().filter(|other| *other == lane || (*other > lane && !waits[*other])).collect()
 }
 
 #[cfg(test)]

@@ -38,8 +38,9 @@ impl Looker {
     const ALL: [Looker; 2] = [Looker::Schedule, Looker::Prediction];
 }
 
-/// Called when a viewer moved and the looker has not been told since it last looked.
-pub type OnMoved = Box<dyn Fn(Looker) + Send + Sync>;
+/// Called when a viewer moved and the looker has not been told since it last looked. Whether it could be told: one that
+/// is down is told at the next move.
+pub type OnMoved = Box<dyn Fn(Looker) -> bool + Send + Sync>;
 
 /// The places and the viewers.
 #[derive(Default)]
@@ -122,8 +123,8 @@ impl Surroundings {
         for looker in Looker::ALL {
             // The load first: most updates find that it is told, and write nothing.
             let told = &self.told[looker as usize];
-            if !told.load(Ordering::Relaxed) && !told.swap(true, Ordering::AcqRel) {
-                call(looker);
+            if !told.load(Ordering::Relaxed) && !told.swap(true, Ordering::AcqRel) && !call(looker) {
+                self.looks(looker);
             }
         }
     }
@@ -279,6 +280,7 @@ mod tests {
         let count = Arc::clone(&told);
         surroundings.on_moved(Box::new(move |looker| {
             count[looker as usize].fetch_add(1, Ordering::Relaxed);
+            true
         }));
         let told = || [0, 1].map(|looker: usize| told[looker].load(Ordering::Relaxed));
         surroundings.moved();

@@ -1,47 +1,17 @@
 //! From curves to a configuration.
 
-use std::str::FromStr;
-
 use serde::Serialize;
 
 use super::study::{Curve, Point};
-use crate::config::EvictionPolicy;
+use crate::config::{EvictionObjective as Objective, EvictionPolicy};
 use crate::limits;
 
-/// What counts in a recommendation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Objective {
-    /// Hits.
-    Objects,
-    /// Hits and bytes alike.
-    #[default]
-    Balanced,
-    /// Bytes of hits.
-    Bytes,
-}
-
-impl Objective {
-    /// How good a point is, from 0 to 1.
-    fn of(self, point: &Point) -> f64 {
-        match self {
-            Objective::Objects => point.hit_ratio,
-            Objective::Balanced => 0.5 * (point.hit_ratio + point.byte_hit_ratio),
-            Objective::Bytes => point.byte_hit_ratio,
-        }
-    }
-}
-
-impl FromStr for Objective {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "objects" => Ok(Objective::Objects),
-            "balanced" => Ok(Objective::Balanced),
-            "bytes" => Ok(Objective::Bytes),
-            _ => Err(format!("'{text}' is no objective; known are objects, balanced, bytes")),
-        }
+/// How good a point is for this objective, from 0 to 1.
+fn of(objective: Objective, point: &Point) -> f64 {
+    match objective {
+        Objective::Objects => point.hit_ratio,
+        Objective::Balanced => 0.5 * (point.hit_ratio + point.byte_hit_ratio),
+        Objective::Bytes => point.byte_hit_ratio,
     }
 }
 
@@ -52,6 +22,8 @@ pub struct Recommendation {
     pub budget_bytes: u64,
     /// The policy.
     pub policy: EvictionPolicy,
+    /// What the adaptive policy made the most of.
+    pub objective: Objective,
     /// What it hits, from 0 to 1.
     pub hit_ratio: f64,
     /// Bytes that it hits, from 0 to 1.
@@ -64,31 +36,42 @@ pub struct Recommendation {
 const WORTH_POINTS: f64 = 0.25;
 
 impl Recommendation {
-    /// As lines of a flyloft.toml. A budget below the smallest that a runtime takes is that one there.
+    /// As lines of a flyloft.toml. What a runtime sets aside for reading comes on top of what was replayed, and no budget is
+    /// below the smallest that it takes.
     pub fn toml(&self) -> String {
-        let Self { policy, .. } = self;
-        // A runtime has use for a little even where a small trace has not.
-        let budget_bytes = self.budget_bytes.max(limits::BUDGET_BYTES_MIN);
-        format!("[runtime]\nbudget_bytes = {budget_bytes}\n\n[runtime.eviction]\npolicy = \"{policy}\"\n")
+        let Self { policy, objective, .. } = self;
+        // An eighth of the whole is a seventh of the rest.
+        let reserve = (self.budget_bytes / 7).clamp(limits::IO_RESERVE_BYTES_MIN, limits::IO_RESERVE_BYTES_MAX);
+        let budget_bytes = self.budget_bytes.saturating_add(reserve).max(limits::BUDGET_BYTES_MIN);
+        let mut text = format!(
+            "[runtime]\n# {} to hold assets, the rest to read them.\nbudget_bytes = {budget_bytes}\n\n\
+             [runtime.eviction]\npolicy = \"{policy}\"\n",
+            budget_bytes - reserve
+        );
+        if *policy == EvictionPolicy::Adaptive && *objective != Objective::default() {
+            text += &format!("objective = \"{objective}\"\n");
+        }
+        text
     }
 }
 
 pub(super) fn recommend(curves: &[Curve], objective: Objective, within_points: f64) -> Recommendation {
     let budgets = curves.first().map_or(0, |curve| curve.points.len());
     let best = |at: usize| {
-        let of = |curve: &Curve| objective.of(&curve.points[at]);
-        let best = curves.iter().max_by(|one, other| of(one).total_cmp(&of(other)))?;
+        let good = |curve: &Curve| of(objective, &curve.points[at]);
+        let best = curves.iter().max_by(|one, other| good(one).total_cmp(&good(other)))?;
         let usual = curves.iter().find(|curve| curve.policy == EvictionPolicy::default());
-        let chosen = usual.filter(|usual| 100.0 * (of(best) - of(usual)) < WORTH_POINTS).unwrap_or(best);
+        let chosen = usual.filter(|usual| 100.0 * (good(best) - good(usual)) < WORTH_POINTS).unwrap_or(best);
         Some((chosen.policy, chosen.points[at]))
     };
-    let most = budgets.checked_sub(1).and_then(best).map_or(0.0, |(_, point)| objective.of(&point));
-    let below = |point: &Point| 100.0 * (most - objective.of(point));
+    let most = budgets.checked_sub(1).and_then(best).map_or(0.0, |(_, point)| of(objective, &point));
+    let below = |point: &Point| 100.0 * (most - of(objective, point));
     let chosen = (0..budgets).filter_map(best).find(|(_, point)| below(point) <= within_points);
     let (policy, point) = chosen.unwrap_or_default();
     Recommendation {
         budget_bytes: point.budget_bytes,
         policy,
+        objective,
         hit_ratio: point.hit_ratio,
         byte_hit_ratio: point.byte_hit_ratio,
         below_points: below(&point).max(0.0),
@@ -98,6 +81,7 @@ pub(super) fn recommend(curves: &[Curve], objective: Objective, within_points: f
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::RuntimeConfig;
 
     fn curve(policy: EvictionPolicy, ratios: &[(f64, f64)]) -> Curve {
         let point = |(at, (hit_ratio, byte_hit_ratio)): (usize, &(f64, f64))| Point {
@@ -121,6 +105,13 @@ mod tests {
         check(Objective::Balanced, 100.0, 100);
         let told = recommend(&curves, Objective::Objects, 1.5);
         assert!((told.below_points - 1.0).abs() < 1e-9);
-        assert_eq!(told.toml(), "[runtime]\nbudget_bytes = 8388608\n\n[runtime.eviction]\npolicy = \"lru\"\n");
+        let lines = "budget_bytes = 8388608\n\n[runtime.eviction]\npolicy = \"lru\"\n";
+        assert!(told.toml().ends_with(lines), "{}", told.toml());
+        // What is to hold assets is what is left of it beside the reserve.
+        let large = Recommendation { budget_bytes: 70 << 20, policy: EvictionPolicy::Adaptive, ..told };
+        let config = RuntimeConfig { budget_bytes: 80 << 20, ..RuntimeConfig::default() };
+        assert_eq!(config.resident_bytes_max(), 70 << 20);
+        let lines = "budget_bytes = 83886080\n\n[runtime.eviction]\npolicy = \"adaptive\"\nobjective = \"objects\"\n";
+        assert!(large.toml().ends_with(lines), "{}", large.toml());
     }
 }

@@ -7,11 +7,11 @@ use serde::Serialize;
 
 use super::limit::{Aim, Limits};
 use super::prefetch::{self, Predictor, Prefetched};
-use super::recommend::{Objective, Recommendation, recommend};
+use super::recommend::{Recommendation, recommend};
 use super::replay::{Figures, Replay};
 use super::sample::{Sample, Sampled};
 use super::trace::{Notes, Trace};
-use crate::config::EvictionPolicy;
+use crate::config::{EvictionConfig, EvictionObjective, EvictionPolicy};
 use crate::error::{Error, Result};
 use crate::platform::clock::{Clock, SystemClock};
 
@@ -44,8 +44,8 @@ pub struct Study {
     pub sample: Sample,
     /// Chooses the sample. Default 1.
     pub seed: u64,
-    /// What a recommendation is good at. Default [`Objective::Balanced`].
-    pub objective: Objective,
+    /// What a recommendation is good at, and what the adaptive policy makes the most of. Default [`EvictionObjective::Balanced`].
+    pub objective: EvictionObjective,
     /// How many points of hit ratio the recommended budget may be below the largest. Default 1.
     pub within_points: f64,
 }
@@ -58,7 +58,7 @@ impl Default for Study {
             predictors: Vec::new(),
             sample: Sample::Auto,
             seed: 1,
-            objective: Objective::Balanced,
+            objective: EvictionObjective::Balanced,
             within_points: 1.0,
         }
     }
@@ -211,7 +211,9 @@ impl Study {
         let done = in_parallel(&jobs, progress, |job| match *job {
             Job::Policy(policy, budget) => {
                 let replay = Replay::new(&sampled.trace, sampled.budget(budgets[budget]));
-                Done::Figures(replay.run(self.policies[policy]))
+                let config =
+                    EvictionConfig { policy: self.policies[policy], objective: self.objective, ..Default::default() };
+                Done::Figures(replay.run_as(&config))
             }
             Job::Reached(budget, aim) => Done::Figures(limits.reached(sampled.budget(budgets[budget]), aim)),
             Job::Prefetch(predictor, budget) => {

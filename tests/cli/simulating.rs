@@ -57,7 +57,8 @@ fn prefetching_is_tried_by_those_who_are_named() {
         let one = prefetch.iter().find(|one| one["predictor"] == name).unwrap();
         one["misses"].as_u64().unwrap()
     };
-    assert!(misses("none") == 10_000 && misses("sequential") < 5_000 && misses("ensemble") < 5_000);
+    let none = misses("none");
+    assert!(none > 8_000 && misses("sequential") < none / 2 && misses("ensemble") < none / 2);
     flyloft(&["simulate", text(&file), "--predictors", "oracle"]).refused(2, &["--predictors", "ensemble"]);
 }
 

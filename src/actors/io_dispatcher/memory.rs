@@ -17,7 +17,11 @@ impl State {
         if self.waiting.is_empty() {
             self.shared.metrics.memory_waits.one();
         }
-        self.ask_for_room(shortfall);
+        // Those who wait already have asked for who is behind them too, and the tick asks again.
+        let asked = |waiting: &Waiting| waiting.kind.is_none() || waiting.kind == shortfall.kind;
+        if !self.waiting.iter().any(asked) {
+            self.ask_for_room(shortfall);
+        }
         self.starved.get_or_insert(self.shared.clock.now());
         // Behind those that are as urgent.
         let priority = pending.lease.priority();
@@ -62,7 +66,11 @@ impl State {
                 continue;
             };
             match self.board(entry.pending, permit, home, &mut frames) {
-                Ok(done) => empty.extend(done),
+                Ok(done) => {
+                    // Somebody who waited has got some: who still waits, waits anew.
+                    self.starved = None;
+                    empty.extend(done);
+                }
                 Err(back) => {
                     let (pending, shortfall) = *back;
                     still.push_back(Waiting { pending, kind: shortfall.kind });

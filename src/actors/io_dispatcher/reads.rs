@@ -38,9 +38,6 @@ impl State {
             // The operating system has no memory for it, though the budget has: the same as a full budget.
             return Err(Box::new((pending, Shortfall { missing_bytes: bytes, kind: None })));
         };
-        if bytes > 0 {
-            self.starved = None;
-        }
         let (since, score) = (pending.since, pending.score);
         let (live, priority) = (Arc::clone(pending.lease.live()), pending.lease.priority());
         let access = self.access(&live, kind);
@@ -118,12 +115,20 @@ impl State {
                 } else {
                     None
                 };
+                // Before any memory is taken: what is given back at once would wake whoever waits for some.
+                let waits = self.planned_by_lane().map(|planned| planned > 0);
+                let ready = self.shared.bandwidth.lock().ready(priority, bytes, waits, now);
+                if let Err(wait) = ready {
+                    self.put_back(number, planned);
+                    self.held = Some(self.held.map_or(wait, |held| held.min(wait)));
+                    open[lane] = false;
+                    continue;
+                }
                 // When the reserve is used up, its next release is announced by `Credit` as well.
                 let Some(memory) = self.shared.budget.charge_io_or_wait(planned.memory_bytes()) else {
                     self.put_back(number, planned);
                     break;
                 };
-                let waits = self.planned_by_lane().map(|planned| planned > 0);
                 let charged = self.shared.bandwidth.lock().charge(priority, bytes, waits, now);
                 if let Err(wait) = charged {
                     self.put_back(number, planned);

@@ -11,6 +11,8 @@ use crate::telemetry::accesses::{Level, Noted, Tap};
 
 /// Look-ups that are remembered until their access is read.
 const USES_MAX: usize = 1024;
+/// Accesses that are learned from at once: the newest.
+const ACCESSES_MAX: usize = 4096;
 
 /// A place to listen at, and what was looked up for accesses that are not read yet.
 pub(super) struct Told {
@@ -47,6 +49,9 @@ impl State {
                 accesses.push((access.resident_id(), access.weight, access.level == Level::Hit));
             }
         });
+        // The rest of a burst is not learned from: others wait for this thread.
+        let skipped = accesses.len().saturating_sub(ACCESSES_MAX);
+        accesses.drain(..skipped);
         let worked = shared.learned.work(|ensemble| {
             for (id, weight, is_hit) in &accesses {
                 let kind = shared.table.candidate(*id).map_or(AssetKind::Other, |candidate| candidate.kind);
@@ -59,6 +64,9 @@ impl State {
         told.uses.clear();
         self.told = Some(told);
         self.accesses += accesses.len() as u64;
+        if skipped > 0 {
+            self.patience = super::LOOK.0;
+        }
         if worked.is_some() {
             self.prefetch(predicted, now);
         }

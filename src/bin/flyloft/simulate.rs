@@ -140,7 +140,13 @@ fn study(call: &Call) -> Result<Study> {
 }
 
 fn option<T, E: std::fmt::Display>(name: &str, parsed: Result<T, E>) -> Result<T> {
-    parsed.map_err(|error| Failure::unusable(format_args!("{name}: {error}")))
+    parsed.map_err(|error| {
+        let said = error.to_string();
+        // The option is the field here.
+        let why =
+            said.split_once(": ").filter(|(field, _)| field.starts_with("eviction.")).map_or(&*said, |said| said.1);
+        Failure::unusable(format_args!("{name}: {why}"))
+    })
 }
 
 fn writable(report: &PathBuf) -> Result<()> {
