@@ -43,7 +43,7 @@ const STEP_MIN: f32 = 64.0;
 /// How much more an arrival's rank may be below that of its victims before it is not worth them.
 const REFUSAL: f32 = 1.5;
 /// What bytes count for beside objects when both do.
-const BALANCE: f32 = 0.7;
+const BALANCE: f32 = 0.9;
 
 /// A resident asset.
 #[derive(Clone, Copy, Debug)]

@@ -57,9 +57,10 @@ const LOOKS: usize = 8;
 const WINDOW: f32 = 4000.0;
 /// Requests before the first change, and between changes.
 const PATIENCE: u32 = 1000;
-/// How far ahead another expert must be: a part of the leader's hits, and of all requests.
-const MARGIN: f32 = 0.03;
-const MARGIN_OF_ALL: f32 = 0.003;
+/// How far ahead of what was learned another expert must be: a part of its hits, and of all requests. A sample of a
+/// hundred residents is off by that much by chance.
+const MARGIN: f32 = 0.1;
+const MARGIN_OF_ALL: f32 = 0.02;
 
 /// An asset as the policy sees it.
 #[derive(Clone, Copy, Debug)]
@@ -258,8 +259,12 @@ impl Experts {
                 best = expert;
             }
         }
-        let leads = ratios[self.leader as usize];
-        if ratios[best as usize] <= leads * (1.0 + MARGIN) + MARGIN_OF_ALL {
+        let learned = ratios[Expert::Learned as usize];
+        if best != Expert::Learned && ratios[best as usize] <= learned * (1.0 + MARGIN) + MARGIN_OF_ALL {
+            // Not by that much: what was learned is as good, and gets better.
+            best = Expert::Learned;
+        }
+        if best == self.leader {
             return false;
         }
         (self.leader, self.patience) = (best, 0);
