@@ -67,7 +67,8 @@ impl ExpertsConfig {
     }
 }
 
-/// How assets are predicted. Nothing is prefetched ahead of a real request, and whoever guesses badly is not believed.
+/// How assets are predicted. Nothing is prefetched ahead of a more urgent request, but for the turn that keeps a lane from
+/// starving, and whoever guesses badly is not believed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PredictionConfig {

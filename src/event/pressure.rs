@@ -10,14 +10,14 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum PressureLevel {
-    /// Below 70 %: nothing to do.
+    /// Below 70 %, as all of these unless another percentage is set: nothing to do.
     #[default]
     Normal = 0,
     /// From 70 %: nothing is loaded ahead of need without evidence that it helps.
     Elevated = 1,
-    /// From 85 %: room is made ahead of what comes, and less is loaded ahead of need.
+    /// From 85 %: less is loaded ahead of need.
     High = 2,
-    /// From 95 %: what is least urgent waits for nothing, and is refused where it does not fit.
+    /// From 95 %: nothing is loaded ahead of need; what is least urgent waits for nothing, and is refused where it does not fit.
     Critical = 3,
 }
 
