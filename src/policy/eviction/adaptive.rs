@@ -1,9 +1,9 @@
 //! The default: what is least likely to be asked for again soon, for its bytes and for what loading it again costs.
 //!
-//! It learns how soon assets come back from what they did so far ([`model`]), and evicts the lowest rank among those it
+//! It learns how soon assets come back from what they did so far (`model.rs`), and evicts the lowest rank among those it
 //! looked at: a few that its hand passes at each choice, the latest arrivals, and the worst of those seen before, which
 //! it keeps for the next choice. Sampling instead of a queue is what Redis does; the kept worst, too (its `evict.c`).
-//! What was evicted leaves a ghost ([`history`]) so that it brings its past along when it comes back.
+//! What was evicted leaves a ghost (`history.rs`) so that it brings its past along when it comes back.
 //!
 //! An asset's rank is `discounted time to the next use * worth`, and its worth per byte follows from what is to be had:
 //! most hits (`1 / size`), most bytes from hits (the same for every byte), or both: the sum of the two, each as part of
