@@ -6,6 +6,7 @@
 //! sample or beside it would tilt them otherwise. Budgets shrink by the sample's share of the footprint's bytes rather
 //! than by the rate, so that a budget is the same share of either.
 
+use super::limit::Aim;
 use super::replay::Figures;
 use super::trace::Trace;
 use crate::error::{Error, Result};
@@ -89,15 +90,25 @@ impl Sampled {
 
     /// Object and byte hit ratio of the whole, from what came of the sample.
     pub fn ratios(&self, figures: &Figures) -> (f64, f64) {
-        let adjusted = |hits: u64, all: u64, expected: f64| {
-            let ratio = (hits as f64 + expected - all as f64) / expected.max(1.0);
-            ratio.clamp(0.0, 1.0)
-        };
         (
-            adjusted(figures.hits, figures.requests, self.expected_requests),
-            adjusted(figures.hit_bytes, figures.requested_bytes, self.expected_bytes),
+            adjusted(figures.hits as f64, figures.requests as f64, self.expected_requests),
+            adjusted(figures.hit_bytes as f64, figures.requested_bytes as f64, self.expected_bytes),
         )
     }
+
+    /// What a part `ratio` of the sample's requests is of the whole's; of their bytes, by bytes.
+    pub fn of_whole(&self, ratio: f64, aim: Aim) -> f64 {
+        let (all, expected) = match aim {
+            Aim::Objects => (self.trace.requests().len() as f64, self.expected_requests),
+            Aim::Bytes => (self.trace.requested_bytes() as f64, self.expected_bytes),
+        };
+        adjusted(ratio * all, all, expected)
+    }
+}
+
+/// Requests that the sample has too few of, or too many, count as hits (SHARDS-adj).
+fn adjusted(hits: f64, all: f64, expected: f64) -> f64 {
+    ((hits + expected - all) / expected.max(1.0)).clamp(0.0, 1.0)
 }
 
 fn mix(word: u64) -> u64 {

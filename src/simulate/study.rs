@@ -250,10 +250,12 @@ impl Study {
                     }
                 }
                 (Job::Bounds(Aim::Objects), Done::Bounds(ratios)) => {
-                    limits.iter_mut().zip(ratios).for_each(|(limit, ratio)| limit.objects_bound = ratio);
+                    let whole = |ratio| sampled.of_whole(ratio, Aim::Objects);
+                    limits.iter_mut().zip(ratios).for_each(|(limit, ratio)| limit.objects_bound = whole(ratio));
                 }
                 (Job::Bounds(Aim::Bytes), Done::Bounds(ratios)) => {
-                    limits.iter_mut().zip(ratios).for_each(|(limit, ratio)| limit.bytes_bound = ratio);
+                    let whole = |ratio| sampled.of_whole(ratio, Aim::Bytes);
+                    limits.iter_mut().zip(ratios).for_each(|(limit, ratio)| limit.bytes_bound = whole(ratio));
                 }
                 (Job::Prefetch(..), Done::Prefetched(prefetched)) => prefetch.push(*prefetched),
                 // A job's answer is of its own kind.
@@ -349,6 +351,13 @@ mod tests {
         let trace = Synthetic::Zipf { exponent: 0.9 }.trace(20_000, 3_000, 5);
         let found = findings(&Study::default(), &trace);
         assert_eq!((found.curves.len(), found.sample_rate), (EvictionPolicy::ALL.len(), 1.0));
+        stand_above(&found);
+        // Of a sample, too: what it lacks of the whole's requests is made up for in all of them.
+        let sample = Sample::Rate(0.2);
+        stand_above(&findings(&Study { sample, ..Study::default() }, &trace));
+    }
+
+    fn stand_above(found: &Findings) {
         for (at, limit) in found.limits.iter().enumerate() {
             assert!(limit.objects_bound + 1e-9 >= limit.objects_reached, "{limit:?}");
             assert!(limit.bytes_bound + 1e-9 >= limit.bytes_reached, "{limit:?}");
@@ -358,6 +367,12 @@ mod tests {
                 assert!(point.byte_hit_ratio <= limit.bytes_bound + 1e-9, "{} {point:?} {limit:?}", curve.policy);
             }
         }
+    }
+
+    #[test]
+    fn with_room_for_everything_nothing_is_evicted() {
+        let trace = Synthetic::Zipf { exponent: 0.9 }.trace(20_000, 3_000, 5);
+        let found = findings(&Study::default(), &trace);
         let lru = &found.curves.iter().find(|curve| curve.policy == EvictionPolicy::Lru).unwrap().points;
         assert!(lru.windows(2).all(|pair| pair[0].hit_ratio <= pair[1].hit_ratio), "{lru:?}");
         let most = lru.last().unwrap();
