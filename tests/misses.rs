@@ -6,22 +6,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{Tree, within};
+use common::{Tree, noise, within};
 use flyloft::actors::Faults;
 use flyloft::config::{DirectIo, Engine, IoConfig, RuntimeConfig};
 use flyloft::{AssetPath, Error, Priority, Runtime};
-
-/// Bytes that no codec makes smaller.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    };
-    (0..len).map(|_| next()).collect()
-}
 
 /// Holds the look-up of one asset back until the test lets it go on.
 struct Gate {

@@ -2,20 +2,13 @@
 
 mod common;
 
-use common::{Tree, within};
+use common::{Tree, noise, within};
 use flyloft::config::{BandwidthConfig, RuntimeConfig};
 use flyloft::policy::schedule::Hints;
 use flyloft::{Error, Load, Priority, Runtime};
 use std::time::Duration;
 
 const SIZE: usize = 128 << 10;
-
-/// Bytes that do not compress: they are stored as they are.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
-    bytes
-}
 
 fn path(number: u64) -> String {
     format!("large/{number}.bin")

@@ -3,22 +3,10 @@
 
 mod common;
 
-use common::{Tree, within};
+use common::{Tree, noise, within};
 use flyloft::config::{ExpertsConfig, LaneDistances, PredictionConfig, RuntimeConfig, ScheduleConfig, SpatialConfig};
 use flyloft::runtime::explain::Residency;
 use flyloft::{AssetId, Error, Place, Priority, Runtime, ViewerState};
-
-/// Bytes that do not compress, different for each seed.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    };
-    (0..len).map(|_| next()).collect()
-}
 
 fn house(number: usize) -> String {
     format!("houses/{number:03}.bin")

@@ -119,7 +119,7 @@ pub fn policy_of(shared: &Shared) -> Box<dyn Eviction> {
 pub fn evict(shared: &Shared, policy: &mut dyn Eviction, bytes: u64, reason: Reason) -> u64 {
     let kind = if let Reason::Room(kind) = reason { kind } else { None };
     // What could not be freed when it was taken out, since somebody stood still reading it, may be by now.
-    let (mut unlinked, mut count) = (shared.table.evict_all(&[]), 0);
+    let (mut unlinked, mut count) = (shared.table.free_late(), 0);
     let view = Viewed::new(&shared.table, &shared.surroundings);
     for _ in 0..ROUNDS_MAX {
         let mut victims: Vec<AssetId> = Vec::new();

@@ -102,7 +102,7 @@ impl Shared {
         let began = self.clock.now();
         let is_open = self.budget.is_level_open();
         // Memory that a reader stood in the way of is freed at the latest here.
-        self.table.evict_all(&[]);
+        self.table.free_late();
         let evictable = if is_open { self.table.evictable_bytes(LOOKED_AT_MAX) } else { 0 };
         self.budget.settle(evictable);
         let mut last = self.pressure.last.lock();

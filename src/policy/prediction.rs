@@ -30,9 +30,10 @@ pub use models::MODELS_BYTES_MAX;
 pub use neural::FEATURES_MAX;
 use neural::Neural;
 pub use pattern::Pattern;
-pub use sequential::Sequential;
+pub use sequential::sequential;
 pub use spatial::Spatial;
-pub use strided::Strided;
+pub use streams::{Steps, Streams};
+pub use strided::strided;
 
 /// The experts there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

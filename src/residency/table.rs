@@ -392,8 +392,9 @@ impl ResidentTable {
         freed
     }
 
-    /// Frees what could not be freed when it was taken out. Gives the bytes that came free.
-    fn free_late(&self) -> u64 {
+    /// Frees what could not be freed when it was taken out, since somebody stood still reading it, as far as it can be now.
+    /// Gives the bytes that came free.
+    pub fn free_late(&self) -> u64 {
         let mut late = self.late.lock();
         if late.is_empty() {
             return 0;

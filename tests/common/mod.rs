@@ -14,6 +14,18 @@ use tempfile::TempDir;
 /// How long anything may take before a test calls it hung.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Bytes that no codec makes smaller, different for each seed.
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
 /// A source tree in a temporary folder, with a store beside it.
 pub struct Tree {
     folder: TempDir,

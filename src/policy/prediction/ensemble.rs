@@ -20,8 +20,8 @@ use serde::Serialize;
 use super::aged::Aged;
 use super::neural::{Features, Uses};
 use super::{
-    Access, Clustered, Dependency, Due, Expert, ExpertKind, Guess, Neural, Outcome, Pattern, Predicted, Sequential,
-    Strided, World,
+    Access, Clustered, Dependency, Due, Expert, ExpertKind, Guess, Neural, Outcome, Pattern, Predicted, World,
+    sequential, strided,
 };
 use crate::config::PredictionConfig;
 use crate::ids::{AssetId, AssetKind, Hashing};
@@ -144,10 +144,10 @@ impl Ensemble {
             experts.push(Box::<Dependency>::default());
         }
         if on.sequential || on.neural {
-            experts.push(Box::<Sequential>::default());
+            experts.push(Box::new(sequential()));
         }
         if on.strided || on.neural {
-            experts.push(Box::<Strided>::default());
+            experts.push(Box::new(strided()));
         }
         if on.clustered || on.neural {
             experts.push(Box::<Clustered>::default());

@@ -3,28 +3,10 @@
 //! Streams are short-lived, so nothing of them is saved.
 
 use super::streams::{Steps, Streams};
-use super::{Access, Expert, ExpertKind, Guess, World};
 
 /// Guesses the next in order, of several interleaved streams.
-#[derive(Debug)]
-pub struct Sequential(Streams);
-
-impl Default for Sequential {
-    fn default() -> Self {
-        Self(Streams::new(Steps::One))
-    }
-}
-
-impl Expert for Sequential {
-    fn kind(&self) -> ExpertKind {
-        ExpertKind::Sequential
-    }
-
-    fn accessed(&mut self, access: &Access, world: &dyn World, distance: u8, into: &mut Vec<Guess>) {
-        if let Some(rank) = world.rank(access.id) {
-            self.0.accessed(rank, world, distance, into);
-        }
-    }
+pub fn sequential() -> Streams {
+    Streams::new(Steps::One)
 }
 
 #[cfg(test)]
@@ -34,7 +16,7 @@ mod tests {
 
     #[test]
     fn interleaved_streams_are_each_followed_to_the_distance() {
-        let mut expert = Sequential::default();
+        let mut expert = sequential();
         let world = Numbered(1000);
         for place in 0..5 {
             for stream in [100, 300, 700] {

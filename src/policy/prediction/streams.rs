@@ -4,7 +4,7 @@
 //! of a Small Fully-Associative Cache and Prefetch Buffers", ISCA 1990), with the steps found in the history of the last
 //! accesses (Nesbit and Smith, "Data Cache Prefetching Using a Global History Buffer", HPCA 2004).
 
-use super::{Due, Guess, World};
+use super::{Access, Due, Expert, ExpertKind, Guess, World};
 
 /// Streams followed at once.
 const STREAMS_MAX: usize = 32;
@@ -36,7 +36,7 @@ pub enum Steps {
     Others,
 }
 
-/// The streams there are now.
+/// The streams there are now: the expert that guesses what comes next in them.
 #[derive(Debug)]
 pub struct Streams {
     steps: Steps,
@@ -46,13 +46,29 @@ pub struct Streams {
     tick: u64,
 }
 
+impl Expert for Streams {
+    fn kind(&self) -> ExpertKind {
+        match self.steps {
+            Steps::One => ExpertKind::Sequential,
+            Steps::Others => ExpertKind::Strided,
+        }
+    }
+
+    fn accessed(&mut self, access: &Access, world: &dyn World, distance: u8, into: &mut Vec<Guess>) {
+        if let Some(rank) = world.rank(access.id) {
+            self.follow(rank, world, distance, into);
+        }
+    }
+}
+
 impl Streams {
+    /// No streams yet, of such steps.
     pub fn new(steps: Steps) -> Self {
         Self { steps, streams: Vec::new(), recent: [u64::MAX; RECENT], tick: 0 }
     }
 
     /// Takes in an access and appends what its stream comes to next.
-    pub fn accessed(&mut self, rank: u64, world: &dyn World, distance: u8, into: &mut Vec<Guess>) {
+    fn follow(&mut self, rank: u64, world: &dyn World, distance: u8, into: &mut Vec<Guess>) {
         self.tick += 1;
         let stream = self.goes_on(rank).or_else(|| self.begins(rank));
         self.recent[(self.tick % RECENT as u64) as usize] = rank;

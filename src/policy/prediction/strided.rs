@@ -2,28 +2,10 @@
 //! whatever is read backwards.
 
 use super::streams::{Steps, Streams};
-use super::{Access, Expert, ExpertKind, Guess, World};
 
 /// Guesses the next with the same step, of several interleaved streams.
-#[derive(Debug)]
-pub struct Strided(Streams);
-
-impl Default for Strided {
-    fn default() -> Self {
-        Self(Streams::new(Steps::Others))
-    }
-}
-
-impl Expert for Strided {
-    fn kind(&self) -> ExpertKind {
-        ExpertKind::Strided
-    }
-
-    fn accessed(&mut self, access: &Access, world: &dyn World, distance: u8, into: &mut Vec<Guess>) {
-        if let Some(rank) = world.rank(access.id) {
-            self.0.accessed(rank, world, distance, into);
-        }
-    }
+pub fn strided() -> Streams {
+    Streams::new(Steps::Others)
 }
 
 #[cfg(test)]
@@ -33,7 +15,7 @@ mod tests {
 
     #[test]
     fn steps_of_any_size_are_followed_forwards_and_backwards_at_once() {
-        let mut expert = Strided::default();
+        let mut expert = strided();
         let world = Numbered(10_000);
         for place in 0..6 {
             let (up, down) = (100 + 17 * place, 9000 - 5 * place);
